@@ -1,0 +1,1 @@
+"""Dynamic Hyperpixel Flow: which point of one image is which point of another."""

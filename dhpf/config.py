@@ -1,0 +1,123 @@
+"""What a model and its supervision are: plain, frozen, checked values that travel to workers and into checkpoints."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal
+
+from dhpf.errors import InputError
+
+FRAME_SIDE = 240
+"""Side in pixels of the frame in which cells, boxes and PCK are defined (ALGORITHM: the paper's 240 x 240)."""
+
+GRID_SIDE = 60
+"""Cells per side of the feature grid: FRAME_SIDE / 4."""
+
+BackboneName = Literal["efficientnet_lite0", "resnet50", "resnet101"]
+SelectionName = Literal["dynamic", "fixed", "all", "last"]
+HoughBinsName = Literal["current", "legacy"]
+
+BACKBONES: tuple[BackboneName, ...] = ("efficientnet_lite0", "resnet50", "resnet101")
+SELECTIONS: tuple[SelectionName, ...] = ("dynamic", "fixed", "all", "last")
+HOUGH_BINS: tuple[HoughBinsName, ...] = ("current", "legacy")
+
+PUBLISHED_LAYERS: dict[str, dict[str, tuple[int, ...]]] = {
+    "resnet50": {"pf-pascal": (2, 7, 11, 12, 13)},
+    "resnet101": {"pf-pascal": (2, 17, 21, 22, 25, 26, 28), "spair-71k": (0, 8, 20, 21, 26, 28, 29, 30)},
+}
+"""Layer sets of Hyperpixel Flow (Min, Lee, Ponce, Cho, ICCV 2019), by backbone and benchmark."""
+
+
+def nearest_name(name: str, choices: Collection[str]) -> str:
+    """A hint for an unknown name: the closest choice if one is close, and all choices."""
+    close = difflib.get_close_matches(name, list(choices), n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}choices: {', '.join(sorted(choices))}"
+
+
+def require_choice(what: str, value: str, choices: Collection[str]) -> None:
+    """Raises InputError, naming the choices, unless `value` is one of them."""
+    if value not in choices:
+        raise InputError(f"{what}: unknown value {value!r}; {nearest_name(str(value), choices)}")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A matcher: which frozen backbone, which of its layers, how they are compared.
+
+    Attributes:
+        backbone: one of BACKBONES.
+        weights: file with the backbone's weights (a torchvision state dict or safetensors); None takes the
+            ImageNet weights that torchvision or the installed package gives.
+        selection: "dynamic" learns gates and projections (DHPF); "fixed" uses `layers` as they are (Hyperpixel
+            Flow); "all" and "last" are baselines without learning.
+        layers: for "fixed" only: layer numbers, or a name in PUBLISHED_LAYERS[backbone].
+        exponent: power of the rectified cosine; None means 3 for "fixed" (Hyperpixel Flow) and 2 otherwise.
+        projection_divisor: a dynamic layer of D channels is projected to D / projection_divisor (the paper: 8).
+        image_side: side in pixels of the square image that the backbone sees (the paper: 240).
+        hough_bins: "current" has 91 bins per axis, "legacy" the 97 of the published weights.
+    """
+
+    backbone: BackboneName = "efficientnet_lite0"
+    weights: str | None = None
+    selection: SelectionName = "dynamic"
+    layers: tuple[int, ...] | str = ()
+    exponent: int | None = None
+    projection_divisor: int = 8
+    image_side: int = FRAME_SIDE
+    hough_bins: HoughBinsName = "current"
+
+    def __post_init__(self) -> None:
+        require_choice("model.backbone", self.backbone, BACKBONES)
+        require_choice("model.selection", self.selection, SELECTIONS)
+        require_choice("model.hough_bins", self.hough_bins, HOUGH_BINS)
+        if (self.selection == "fixed") != bool(self.layers):
+            raise InputError(
+                f"model.layers: selection {self.selection!r} with layers {self.layers!r}; "
+                "give layers with selection 'fixed', and only with it"
+            )
+        if isinstance(self.layers, str):
+            require_choice(f"model.layers of {self.backbone}", self.layers, PUBLISHED_LAYERS.get(self.backbone, {}))
+        if self.exponent is not None and not 1 <= self.exponent <= 10:
+            raise InputError(f"model.exponent: {self.exponent} is outside 1 to 10")
+        if self.projection_divisor < 1:
+            raise InputError(f"model.projection_divisor: {self.projection_divisor} must be at least 1")
+        if not 64 <= self.image_side <= 1024:
+            raise InputError(f"model.image_side: {self.image_side} is outside 64 to 1024 pixels")
+
+    @property
+    def appearance_exponent(self) -> int:
+        """The power of the rectified cosine that is in force."""
+        if self.exponent is not None:
+            return self.exponent
+        return 3 if self.selection == "fixed" else 2
+
+    @property
+    def fixed_layers(self) -> tuple[int, ...]:
+        """The layer numbers of a "fixed" selection, with a published name resolved; ascending."""
+        layers = PUBLISHED_LAYERS[self.backbone][self.layers] if isinstance(self.layers, str) else self.layers
+        return tuple(sorted(set(layers)))
+
+
+@dataclass(frozen=True)
+class SupervisionConfig:
+    """What training minimises (ALGORITHM section 8).
+
+    Attributes:
+        kind: "strong" uses keypoints, "weak" only the knowledge that two images show the same category.
+        selection_rate: the share of layers, mu, that each layer's gate should be open for.
+        alpha: a keypoint transferred within alpha * threshold counts as right and weighs less (strong only).
+    """
+
+    kind: Literal["strong", "weak"] = "strong"
+    selection_rate: float = 0.5
+    alpha: float = 0.1
+
+    def __post_init__(self) -> None:
+        require_choice("supervision.kind", self.kind, ("strong", "weak"))
+        if not 0 < self.selection_rate <= 1:
+            raise InputError(f"supervision.selection_rate: {self.selection_rate} is outside (0, 1]")
+        if not 0 < self.alpha <= 1:
+            raise InputError(f"supervision.alpha: {self.alpha} is outside (0, 1]")

@@ -1,0 +1,99 @@
+"""Untrusted bytes to an RGB array, or a reason why not.
+
+Only a few raster formats are read, their declared size is checked before a pixel is decoded, and nothing is guessed:
+an image that Pillow would silently damage (16 bits per channel) is scaled properly.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from dhpf.errors import InputError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "MPO")
+"""Raster formats that are read; of an animation or a multi-page file, the first frame."""
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+"""File name endings (lower case) that a folder of images is searched for."""
+
+MAX_PIXELS = 100_000_000
+"""Images that declare more pixels than this are refused."""
+
+RGB = NDArray[np.uint8]
+
+
+class ImageError(InputError):
+    """These bytes are no image that can be used; the message says why and names the image."""
+
+
+def decode_image(data: bytes, name: str) -> RGB:
+    """Decodes an encoded image as people see it: EXIF orientation applied, transparency put on white.
+
+    Args:
+        data: the encoded file's bytes.
+        name: how to call the image in an error.
+
+    Returns:
+        (H, W, 3) uint8 array.
+
+    Raises:
+        ImageError: not one of FORMATS, damaged, truncated, or more than MAX_PIXELS.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                width, height = image.size
+                if width * height > MAX_PIXELS:
+                    raise ImageError(f"image {name}: {width} x {height} pixels, more than {MAX_PIXELS:,} are refused")
+                image.load()
+                return np.ascontiguousarray(_to_rgb(ImageOps.exif_transpose(image)))
+    except ImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageError(f"image {name}: not a {', '.join(FORMATS)} image ({len(data)} bytes)") from error
+    # Decoders raise many kinds of errors on hostile bytes; each one means the same here.
+    except Exception as error:
+        raise ImageError(f"image {name}: damaged or truncated ({error})") from error
+
+
+def _to_rgb(image: Image.Image) -> RGB:
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        values = np.asarray(image, dtype=np.float64)
+        full_scale = 65535.0 if values.max(initial=0) > 255 else 255.0
+        grey = np.clip(np.rint(values * (255.0 / full_scale)), 0, 255).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        opaque = Image.new("RGBA", image.size, "white")
+        opaque.alpha_composite(image.convert("RGBA"))
+        image = opaque
+    return np.asarray(image.convert("RGB"))
+
+
+def read_image(path: str | Path) -> RGB:
+    """Reads an image file.
+
+    Raises:
+        ImageError: the file is missing, unreadable, or not an image (see `decode_image`).
+    """
+    return decode_image(read_bytes(path), str(path))
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        ImageError: the file is missing or cannot be read.
+    """
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise ImageError(f"image {path}: no such file") from error
+    except OSError as error:
+        raise ImageError(f"image {path}: cannot be read ({error.strerror})") from error
