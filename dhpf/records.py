@@ -95,3 +95,19 @@ class Correspondences:
 
     def __len__(self) -> int:
         return len(self.source_points)
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A pair that cannot be used, and why: a row in the rejects table, never a dead job.
+
+    Attributes:
+        pair_id: as the pair would have been called.
+        source, target: image ids as the user's list gives them ("" when even that is missing).
+        reason: one sentence.
+    """
+
+    pair_id: str
+    source: str
+    target: str
+    reason: str
