@@ -1,0 +1,157 @@
+"""Appearance correlation, taken at each resolution's own size and upsampled once (ALGORITHM section 5).
+
+Upsampling is linear, so the layers of one resolution share one small matrix product. The N x N matrix is made in
+blocks of one grid row of source cells (60 x 3600 values), which stay in cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from dhpf.config import GRID_SIDE
+from dhpf.model.geometry import NUM_CELLS, interpolation_matrix, interpolation_taps
+
+COSINE_EPSILON = 1e-3
+ZERO_NORM_IN_TRAINING = 1e-4
+
+
+def squared_norms(maps: Tensor) -> Tensor:
+    """(B, N) squared length of each grid cell's feature in (B, C, side, side) maps, as if they were upsampled.
+
+    An upsampled feature is a weighted sum of four neighbours, so its square is a weighted sum of their inner products,
+    which are taken at the map's own resolution: neighbours along x first, then along y.
+    """
+    side = maps.shape[-1]
+    if side == GRID_SIDE:
+        return maps.square().sum(dim=1).flatten(1)
+    weights = interpolation_matrix(side, maps)
+    same_row, next_row = (_interpolate_products(same, cross, weights) for same, cross in _neighbour_products(maps))
+    return _interpolate_products(same_row.mT, next_row.mT, weights).mT.flatten(1).clamp(min=0)
+
+
+def _neighbour_products(maps: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """For rows y with y, and y with y + 1: (inner products at x with x, symmetrised products at x with x + 1)."""
+    result = []
+    for upper, lower in ((maps, maps), (maps[:, :, :-1], maps[:, :, 1:])):
+        same = (upper * lower).sum(dim=1)
+        cross = (upper[..., :-1] * lower[..., 1:]).sum(dim=1) + (upper[..., 1:] * lower[..., :-1]).sum(dim=1)
+        result.append((same, cross))
+    (same_same, same_cross), (next_same, next_cross) = result
+    return [(same_same, same_cross), (2 * next_same, 2 * next_cross)]
+
+
+def _interpolate_products(same: Tensor, cross: Tensor, weights: Tensor) -> Tensor:
+    """Squares of two-tap sums along the last axis: w_a^2 s_a + w_b^2 s_b + w_a w_b c_ab; (..., side) -> (..., 60)."""
+    return same @ weights.square().T + cross @ (weights[:, :-1] * weights[:, 1:]).T
+
+
+class NativeCorrelation:
+    """Inner products of two images' features at each resolution, for a batch of pairs, ready to be upsampled.
+
+    Attributes:
+        by_side: side -> (B, side, side, 60, 60): source cells of the native map against target cells of the grid;
+            for side 60 no upsampling is left.
+    """
+
+    def __init__(self, source: Sequence[Tensor], target: Sequence[Tensor], weights: Tensor) -> None:
+        """Args: (B, C_l, side_l, side_l) maps of source and target, and the (B, L) weight of each layer."""
+        self.by_side: dict[int, Tensor] = {}
+        for side in sorted({m.shape[-1] for m in source}):
+            layers = [l for l, m in enumerate(source) if m.shape[-1] == side]  # noqa: E741
+            left, right = _weighted_features(source, target, weights, layers)
+            if left.shape[1]:
+                self.by_side[side] = _upsample_targets(left.mT @ right, side)
+
+    def row_block(self, y: int) -> Tensor:
+        """(B, 60, 3600) inner products of the source cells in grid row y with all target cells."""
+        rows = []
+        factors = []
+        full = None
+        for side, products in self.by_side.items():
+            batch = products.shape[0]
+            if side == GRID_SIDE:
+                full = products[:, y].reshape(batch, GRID_SIDE, NUM_CELLS)
+                continue
+            lower, upper_weight = interpolation_taps(side)[y]
+            row = products[:, lower]
+            if upper_weight:
+                row = torch.lerp(row, products[:, lower + 1], upper_weight)
+            rows.append(row.reshape(batch, side, NUM_CELLS))
+            factors.append(interpolation_matrix(side, products))
+        if not rows:
+            assert full is not None
+            return full
+        block = torch.cat(factors, dim=1) @ torch.cat(rows, dim=1)
+        return block if full is None else block + full
+
+
+def _weighted_features(
+    source: Sequence[Tensor], target: Sequence[Tensor], weights: Tensor, layers: list[int]
+) -> tuple[Tensor, Tensor]:
+    """(B, C, side^2) features of the given layers, stacked; layers that no pair of the batch uses are left out."""
+    if not torch.is_grad_enabled():
+        layers = [l for l in layers if bool(weights[:, l].any())]  # noqa: E741
+    left = [(source[l] * weights[:, l, None, None, None]).flatten(2) for l in layers]  # noqa: E741
+    right = [target[l].flatten(2) for l in layers]  # noqa: E741
+    if not left:
+        empty = weights.new_zeros(len(weights), 0, 0)
+        return empty, empty
+    return torch.cat(left, dim=1), torch.cat(right, dim=1)
+
+
+def _upsample_targets(products: Tensor, side: int) -> Tensor:
+    batch = products.shape[0]
+    products = products.view(batch, side, side, side, side)
+    if side == GRID_SIDE:
+        return products
+    factor = interpolation_matrix(side, products)
+    return factor @ (products @ factor.T)
+
+
+def cosine_power(products: Tensor, source_norms: Tensor, target_norms: Tensor, exponent: int) -> Tensor:
+    """Rectified cosine to a power: (B, R, N) inner products, (B, R) and (B, N) lengths -> (B, R, N)."""
+    scale = source_norms.unsqueeze(2) * target_norms.unsqueeze(1) + COSINE_EPSILON
+    return (products / scale).relu().pow(exponent)
+
+
+def feature_lengths(squared: Tensor, weights: Tensor, training: bool) -> Tensor:
+    """(B, N) length of each cell's hyperfeature from (B, L, N) squared norms per layer and (B, L) weights."""
+    total = torch.einsum("bl,bln->bn", weights, squared)
+    if training:
+        total = torch.where(total == 0, torch.full_like(total, ZERO_NORM_IN_TRAINING), total)
+    return total.sqrt()
+
+
+def appearance_blocks(
+    native: NativeCorrelation, source_norms: Tensor, target_norms: Tensor, exponent: int
+) -> Iterator[Tensor]:
+    """The appearance matrix as 60 blocks (B, 60, N), one for each grid row of source cells."""
+    for y in range(GRID_SIDE):
+        cells = slice(y * GRID_SIDE, (y + 1) * GRID_SIDE)
+        yield cosine_power(native.row_block(y), source_norms[:, cells], target_norms, exponent)
+
+
+def features_at(maps: Tensor, cells: Tensor) -> Tensor:
+    """(B, K, C) upsampled features of (B, C, side, side) maps at (B, K) grid cells only."""
+    weights = interpolation_matrix(maps.shape[-1], maps)
+    rows, columns = weights[cells // GRID_SIDE], weights[cells % GRID_SIDE]
+    return torch.einsum("bcyx,bky,bkx->bkc", maps, rows, columns)
+
+
+def products_at(source: Sequence[Tensor], target: Sequence[Tensor], weights: Tensor, cells: Tensor) -> Tensor:
+    """(B, K, N) inner products of (B, K) source cells with all target cells: some rows of the full matrix."""
+    total: Tensor | None = None
+    for side in sorted({m.shape[-1] for m in source}):
+        layers = [l for l, m in enumerate(source) if m.shape[-1] == side]  # noqa: E741
+        left = torch.cat([features_at(source[l], cells) * weights[:, l, None, None] for l in layers], dim=2)  # noqa: E741
+        right = torch.cat([target[l].flatten(2) for l in layers], dim=1)  # noqa: E741
+        products = (left @ right).view(*cells.shape, side, side)
+        if side != GRID_SIDE:
+            factor = interpolation_matrix(side, products)
+            products = factor @ (products @ factor.T)
+        total = products.flatten(2) if total is None else total + products.flatten(2)
+    assert total is not None
+    return total

@@ -1,0 +1,89 @@
+"""The feature grid: where its cells lie in the 240 x 240 frame, and how points move with matched cells."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dhpf.config import FRAME_SIDE, GRID_SIDE
+
+NUM_CELLS = GRID_SIDE * GRID_SIDE
+CELL_STRIDE = FRAME_SIDE // GRID_SIDE
+"""Pixels between the centres of neighbouring cells: 4."""
+
+BOX_RADIUS = 5
+"""Half the side of a cell's receptive field box, in pixels of the frame (ALGORITHM section 6)."""
+
+
+def cell_centres(dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Tensor:
+    """(N, 2) centres (x, y) of the cells in the frame, row by row: cell (row y, column x) lies at (4x, 4y)."""
+    axis = torch.arange(GRID_SIDE, dtype=dtype, device=device) * CELL_STRIDE
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    return torch.stack((x.flatten(), y.flatten()), dim=1)
+
+
+def covering_cells(points: Tensor) -> Tensor:
+    """Which cells' boxes contain which points, bounds inclusive.
+
+    Args:
+        points: (..., K, 2) in the frame.
+
+    Returns:
+        (..., K, N) bool.
+    """
+    offset = points.unsqueeze(-2) - cell_centres(points.dtype, points.device)
+    return (offset.abs() <= BOX_RADIUS).all(dim=-1)
+
+
+def nearest_cells(points: Tensor) -> Tensor:
+    """(..., K) index of the cell whose centre is nearest to each of (..., K, 2) points; the first one on ties."""
+    offset = points.unsqueeze(-2) - cell_centres(points.dtype, points.device)
+    return offset.square().sum(dim=-1).argmin(dim=-1)
+
+
+def transfer_points(points: Tensor, covering: Tensor, target_cells: Tensor) -> tuple[Tensor, Tensor]:
+    """Moves source points with the cells that cover them (ALGORITHM section 7).
+
+    Args:
+        points: (B, K, 2) source points in the frame.
+        covering: (B, K, N) bool, which source cells cover which point (`covering_cells`), False for padding.
+        target_cells: (B, N) the target cell that each source cell points to.
+
+    Returns:
+        (B, K, 2) transferred points, and (B, K) bool: False where no cell covers the point (its value is then 0).
+    """
+    centres = cell_centres(points.dtype, points.device)
+    # Top-left corners differ from centres by a constant, so moving by corners is moving by centres.
+    shift = centres[target_cells] - centres
+    share = covering.to(points.dtype)
+    count = share.sum(dim=-1, keepdim=True)
+    moved = points + (share @ shift) / count.clamp(min=1)
+    valid = count.squeeze(-1) > 0
+    return torch.where(valid.unsqueeze(-1), moved, torch.zeros_like(moved)), valid
+
+
+def interpolation_matrix(side: int, like: Tensor) -> Tensor:
+    """(60, side) weights of bilinear interpolation along one axis, end points aligned, in `like`'s dtype and device.
+
+    Upsampling a (side, side) map to the grid is A @ map @ A.T; the weights are torch's own, so that results agree.
+    """
+    identity = torch.eye(side, dtype=like.dtype, device=like.device)
+    return F.interpolate(identity[None], size=GRID_SIDE, mode="linear", align_corners=True)[0].T.contiguous()
+
+
+def interpolation_taps(side: int) -> list[tuple[int, float]]:
+    """For each of the 60 grid rows: the lower of the two map rows it lies between, and the weight of the upper one."""
+    matrix = interpolation_matrix(side, torch.empty(0, dtype=torch.float64))
+    taps = []
+    for weights in matrix:
+        lower = min(int(weights.nonzero()[0]), max(side - 2, 0))
+        taps.append((lower, float(weights[lower + 1]) if side > 1 else 0.0))
+    return taps
+
+
+def to_grid(maps: Tensor) -> Tensor:
+    """Brings (B, C, side, side) maps larger than the grid to 60 x 60; smaller ones stay as they are."""
+    if maps.shape[-1] <= GRID_SIDE:
+        return maps
+    return F.interpolate(maps, size=(GRID_SIDE, GRID_SIDE), mode="bilinear", align_corners=True)

@@ -1,0 +1,210 @@
+"""The network, top to bottom: images -> features of an image -> correlation of a pair.
+
+    describe(images) -> ImageFeatures        all that the network knows of an image
+    correlate(source, target) -> MatcherOutput
+
+One forward pass serves training, evaluation and batch matching; a batch of N pairs gives what N single pairs give.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dhpf.config import ModelConfig
+from dhpf.errors import InputError
+from dhpf.model.backbone import Backbone
+from dhpf.model.correlation import (
+    NativeCorrelation,
+    appearance_blocks,
+    cosine_power,
+    feature_lengths,
+    products_at,
+    squared_norms,
+)
+from dhpf.model.geometry import to_grid
+from dhpf.model.hough import NUM_DISPLACEMENTS, HoughVoting
+from dhpf.model.selection import LayerGates, layer_weights, open_gates, sample_gates
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """What the network knows of B images.
+
+    Attributes:
+        maps: for each layer that the model keeps: (B, C_l, side_l, side_l) projected maps, side_l <= 60.
+        squared_norms: (B, L, N) squared length of each layer's feature at each grid cell.
+        gate_activations: (B, L, 32), or None for a model without gates.
+    """
+
+    maps: tuple[Tensor, ...]
+    squared_norms: Tensor
+    gate_activations: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.squared_norms)
+
+    def __getitem__(self, index: Tensor) -> ImageFeatures:
+        """The features of the images that a (B',) index tensor names, repeats allowed."""
+        gates = None if self.gate_activations is None else self.gate_activations[index]
+        return ImageFeatures(tuple(m[index] for m in self.maps), self.squared_norms[index], gates)
+
+
+@dataclass(frozen=True)
+class MatcherOutput:
+    """What the network says of B pairs.
+
+    Attributes:
+        correlation: (B, S, T) appearance times geometric score.
+        selection: (B, L) 1 for a layer that the pair's gates selected, over all layers of the backbone; all 0 when no
+            gate opened and layer 0 answered. Carries the gates' gradient in training.
+        geometric_scores: (B, 119, 119) Hough score of each displacement [dy, dx] in cells, from -59 to 59.
+    """
+
+    correlation: Tensor
+    selection: Tensor
+    geometric_scores: Tensor
+
+    @property
+    def best_score(self) -> Tensor:
+        """(B,) geometric score of the strongest displacement, the unit of confidences."""
+        return self.geometric_scores.amax(dim=(1, 2))
+
+
+class HyperpixelNetwork(nn.Module):
+    """A frozen backbone, projections of its layers, and the choice of layers for a pair.
+
+    Args:
+        config: what to build.
+        backbone: `load_backbone(config.backbone, config.weights)`.
+
+    Raises:
+        InputError: a fixed layer that the backbone does not have.
+    """
+
+    def __init__(self, config: ModelConfig, backbone: Backbone) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+        self.layers = _kept_layers(config, len(backbone))
+        self.projections = nn.ModuleList()
+        self.selector: LayerGates | None = None
+        if config.selection == "dynamic":
+            self.projections.extend(_projection(w, config.projection_divisor) for w in backbone.widths)
+            self.selector = LayerGates(backbone.widths)
+        self.hough = HoughVoting(config.hough_bins)
+
+    # -- an image ------------------------------------------------------------------------------------------------
+
+    def extract(self, images: Tensor) -> list[Tensor]:
+        """The frozen backbone's maps of (B, 3, side, side) normalised images, for the layers that the model keeps."""
+        maps = self.backbone(images, last_layer=self.layers[-1])
+        return [maps[layer] for layer in self.layers]
+
+    def embed(self, maps: list[Tensor]) -> ImageFeatures:
+        """The learned half of `describe`: gates' activations, projected maps and their norms."""
+        activations = None if self.selector is None else self.selector.activate(maps)
+        projected = maps
+        if self.projections:
+            projected = [project(m) for project, m in zip(self.projections, maps, strict=True)]
+        on_grid = tuple(to_grid(m) for m in projected)
+        norms = torch.stack([squared_norms(m) for m in on_grid], dim=1)
+        return ImageFeatures(on_grid, norms, activations)
+
+    def describe(self, images: Tensor) -> ImageFeatures:
+        """All that the network knows of (B, 3, side, side) normalised images."""
+        return self.embed(self.extract(images))
+
+    def embed_pair(self, source: list[Tensor], target: list[Tensor]) -> tuple[ImageFeatures, ImageFeatures]:
+        """`embed` of both images of B training pairs: source first, then target, as two batches.
+
+        The base map is layer 0's projection once more, so in training layer 0's running statistics take each batch
+        twice (ALGORITHM section 11).
+        """
+        if self.training and self.projections:
+            with torch.no_grad():
+                self.projections[0](source[0])
+                self.projections[0](target[0])
+        return self.embed(source), self.embed(target)
+
+    # -- a pair --------------------------------------------------------------------------------------------------
+
+    def select(self, source: ImageFeatures, target: ImageFeatures, uniform: Tensor | None = None) -> Tensor:
+        """(B, L) gates of B pairs over the kept layers: hard, noisy and differentiable when `uniform` is given.
+
+        Args:
+            uniform: (B, L, 2) draws from [0, 1) for the Gumbel noise of training.
+        """
+        if self.selector is None:
+            return source.squared_norms.new_ones(len(source), len(self.layers))
+        assert source.gate_activations is not None and target.gate_activations is not None
+        logits = self.selector(source.gate_activations, target.gate_activations)
+        return open_gates(logits) if uniform is None else sample_gates(logits, uniform)
+
+    def appearance(self, source: ImageFeatures, target: ImageFeatures, gates: Tensor) -> list[Tensor]:
+        """The appearance matrix of B pairs, as 60 blocks (B, 60, N) of source grid rows."""
+        weights = layer_weights(gates)
+        native = NativeCorrelation(source.maps, target.maps, weights)
+        source_lengths = feature_lengths(source.squared_norms, weights, self.training)
+        target_lengths = feature_lengths(target.squared_norms, weights, self.training)
+        exponent = self.config.appearance_exponent
+        return list(appearance_blocks(native, source_lengths, target_lengths, exponent))
+
+    def correlate(self, source: ImageFeatures, target: ImageFeatures, uniform: Tensor | None = None) -> MatcherOutput:
+        """Correlation and layer selection of B pairs; `uniform` as for `select`."""
+        return self.correlate_selected(source, target, self.select(source, target, uniform))
+
+    def correlate_selected(self, source: ImageFeatures, target: ImageFeatures, gates: Tensor) -> MatcherOutput:
+        """Correlation of B pairs whose (B, L) gates are known."""
+        blocks = self.appearance(source, target, gates)
+        votes = blocks[0].new_zeros(len(source), NUM_DISPLACEMENTS, NUM_DISPLACEMENTS)
+        for y, block in enumerate(blocks):
+            self.hough.count_row(votes, block, y)
+        scores = self.hough.scores(votes)
+        rows = [block * self.hough.score_row(scores, y) for y, block in enumerate(blocks)]
+        return MatcherOutput(torch.cat(rows, dim=1), self._on_all_layers(gates), scores)
+
+    def correlate_cells(
+        self, source: ImageFeatures, target: ImageFeatures, gates: Tensor, cells: Tensor, scores: Tensor
+    ) -> Tensor:
+        """(B, K, T) rows of the correlation at (B, K) source cells, with gradient, given the geometric scores.
+
+        A strong loss reads 10 to 40 of the 3,600 rows; the scores carry no gradient and come from a pass without.
+        """
+        weights = layer_weights(gates)
+        lengths = [feature_lengths(f.squared_norms, weights, self.training) for f in (source, target)]
+        products = products_at(source.maps, target.maps, weights, cells)
+        appearance = cosine_power(products, lengths[0].gather(1, cells), lengths[1], self.config.appearance_exponent)
+        return appearance * self.hough.scores_at(scores, cells)
+
+    # -- the rest ------------------------------------------------------------------------------------------------
+
+    def _on_all_layers(self, gates: Tensor) -> Tensor:
+        if len(self.layers) == len(self.backbone):
+            return gates
+        full = gates.new_zeros(len(gates), len(self.backbone))
+        full[:, list(self.layers)] = gates
+        return full
+
+    def learned_state(self) -> dict[str, Tensor]:
+        """The state dict without the frozen backbone: what a checkpoint stores."""
+        return {k: v for k, v in self.state_dict().items() if not k.startswith("backbone.")}
+
+
+def _kept_layers(config: ModelConfig, num_layers: int) -> tuple[int, ...]:
+    if config.selection == "last":
+        return (num_layers - 1,)
+    if config.selection != "fixed":
+        return tuple(range(num_layers))
+    for layer in config.fixed_layers:
+        if not 0 <= layer < num_layers:
+            raise InputError(f"model.layers: {config.backbone} has layers 0 to {num_layers - 1}, not {layer}")
+    return config.fixed_layers
+
+
+def _projection(width: int, divisor: int) -> nn.Sequential:
+    """The paper's convolutional feature transform: width -> width / divisor channels (at least 1)."""
+    narrow = max(1, width // divisor)
+    return nn.Sequential(nn.Conv2d(width, narrow, 1, bias=False), nn.BatchNorm2d(narrow), nn.ReLU())

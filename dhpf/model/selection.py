@@ -1,0 +1,74 @@
+"""Which layers a pair uses: gates that decide for each pair (Dynamic Hyperpixel Flow), and their noise in training."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dhpf.errors import InputError
+
+GATE_WIDTH = 32
+"""Hidden width of a layer's gate (ALGORITHM section 3)."""
+
+GUMBEL_EPSILON = 1e-10
+
+
+class LayerGates(nn.Module):
+    """One gate per layer; open when its second logit exceeds its first.
+
+    The first, linear half of a gate belongs to an image (`activate`), the second to a pair (`forward`).
+    """
+
+    def __init__(self, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.gates = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(width, GATE_WIDTH, 1, bias=False),
+                nn.BatchNorm2d(GATE_WIDTH),
+                nn.ReLU(),
+                nn.Conv2d(GATE_WIDTH, 2, 1, bias=False),
+            )
+            for width in widths
+        )
+
+    def activate(self, maps: list[Tensor]) -> Tensor:
+        """(B, L, 32): the first convolution of each layer's gate, on the map's average, for each image."""
+        pooled = [gate[0](m.mean(dim=(2, 3), keepdim=True)) for gate, m in zip(self.gates, maps, strict=True)]  # type: ignore[index]
+        return torch.stack([p.flatten(1) for p in pooled], dim=1)
+
+    def forward(self, source: Tensor, target: Tensor) -> Tensor:
+        """(B, L, 2) logits (closed, open) from the (B, L, 32) activations of source and target images."""
+        pooled = source + target
+        if self.training and len(pooled) < 2:
+            raise InputError("train.batch_size: one pair cannot be normalised; use at least 2 pairs per worker")
+        logits = [gate[1:](pooled[:, l, :, None, None]) for l, gate in enumerate(self.gates)]  # type: ignore[index]  # noqa: E741
+        return torch.stack([r.flatten(1) for r in logits], dim=1)
+
+
+def open_gates(logits: Tensor) -> Tensor:
+    """(B, L) hard gates, 1 for open and 0 for closed, of (B, L, 2) logits; a tie is closed."""
+    return (logits[..., 1] > logits[..., 0]).to(logits.dtype)
+
+
+def sample_gates(logits: Tensor, uniform: Tensor) -> Tensor:
+    """Hard gates with Gumbel noise whose gradient is that of the soft ones (straight-through, temperature 1).
+
+    Args:
+        logits: (B, L, 2).
+        uniform: (B, L, 2) draws from [0, 1) that make the noise.
+
+    Returns:
+        (B, L) gates, exactly 0 or 1.
+    """
+    noise = -torch.log(GUMBEL_EPSILON - torch.log(uniform + GUMBEL_EPSILON))
+    soft = torch.softmax(logits + noise, dim=-1)
+    hard = (soft[..., 1] > soft[..., 0]).to(soft.dtype)
+    return hard + (soft[..., 1] - soft[..., 1].detach())
+
+
+def layer_weights(gates: Tensor) -> Tensor:
+    """(B, L) weight of each layer in the correlation: the gate squared; layer 0 answers where no gate is open."""
+    none_open = (gates.detach().sum(dim=1) == 0).to(gates.dtype)
+    base = torch.zeros_like(gates)
+    base[:, 0] = none_open
+    return gates.square() + base
