@@ -130,8 +130,8 @@ def negative_pairs(categories: Sequence[str]) -> list[tuple[int, int]]:
 def correlation_entropy(correlation: Tensor) -> Tensor:
     """(B,) mean entropy in bits of the matches of each cell, in both directions, squeezed to 15 x 15 maps."""
     filtered = mutual_filter(correlation)
-    of_source = filtered.unflatten(2, (GRID_SIDE, GRID_SIDE))
-    of_target = filtered.mT.unflatten(2, (GRID_SIDE, GRID_SIDE))
+    of_source = filtered.reshape(*filtered.shape[:2], GRID_SIDE, GRID_SIDE)
+    of_target = filtered.mT.reshape(*filtered.shape[:2], GRID_SIDE, GRID_SIDE)
     return (_entropy(of_source) + _entropy(of_target)) / 2
 
 

@@ -41,6 +41,8 @@ class Backbone(nn.Module):
     """
 
     widths: tuple[int, ...]
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, name: str, layers: nn.ModuleList, mean: Statistics, std: Statistics) -> None:
         super().__init__()
@@ -50,7 +52,7 @@ class Backbone(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
         self.requires_grad_(False)
         super().train(False)
-        self.widths = tuple(m.shape[1] for m in self(torch.zeros(1, 3, 64, 64)))
+        self.widths = tuple(m.shape[1] for m in self(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)))
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -64,13 +66,13 @@ class Backbone(nn.Module):
         """The maps of all layers up to `last_layer` (default: all).
 
         Args:
-            images: (B, 3, side, side), normalised with `mean` and `std`.
+            images: (B, 3, side, side) uint8.
 
         Returns:
             one (B, widths[l], side_l, side_l) map per layer.
         """
         maps: list[Tensor] = []
-        output = images
+        output = (images.to(self.mean.dtype) / 255 - self.mean) / self.std
         for layer in self.layers if last_layer is None else self.layers[: last_layer + 1]:
             output = layer(output)
             maps.append(output)
@@ -100,8 +102,9 @@ class ResidualSum(nn.Module):
         residual = block.bn1(block.conv1(x)).relu()  # type: ignore[operator]
         residual = block.bn2(block.conv2(residual)).relu()  # type: ignore[operator]
         residual = block.bn3(block.conv3(residual))  # type: ignore[operator]
-        shortcut: Tensor = x if block.downsample is None else block.downsample(x)  # type: ignore[operator]
-        return residual + shortcut
+        shortcut = x if block.downsample is None else block.downsample(x)  # type: ignore[operator]
+        total: Tensor = residual + shortcut
+        return total
 
 
 def _resnet_layers(net: nn.Module) -> nn.ModuleList:
@@ -118,13 +121,13 @@ def _efficientnet_layers(net: nn.Module) -> nn.ModuleList:
 def _torchvision_weights(name: str) -> StateDict:
     weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
     try:
-        state: StateDict = weights.get_state_dict(progress=True, check_hash=True)
+        state = weights.get_state_dict(progress=True, check_hash=True)
     except (URLError, OSError) as error:
         raise InputError(
             f"model.backbone {name}: its ImageNet weights could not be fetched ({error}); "
             "give a file with model.weights, or take backbone efficientnet_lite0, whose weights are installed"
         ) from error
-    return state
+    return dict(state)
 
 
 def _installed_lite0_weights() -> StateDict:

@@ -62,7 +62,7 @@ class HoughVoting(nn.Module):
         matches = block.view(batch, GRID_SIDE, GRID_SIDE, GRID_SIDE)
         padded[..., :GRID_SIDE] = matches.flip(1).transpose(1, 2)
         aligned = padded.flatten(2)[..., : GRID_SIDE * NUM_DISPLACEMENTS]
-        per_target_row = aligned.unflatten(2, (GRID_SIDE, NUM_DISPLACEMENTS)).sum(dim=2)
+        per_target_row = aligned.view(batch, GRID_SIDE, GRID_SIDE, NUM_DISPLACEMENTS).sum(dim=2)
         first = GRID_SIDE - 1 - y
         votes[:, first : first + GRID_SIDE] += per_target_row
 

@@ -99,7 +99,7 @@ class HyperpixelNetwork(nn.Module):
     # -- an image ------------------------------------------------------------------------------------------------
 
     def extract(self, images: Tensor) -> list[Tensor]:
-        """The frozen backbone's maps of (B, 3, side, side) normalised images, for the layers that the model keeps."""
+        """The frozen backbone's maps of (B, 3, side, side) uint8 images, for the layers that the model keeps."""
         maps = self.backbone(images, last_layer=self.layers[-1])
         return [maps[layer] for layer in self.layers]
 
@@ -114,7 +114,7 @@ class HyperpixelNetwork(nn.Module):
         return ImageFeatures(on_grid, norms, activations)
 
     def describe(self, images: Tensor) -> ImageFeatures:
-        """All that the network knows of (B, 3, side, side) normalised images."""
+        """All that the network knows of (B, 3, side, side) uint8 images."""
         return self.embed(self.extract(images))
 
     def embed_pair(self, source: list[Tensor], target: list[Tensor]) -> tuple[ImageFeatures, ImageFeatures]:

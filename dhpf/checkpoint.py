@@ -1,0 +1,128 @@
+"""Checkpoints: what was learned, in one safetensors file whose header says which model it belongs to."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from dhpf.config import BACKBONES, ModelConfig
+from dhpf.errors import InputError
+from dhpf.model.backbone import load_backbone, read_state_dict
+from dhpf.model.network import HyperpixelNetwork
+
+FORMAT = "dhpf-checkpoint-1"
+
+_PUBLISHED_NAMES = (("reduction_ffns.", "projections."), ("gumbel_ffns.", "selector.gates."))
+
+
+def build_network(config: ModelConfig) -> HyperpixelNetwork:
+    """A network with the backbone's weights and, for a dynamic selection, freshly drawn gates and projections."""
+    return HyperpixelNetwork(config, load_backbone(config.backbone, config.weights)).eval()
+
+
+def save_network(network: HyperpixelNetwork, path: str | Path) -> None:
+    """Writes what the network has learned, and what it is, to a safetensors file."""
+    header = {
+        "format": FORMAT,
+        "model": json.dumps(dataclasses.asdict(network.config), sort_keys=True),
+        "backbone_sha256": network.backbone.fingerprint(),
+    }
+    learned = {k: v.detach().cpu().contiguous() for k, v in network.learned_state().items()}
+    safetensors.torch.save_file(learned, str(path), metadata=header)
+
+
+def load_network(path: str | Path, weights: str | None = None) -> HyperpixelNetwork:
+    """Reads a checkpoint of ours, or a published one by its own key names.
+
+    Args:
+        path: a file that `save_network` wrote, or a published state dict (torch or safetensors) whose backbone is
+            recognised by its number of layers; published weights get the legacy Hough bins that they were made with.
+        weights: a file with the backbone's weights, instead of the one that the checkpoint names.
+
+    Raises:
+        InputError: the file is missing, no checkpoint, or of another backbone than the one at hand.
+    """
+    header = _header(Path(path))
+    if header is None:
+        return _load_published(Path(path), weights)
+    config = _model_config(header, path)
+    if weights is not None:
+        config = dataclasses.replace(config, weights=weights)
+    network = build_network(config)
+    if network.backbone.fingerprint() != header.get("backbone_sha256"):
+        raise InputError(
+            f"checkpoint {path}: learned on other {config.backbone} weights than those at hand; "
+            "give the file with those weights"
+        )
+    _load_learned(network, safetensors.torch.load_file(path), path)
+    return network
+
+
+def _header(path: Path) -> dict[str, str] | None:
+    """The header of a checkpoint of ours; None for any other file."""
+    if not path.is_file():
+        raise InputError(f"checkpoint {path}: no such file")
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            header: dict[str, str] = file.metadata() or {}
+    except SafetensorError as error:
+        raise InputError(f"checkpoint {path}: not a safetensors file ({error})") from error
+    return header if header.get("format") == FORMAT else None
+
+
+def _model_config(header: dict[str, str], path: str | Path) -> ModelConfig:
+    try:
+        fields: dict[str, Any] = json.loads(header["model"])
+        if isinstance(fields.get("layers"), list):
+            fields["layers"] = tuple(fields["layers"])
+        return ModelConfig(**fields)
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise InputError(f"checkpoint {path}: its header describes no model ({error})") from error
+
+
+def _load_published(path: Path, weights: str | None) -> HyperpixelNetwork:
+    state = read_state_dict(path)
+    num_layers = 1 + max((int(m[1]) for k in state if (m := re.match(r"reduction_ffns\.(\d+)\.", k))), default=-1)
+    if num_layers == 0:
+        raise InputError(
+            f"checkpoint {path}: neither a checkpoint of this project nor a published one (no key reduction_ffns.*)"
+        )
+    names = {17: "resnet50", 34: "resnet101"}
+    if num_layers not in names:
+        raise InputError(f"checkpoint {path}: {num_layers} layers; published ones have 17 (resnet50) or 34 (resnet101)")
+    name = next(b for b in BACKBONES if b == names[num_layers])
+    network = build_network(ModelConfig(backbone=name, weights=weights, hough_bins="legacy"))
+    _load_learned(network, {_our_name(k): v for k, v in state.items()}, path)
+    return network
+
+
+def _our_name(key: str) -> str:
+    for published, ours in _PUBLISHED_NAMES:
+        key = key.replace(published, ours)
+    return key
+
+
+def _load_learned(network: HyperpixelNetwork, state: dict[str, Tensor], path: str | Path) -> None:
+    expected = network.learned_state()
+    for key, value in expected.items():
+        if key.endswith("num_batches_tracked"):
+            continue
+        if key not in state or state[key].shape != value.shape:
+            found = f"shape {tuple(state[key].shape)}" if key in state else "nothing"
+            raise InputError(
+                f"checkpoint {path}: not of a {network.config.selection} {network.config.backbone} model; "
+                f"{key!r} should have the shape {tuple(value.shape)}, found {found}"
+            )
+    unknown = sorted(set(state) - set(expected))
+    if unknown:
+        raise InputError(f"checkpoint {path}: holds {unknown[0]!r}, which this model does not have")
+    network.load_state_dict(state, strict=False)
