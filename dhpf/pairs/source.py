@@ -1,0 +1,114 @@
+"""What a pair source is, and what several of them need."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from dhpf.config import nearest_name
+from dhpf.errors import InputError
+from dhpf.images import ImageError, read_bytes
+from dhpf.records import PairRecord, Points, Rejection
+
+
+class PairSource(Protocol):
+    """Where pairs come from: a frozen dataclass whose fields are its options, cheap to make, sent to workers.
+
+    Attributes:
+        splits: names of its splits.
+        thresholds: names of the PCK thresholds (dhpf.metrics.THRESHOLDS) that apply, the main one first.
+    """
+
+    @property
+    def splits(self) -> tuple[str, ...]: ...
+
+    @property
+    def thresholds(self) -> tuple[str, ...]: ...
+
+    def pairs(self, split: str) -> Iterator[PairRecord | Rejection]:
+        """The pairs of a split, always in the same order; a row that cannot be used is a Rejection.
+
+        Raises:
+            InputError: the source as a whole cannot be used (a file or a column is missing).
+        """
+        ...
+
+    def read(self, image_id: str) -> bytes:
+        """The encoded image.
+
+        Raises:
+            ImageError: no such image, or it lies outside the source's folder.
+        """
+        ...
+
+
+def require_folder(root: str, kind: str) -> Path:
+    """The folder of a pair source, which must exist."""
+    if not Path(root).is_dir():
+        raise InputError(f"pair source {kind}: no folder {root!r}; set its option root, or the data folder")
+    return Path(root)
+
+
+def require_split(split: str, splits: tuple[str, ...], kind: str) -> None:
+    """Raises InputError, naming the choices, unless the source has this split."""
+    if split not in splits:
+        raise InputError(f"pair source {kind}: no split {split!r}; {nearest_name(split, splits)}")
+
+
+def read_inside(root: str, image_id: str) -> bytes:
+    """The bytes of an image whose id is its path below `root`; links and `..` may not lead out of it."""
+    folder = Path(root).resolve()
+    try:
+        path = (folder / image_id).resolve()
+    except (OSError, ValueError) as error:
+        raise ImageError(f"image {image_id!r}: not a usable file name") from error
+    if not path.is_relative_to(folder):
+        raise ImageError(f"image {image_id!r}: lies outside {root}")
+    return read_bytes(path)
+
+
+def read_table(path: Path, required: tuple[str, ...]) -> Iterator[tuple[int, Mapping[str, str]]]:
+    """(row number, row) of a CSV file with a header; rows count from 1.
+
+    Raises:
+        InputError: the file is missing, not text, or lacks a required column.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            found = [name.strip() for name in reader.fieldnames or []]
+            require_columns(path, found, required)
+            reader.fieldnames = found
+            for number, row in enumerate(reader, start=1):
+                yield number, {k: v or "" for k, v in row.items() if k is not None}
+    except FileNotFoundError as error:
+        raise InputError(f"pair list {path}: no such file") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"pair list {path}: not a CSV file ({error})") from error
+
+
+def require_columns(path: Path, found: list[str], required: tuple[str, ...]) -> None:
+    """Raises InputError, naming the columns that are there, unless all required ones are."""
+    for column in required:
+        if column not in found:
+            hint = nearest_name(column, found) if found else "the file has no header"
+            raise InputError(f"pair list {path}: no column {column!r}; {hint}")
+
+
+def coordinates(text: str, separator: str) -> list[float]:
+    """Numbers from separated text; raises ValueError for anything else."""
+    return [float(part) for part in text.split(separator)] if text.strip() else []
+
+
+def points_of(x: list[float], y: list[float]) -> Points:
+    """(K, 2) points from two lists; raises ValueError when they differ in length or hold no finite number."""
+    if len(x) != len(y):
+        raise ValueError(f"{len(x)} x but {len(y)} y coordinates")
+    points = np.array([x, y], dtype=np.float32).T.reshape(-1, 2)
+    if not np.isfinite(points).all():
+        raise ValueError("a coordinate is not a finite number")
+    return points
