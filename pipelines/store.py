@@ -1,0 +1,230 @@
+"""Outputs that are exact: however often a task runs, one result counts, and readers never see half of one.
+
+PLAN.json says what a stage will do; a task writes its files under a key that nobody else uses and commits by creating
+commits/<task>.json, which only the first can; MANIFEST.json comes last and means "complete".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dhpf.errors import InputError
+
+PLAN, MANIFEST, COMMITS, DATA = "PLAN.json", "MANIFEST.json", "commits", "data"
+
+
+class PlanConflict(InputError):
+    """The folder holds an output of the same stage with another configuration or other inputs."""
+
+
+@dataclass(frozen=True)
+class CommitRecord:
+    """What a task gave.
+
+    Attributes:
+        task: its name.
+        files: name -> {"key", "size", "sha256"}; the key is a path below the stage's folder.
+        info: counts and whatever else the task reports.
+    """
+
+    task: str
+    files: Mapping[str, Mapping[str, Any]]
+    info: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A complete stage output: its record and the commit of every task, in the plan's order."""
+
+    record: Mapping[str, Any]
+    commits: tuple[CommitRecord, ...]
+
+    def digest(self) -> str:
+        """sha256 over what the tasks wrote: the same for the same content, wherever and whenever it was written."""
+        content = [(c.task, name, f["sha256"]) for c in self.commits for name, f in sorted(c.files.items())]
+        return hashlib.sha256(canonical_json(content)).hexdigest()
+
+
+class StageOutput:
+    """The folder of one stage output."""
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+
+    def plan(self, plan: Mapping[str, Any]) -> None:
+        """Puts the plan, or checks that the one that is there is the same.
+
+        Args:
+            plan: JSON values; "stage" is the stage's name, "tasks" the list of task names.
+
+        Raises:
+            PlanConflict: another plan is there; the message names the fields that differ.
+        """
+        wanted = json.loads(canonical_json(plan))
+        if put_if_absent(self.root / PLAN, canonical_json(plan)):
+            return
+        found = json.loads((self.root / PLAN).read_bytes())
+        changes = _differences(found, wanted)
+        if changes:
+            raise PlanConflict(
+                f"{self.root} holds an earlier {wanted['stage']} with other settings ({'; '.join(changes[:4])}); "
+                f"use another --work folder, or --restart {wanted['stage']} to delete it and run again"
+            )
+
+    def has_plan(self) -> bool:
+        """Whether work on this output has begun."""
+        return (self.root / PLAN).exists()
+
+    def commit(self, task: str, files: Mapping[str, bytes], info: Mapping[str, Any]) -> CommitRecord:
+        """Writes a task's files and makes them the task's result, unless another run of it was first.
+
+        Returns:
+            the record that counts: this run's, or the winner's.
+        """
+        folder = f"{DATA}/{task}/{uuid.uuid4().hex}"
+        entries = {}
+        for name, content in files.items():
+            key = f"{folder}/{name}"
+            write_durably(self.root / key, content)
+            entries[name] = {"key": key, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        record = {"task": task, "files": entries, "info": dict(info)}
+        path = self.root / COMMITS / f"{task}.json"
+        put_if_absent(path, canonical_json(record))
+        return _read_commit(path)
+
+    def committed(self) -> dict[str, CommitRecord]:
+        """The tasks that are done, by name."""
+        folder = self.root / COMMITS
+        records = [_read_commit(path) for path in sorted(folder.glob("*.json"))] if folder.is_dir() else []
+        return {record.task: record for record in records}
+
+    def missing(self) -> list[str]:
+        """The planned tasks that are not done, in the plan's order."""
+        done = {path.stem for path in (self.root / COMMITS).glob("*.json")}
+        return [task for task in self._planned() if task not in done]
+
+    def finish(self, record: Mapping[str, Any]) -> Manifest:
+        """Puts the manifest, after which the output is complete, and removes data that no commit names."""
+        missing = self.missing()
+        if missing:
+            raise RuntimeError(f"{self.root}: {len(missing)} tasks are not done, the first is {missing[0]}")
+        commits = self.committed()
+        content = {
+            "record": record,
+            "commits": [{"task": t, "files": commits[t].files, "info": commits[t].info} for t in self._planned()],
+        }
+        put_if_absent(self.root / MANIFEST, canonical_json(content))
+        manifest = self.manifest()
+        assert manifest is not None
+        self._remove_unreferenced(manifest)
+        return manifest
+
+    def manifest(self) -> Manifest | None:
+        """The manifest, or None while the output is not complete."""
+        try:
+            content = json.loads((self.root / MANIFEST).read_bytes())
+        except FileNotFoundError:
+            return None
+        return Manifest(content["record"], tuple(CommitRecord(**commit) for commit in content["commits"]))
+
+    def path(self, commit: CommitRecord, name: str) -> Path:
+        """The path of a committed file, once its size is checked."""
+        entry = commit.files[name]
+        path = self.root / entry["key"]
+        size = path.stat().st_size if path.exists() else -1
+        if size != entry["size"]:
+            raise InputError(f"{path}: {size} bytes instead of {entry['size']}; run the stage again with --restart")
+        return path
+
+    def read(self, commit: CommitRecord, name: str) -> bytes:
+        """The bytes of a committed file, once their digest is checked."""
+        path = self.path(commit, name)
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != commit.files[name]["sha256"]:
+            raise InputError(f"{path}: damaged since it was written; run the stage again with --restart")
+        return content
+
+    def delete(self) -> None:
+        """Removes the output, the manifest first, so that a half deleted output is not complete."""
+        (self.root / MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def _planned(self) -> list[str]:
+        tasks: list[str] = json.loads((self.root / PLAN).read_bytes())["tasks"]
+        return tasks
+
+    def _remove_unreferenced(self, manifest: Manifest) -> None:
+        kept = {str(Path(entry["key"]).parent) for commit in manifest.commits for entry in commit.files.values()}
+        for folder in (self.root / DATA).glob("*/*"):
+            if str(folder.relative_to(self.root)) not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def canonical_json(value: Any) -> bytes:
+    """JSON with sorted keys and no NaN: equal values give equal bytes."""
+    return json.dumps(value, sort_keys=True, allow_nan=False, indent=1).encode()
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Writes a file whole: under a temporary name, to the disk, then under its own name."""
+    temporary = _write_temporary(path, content)
+    temporary.replace(path)
+    _sync_folder(path.parent)
+
+
+def put_if_absent(path: Path, content: bytes) -> bool:
+    """Creates a file whole, unless it exists; True for the one caller that created it."""
+    temporary = _write_temporary(path, content)
+    try:
+        os.link(temporary, path)  # unlike a rename, a link never overwrites
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink()
+    _sync_folder(path.parent)
+    return True
+
+
+def _write_temporary(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return temporary
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    with contextlib.suppress(OSError):
+        os.fsync(descriptor)
+    os.close(descriptor)
+
+
+def _read_commit(path: Path) -> CommitRecord:
+    return CommitRecord(**json.loads(path.read_bytes()))
+
+
+def _differences(found: Any, wanted: Any, place: str = "") -> list[str]:
+    """Dotted names of what differs, with both values."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        keys = sorted(set(found) | set(wanted))
+        return [d for key in keys for d in _differences(found.get(key), wanted.get(key), f"{place}.{key}".strip("."))]
+    if found == wanted:
+        return []
+    return [f"{place}: {_short(found)} -> {_short(wanted)}"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
