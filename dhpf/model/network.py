@@ -8,6 +8,7 @@ One forward pass serves training, evaluation and batch matching; a batch of N pa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -50,6 +51,16 @@ class ImageFeatures:
         """The features of the images that a (B',) index tensor names, repeats allowed."""
         gates = None if self.gate_activations is None else self.gate_activations[index]
         return ImageFeatures(tuple(m[index] for m in self.maps), self.squared_norms[index], gates)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[ImageFeatures]) -> ImageFeatures:
+        """The features of several batches of images as one batch."""
+        activations = [p.gate_activations for p in parts if p.gate_activations is not None]
+        return cls(
+            maps=tuple(torch.cat(layer) for layer in zip(*(p.maps for p in parts), strict=True)),
+            squared_norms=torch.cat([p.squared_norms for p in parts]),
+            gate_activations=torch.cat(activations) if activations else None,
+        )
 
 
 @dataclass(frozen=True)

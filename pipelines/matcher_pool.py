@@ -1,0 +1,195 @@
+"""Batch inference: actors that take blocks, describe each image once, and commit one table per block.
+
+Evaluation and matching share them and differ in the rows they make of a pair.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pyarrow as pa
+import ray
+import torch
+from ray.data import ActorPoolStrategy, DataContext
+from torch import Tensor
+from tqdm import tqdm
+
+from dhpf.data.preprocessing import Size, to_square
+from dhpf.data.shards import Shard
+from dhpf.images import decode_image
+from dhpf.model.network import HyperpixelNetwork, ImageFeatures
+from dhpf.records import PairRecord
+from pipelines.config import Resources
+from pipelines.model_source import ModelSource
+from pipelines.shard_set import ShardSet
+from pipelines.store import StageOutput
+from pipelines.tables import table_of, to_parquet
+
+DESCRIBE_BATCH = 8
+"""Images that pass through the backbone together."""
+
+
+@dataclass(frozen=True)
+class MatchedPair:
+    """One pair and what the network says of it.
+
+    Attributes:
+        number: running number of the pair in its shard set.
+        correlation: (S, T).
+        best_score: () geometric score of the strongest displacement.
+        layers: selected layers, ascending.
+        seconds: its share of the block's matching time.
+    """
+
+    number: int
+    record: PairRecord
+    source_size: Size
+    target_size: Size
+    source_sha256: str
+    target_sha256: str
+    correlation: Tensor
+    best_score: Tensor
+    layers: tuple[int, ...]
+    seconds: float
+
+    def common_row(self) -> dict[str, Any]:
+        """The columns that every table of pairs has."""
+        return {
+            "number": self.number,
+            "pair_id": self.record.pair_id,
+            "category": self.record.category,
+            "source": self.record.source,
+            "target": self.record.target,
+            "source_sha256": self.source_sha256,
+            "target_sha256": self.target_sha256,
+            "mirrored": self.record.mirrored,
+            "source_size": list(self.source_size),
+            "target_size": list(self.target_size),
+            "layers": list(self.layers),
+        }
+
+
+class RowMaker(Protocol):
+    """What a stage makes of a matched pair; travels to the actors."""
+
+    @property
+    def schema(self) -> pa.Schema: ...
+
+    def __call__(self, pair: MatchedPair) -> Mapping[str, Any]: ...
+
+
+def match_blocks(
+    name: str,
+    shards: ShardSet,
+    model: ModelSource,
+    rows: RowMaker,
+    output: StageOutput,
+    *,
+    batch_size: int,
+    num_actors: int,
+    resources: Resources,
+) -> None:
+    """Has actors do every block of the plan that is not done; a block is done when its table is committed."""
+    missing = output.missing()
+    if not missing:
+        return
+    by_task = dict(shards.shards)
+    numbers = shards.first_numbers()
+    jobs = [{"task": task, "shard": by_task[task], "first": numbers[task]} for task in missing]
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # A pool is never larger than the work; Ray Data also needs free CPUs beside its actors.
+    pool = ActorPoolStrategy(size=min(num_actors, len(jobs)))
+    results = ray.data.from_items(jobs, override_num_blocks=len(jobs)).map_batches(
+        BlockMatcher,
+        fn_constructor_args=(model, rows, str(output.root), batch_size, resources.cpus),
+        batch_size=1,
+        batch_format="numpy",
+        compute=pool,
+        num_cpus=resources.cpus,
+        num_gpus=resources.gpus,
+        max_task_retries=2,
+        max_restarts=4,
+    )
+    total = sum(len(job["shard"]) for job in jobs)
+    with tqdm(total=total, desc=name, unit="pair") as bar:
+        for row in results.iter_rows():
+            bar.update(int(row["num_pairs"]))
+
+
+class BlockMatcher:
+    """The actor: a network, and blocks one after the other."""
+
+    def __init__(self, model: ModelSource, rows: RowMaker, root: str, batch_size: int, cpus: float) -> None:
+        self._network = model.load(int(cpus))
+        self._rows = rows
+        self._output = StageOutput(root)
+        self._batch_size = batch_size
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
+        num_pairs = []
+        for task, shard, first in zip(batch["task"], batch["shard"], batch["first"], strict=True):
+            started = time.time()
+            rows = [self._rows(pair) for pair in match_shard(self._network, shard, int(first), self._batch_size)]
+            table = to_parquet(table_of(rows, self._rows.schema))
+            info = {"num_pairs": len(rows), "num_encoded": len(images_of(shard)), "seconds": time.time() - started}
+            self._output.commit(str(task), {"part.parquet": table}, info)
+            num_pairs.append(len(rows))
+        return {"num_pairs": num_pairs}
+
+
+def images_of(shard: Shard) -> list[tuple[str, bool]]:
+    """The images to describe, each once: (id, mirrored)."""
+    return list(dict.fromkeys((i, p.mirrored) for p in shard.pairs for i in (p.source, p.target)))
+
+
+@torch.inference_mode()
+def match_shard(network: HyperpixelNetwork, shard: Shard, first: int, batch_size: int) -> Iterator[MatchedPair]:
+    """Matches every pair of a block, each image described once.
+
+    Args:
+        first: running number of the block's first pair.
+        batch_size: pairs that are correlated together.
+    """
+    started = time.perf_counter()
+    places, features = _describe(network, shard)
+    describe_share = (time.perf_counter() - started) / max(1, len(shard))
+    for begin in range(0, len(shard), batch_size):
+        pairs = shard.pairs[begin : begin + batch_size]
+        started = time.perf_counter()
+        source = features[torch.tensor([places[p.source, p.mirrored] for p in pairs])]
+        target = features[torch.tensor([places[p.target, p.mirrored] for p in pairs])]
+        output = network.correlate(source, target)
+        seconds = describe_share + (time.perf_counter() - started) / len(pairs)
+        for offset, pair in enumerate(pairs):
+            yield MatchedPair(
+                number=first + begin + offset,
+                record=pair,
+                source_size=shard.image_size(pair.source),
+                target_size=shard.image_size(pair.target),
+                source_sha256=shard.image_digest(pair.source),
+                target_sha256=shard.image_digest(pair.target),
+                correlation=output.correlation[offset].cpu(),
+                best_score=output.best_score[offset].cpu(),
+                layers=tuple(output.selection[offset].nonzero().flatten().tolist()),
+                seconds=seconds,
+            )
+
+
+def _describe(network: HyperpixelNetwork, shard: Shard) -> tuple[dict[tuple[str, bool], int], ImageFeatures]:
+    """The features of all images of a block, and the place of each image in them."""
+    images = images_of(shard)
+    side = network.config.image_side
+    device = network.backbone.mean.device
+    parts = []
+    for begin in range(0, len(images), DESCRIBE_BATCH):
+        squares = [
+            to_square(decode_image(shard.image_bytes(image_id), image_id), side, mirrored)
+            for image_id, mirrored in images[begin : begin + DESCRIBE_BATCH]
+        ]
+        parts.append(network.describe(torch.stack(squares).to(device)))
+    return {image: place for place, image in enumerate(images)}, ImageFeatures.concatenate(parts)

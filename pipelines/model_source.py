@@ -1,0 +1,44 @@
+"""Where a stage's model comes from, as something that travels to workers and stands in plans."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dhpf.checkpoint import build_network, load_network
+from dhpf.config import ModelConfig
+from dhpf.model.network import HyperpixelNetwork
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """An untrained model by its configuration, or a trained one by its checkpoint.
+
+    Attributes:
+        config: of an untrained model; None for a checkpoint.
+        checkpoint: path of a checkpoint; None for an untrained model.
+        version: what the model is called in outputs: "NAME/VERSION" in the registry, else "".
+    """
+
+    config: ModelConfig | None = None
+    checkpoint: str | None = None
+    version: str = ""
+
+    def load(self, num_threads: int) -> HyperpixelNetwork:
+        """The network, ready for inference, in a process that may use so many threads."""
+        torch.set_num_threads(max(1, num_threads))
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        network = build_network(self.config) if self.config is not None else load_network(str(self.checkpoint))
+        return network.to(device)
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the model's answers, as JSON values for a plan."""
+        if self.config is not None:
+            return {"config": dataclasses.asdict(self.config)}
+        digest = hashlib.sha256(Path(str(self.checkpoint)).read_bytes()).hexdigest()
+        return {"checkpoint_sha256": digest, "version": self.version}

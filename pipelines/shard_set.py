@@ -1,0 +1,74 @@
+"""A shard set: what the shard stage made of one split of one pair source, as the other stages read it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dhpf.data.shards import Shard
+from dhpf.errors import InputError
+from pipelines.store import Manifest, StageOutput
+
+REJECTS_TASK = "rejects"
+
+
+@dataclass(frozen=True)
+class ShardSet:
+    """The shards of SOURCE/SPLIT.
+
+    Attributes:
+        name: SOURCE/SPLIT.
+        shards: task name of each block, with its shard.
+        thresholds: names of the PCK thresholds that apply, the main one first.
+        digest: sha256 of the content: the dataset's fingerprint.
+        record: counts and settings of the shard stage.
+    """
+
+    name: str
+    shards: tuple[tuple[str, Shard], ...]
+    thresholds: tuple[str, ...]
+    digest: str
+    record: dict[str, Any]
+
+    @property
+    def num_pairs(self) -> int:
+        return int(self.record["num_pairs"])
+
+    def first_numbers(self) -> dict[str, int]:
+        """The running number of each block's first pair."""
+        numbers, total = {}, 0
+        for task, shard in self.shards:
+            numbers[task] = total
+            total += len(shard)
+        return numbers
+
+
+def shard_set_folder(stage_folder: Path, name: str) -> Path:
+    """Where the shard stage puts SOURCE/SPLIT."""
+    return stage_folder / name
+
+
+def open_shard_set(stage_folder: Path, name: str) -> ShardSet:
+    """Opens a complete shard set.
+
+    Raises:
+        InputError: it is not there, not complete, or damaged.
+    """
+    output = StageOutput(shard_set_folder(stage_folder, name))
+    manifest = output.manifest()
+    if manifest is None:
+        raise InputError(f"shard set {name}: not complete in {output.root}; run the shard stage first")
+    return ShardSet(
+        name=name,
+        shards=tuple(_shards(output, manifest)),
+        thresholds=tuple(manifest.record["thresholds"]),
+        digest=manifest.digest(),
+        record=dict(manifest.record),
+    )
+
+
+def _shards(output: StageOutput, manifest: Manifest) -> Sequence[tuple[str, Shard]]:
+    blocks = [commit for commit in manifest.commits if commit.task != REJECTS_TASK]
+    return [(c.task, Shard(output.path(c, "shard.tar"), output.path(c, "index.json"))) for c in blocks]

@@ -1,0 +1,126 @@
+"""The Parquet tables that stages write: zstd, page checksums on, one schema each.
+
+Points are lists of [x, y] in the original image's pixels.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dhpf.errors import InputError
+from dhpf.records import Rejection
+
+_POINTS = pa.list_(pa.list_(pa.float32(), 2))
+
+_PAIR = [
+    pa.field("number", pa.int64(), nullable=False),
+    pa.field("pair_id", pa.string(), nullable=False),
+    pa.field("category", pa.string(), nullable=False),
+    pa.field("source", pa.string(), nullable=False),
+    pa.field("target", pa.string(), nullable=False),
+    pa.field("source_sha256", pa.string(), nullable=False),
+    pa.field("target_sha256", pa.string(), nullable=False),
+    pa.field("mirrored", pa.bool_(), nullable=False),
+    pa.field("source_size", pa.list_(pa.int32(), 2), nullable=False),
+    pa.field("target_size", pa.list_(pa.int32(), 2), nullable=False),
+    pa.field("layers", pa.list_(pa.int16()), nullable=False),
+]
+
+REJECTS = pa.schema([(name, pa.string()) for name in ("pair_id", "source", "target", "reason")])
+"""Pairs that cannot be used, and why."""
+
+PREDICTIONS = pa.schema(
+    [
+        *_PAIR,
+        ("seconds", pa.float32()),
+        ("source_keypoints", _POINTS),
+        ("target_keypoints", _POINTS),
+        ("predicted_keypoints", _POINTS),
+        ("valid", pa.list_(pa.bool_())),
+        ("confidence", pa.list_(pa.float32())),
+        ("target_box", pa.list_(pa.float32(), 4)),
+        ("source_outline", _POINTS),
+        ("target_outline", _POINTS),
+        ("predicted_outline", _POINTS),
+        ("matches_source", _POINTS),
+        ("matches_target", _POINTS),
+    ]
+)
+"""What a method says of pairs with ground truth; `seconds` is the pair's share of its block's matching time.
+
+`matches_*` are the pair's best mutual matches, for pictures. A keypoint that is not `valid` has no prediction.
+"""
+
+SCORES = pa.schema(
+    [
+        ("number", pa.int64()),
+        ("pair_id", pa.string()),
+        ("category", pa.string()),
+        ("metric", pa.string()),
+        ("value", pa.float64()),
+        ("num_correct", pa.int32()),
+        ("num_keypoints", pa.int32()),
+    ]
+)
+"""One row per pair and metric, such as "PCK@0.1 image"; counts are of keypoints, null for mask metrics."""
+
+CORRESPONDENCES = pa.schema(
+    [
+        *_PAIR,
+        pa.field("score", pa.float32(), nullable=False),
+        ("source_points", _POINTS),
+        ("target_points", _POINTS),
+        ("confidence", pa.list_(pa.float32())),
+        ("given_points", _POINTS),
+        ("transferred_points", _POINTS),
+        ("transferred_valid", pa.list_(pa.bool_())),
+        ("flow", _POINTS),
+    ]
+)
+"""Matches of a collection's pairs: mutual best points, the most confident first; `score` is their mean confidence.
+
+`given_points` came with the pair and are transferred; `flow`, if asked for, is the target point of each of the 60 x 60
+source cells, row by row.
+"""
+
+
+def rejects_table(rejections: Iterable[Rejection]) -> pa.Table:
+    """The rejections as a table."""
+    return pa.Table.from_pylist([asdict(rejection) for rejection in rejections], schema=REJECTS)
+
+
+def table_of(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Rows as a table of a schema."""
+    return pa.Table.from_pylist(list(rows), schema=schema)
+
+
+def to_parquet(table: pa.Table) -> bytes:
+    """A table as the bytes of a Parquet file."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+    return buffer.getvalue()
+
+
+def read_parquet(paths: Iterable[Path], schema: pa.Schema) -> pa.Table:
+    """Reads parts of one table, checksums verified.
+
+    Raises:
+        InputError: a part is damaged or of another schema.
+    """
+    tables = []
+    for path in paths:
+        try:
+            table = pq.read_table(path, page_checksum_verification=True)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise InputError(f"table {path}: damaged ({error}); run its stage again with --restart") from error
+        if table.schema.names != schema.names:
+            raise InputError(f"table {path}: columns {table.schema.names}, expected {schema.names}")
+        tables.append(table)
+    return pa.concat_tables(tables) if tables else schema.empty_table()
