@@ -34,6 +34,10 @@ class KeypointBatch:
     valid: Tensor
     threshold: Tensor
 
+    def to(self, device: torch.device) -> KeypointBatch:
+        """The same on a device."""
+        return KeypointBatch(*(t.to(device) for t in (self.source, self.target, self.valid, self.threshold)))
+
 
 @dataclass(frozen=True)
 class Objective:

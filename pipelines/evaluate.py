@@ -1,4 +1,4 @@
-"""The evaluate stage: predictions of each method on shard sets with ground truth, then scores from the stored tables."""
+"""The evaluate stage: predictions of each method on shard sets with ground truth, and scores from what is stored."""
 
 from __future__ import annotations
 

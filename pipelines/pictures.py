@@ -1,0 +1,156 @@
+"""The pictures that belong to results: which pairs are shown, and how they are read back from what is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from dhpf.drawing import (
+    Picture,
+    draw_curves,
+    draw_layer_selection,
+    draw_masks,
+    draw_matches,
+    draw_pck_bars,
+    draw_warp,
+    warp_source_onto_target,
+)
+
+from dhpf.images import RGB, decode_image
+from dhpf.records import Points
+from pipelines.evaluate import MethodScores
+from pipelines.shard_set import ShardSet
+
+NUM_SHOWN_MATCHES = 30
+
+
+class PairImages:
+    """Decoded images of a shard set's pairs, as they were matched: mirrored where the pair says so."""
+
+    def __init__(self, shards: ShardSet) -> None:
+        self._shard_of = {image: shard for _, shard in shards.shards for image in shard.image_ids}
+
+    def of(self, row: Mapping[str, Any]) -> tuple[RGB, RGB]:
+        """Source and target of a table's row."""
+        source, target = (self._image(row[side]) for side in ("source", "target"))
+        return source, target
+
+    def _image(self, image_id: str) -> RGB:
+        return decode_image(self._shard_of[image_id].image_bytes(image_id), image_id)
+
+
+def method_pictures(result: MethodScores, shards: ShardSet, num_layers: int) -> Iterator[tuple[str, Picture]]:
+    """Named pictures of one method on one shard set: layers per class, and the best, the median and the worst pair."""
+    rows = {row["number"]: row for row in result.predictions.to_pylist()}
+    yield "layers-per-class", layer_picture(list(rows.values()), num_layers, f"{result.method} on {result.on}")
+    images = PairImages(shards)
+    metric, ranked = _ranked(result)
+    for name, number in _best_median_worst(ranked).items():
+        row = rows[number]
+        title = f"{result.method} on {result.on}: {name} pair {row['pair_id']} ({metric} {ranked[number]:.2f})"
+        yield from _pair_pictures(name, row, images.of(row), title)
+
+
+def layer_picture(rows: Sequence[Mapping[str, Any]], num_layers: int, title: str) -> Picture:
+    """Heat map of how often pairs of each class use each layer."""
+    categories = sorted({row["category"] for row in rows})
+    rates = np.zeros((len(categories), num_layers))
+    for index, category in enumerate(categories):
+        members = [row["layers"] for row in rows if row["category"] == category]
+        for layers in members:
+            rates[index, layers] += 1 / len(members)
+    return draw_layer_selection(rates, [c or "all pairs" for c in categories], list(range(num_layers)), title)
+
+
+def comparison_picture(results: Sequence[MethodScores], title: str) -> Picture:
+    """PCK of several methods on one shard set, by the main threshold."""
+    table: dict[str, dict[str, float]] = {}
+    for result in results:
+        metrics = {m: v for m, v in result.summary.items() if "/" not in m and m not in ("layers", "seconds")}
+        table[result.method] = metrics
+    return draw_pck_bars(table, title)
+
+
+def training_pictures(history: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Picture]]:
+    """Curves of loss, validation PCK and layer selection over the epochs."""
+    names = [n for n in history[0] if n not in ("epoch", "seconds", "val_pck", "selection_rates")]
+    losses = {name: [(entry["epoch"], entry[name]) for entry in history] for name in names}
+    yield "loss", draw_curves(losses, "epoch", "mean over pairs", "Training loss")
+    pck = {"validation": [(entry["epoch"], entry["val_pck"]) for entry in history]}
+    yield "validation-pck", draw_curves(pck, "epoch", "PCK, mean over pairs", "PCK on the validation pairs")
+    rates = np.array([entry["selection_rates"] for entry in history])
+    epochs = [f"epoch {entry['epoch']}" for entry in history]
+    yield (
+        "selection-rates",
+        draw_layer_selection(rates, epochs, list(range(rates.shape[1])), "Layer selection in training"),
+    )
+
+
+def correspondence_pictures(rows: Sequence[Mapping[str, Any]], shards: ShardSet) -> Iterator[tuple[str, Picture]]:
+    """Matches of the pairs with the highest, the median and the lowest score."""
+    images = PairImages(shards)
+    by_number = {row["number"]: row for row in rows}
+    for name, number in _best_median_worst({row["number"]: row["score"] for row in rows}).items():
+        row = by_number[number]
+        source, target = images.of(row)
+        points, matched = _points(row["source_points"]), _points(row["target_points"])
+        title = f"{name} pair {row['pair_id']}: score {row['score']:.2f}"
+        shown = slice(0, NUM_SHOWN_MATCHES)
+        confidence = np.array(row["confidence"], dtype=np.float32)[shown]
+        yield (
+            f"{name}-matches",
+            draw_matches(source, target, points[shown], matched[shown], confidence=confidence, title=title),
+        )
+        yield (
+            f"{name}-warp",
+            draw_warp(source, target, warp_source_onto_target(source, target.shape[:2], points, matched)),
+        )
+
+
+def _pair_pictures(
+    name: str, row: Mapping[str, Any], images: tuple[RGB, RGB], title: str
+) -> Iterator[tuple[str, Picture]]:
+    source, target = images
+    if row["target_keypoints"]:
+        yield (
+            f"{name}-matches",
+            draw_matches(
+                source,
+                target,
+                _points(row["source_keypoints"]),
+                _points(row["predicted_keypoints"]),
+                true_points=_points(row["target_keypoints"]),
+                valid=np.array(row["valid"]),
+                title=title,
+            ),
+        )
+    if row["target_outline"]:
+        outlines = (_points(row[f"{side}_outline"]) for side in ("source", "target", "predicted"))
+        yield f"{name}-masks", draw_masks(source, target, *outlines)
+    warped = warp_source_onto_target(
+        source, target.shape[:2], _points(row["matches_source"]), _points(row["matches_target"])
+    )
+    yield f"{name}-warp", draw_warp(source, target, warped)
+
+
+def _ranked(result: MethodScores) -> tuple[str, dict[int, float]]:
+    """The first metric and each scored pair's value; without scores, mean confidence is not invented: nothing."""
+    scores = result.scores.to_pylist()
+    if not scores:
+        return "", {}
+    metrics = list(dict.fromkeys(row["metric"] for row in scores))
+    metric = next((m for m in metrics if m.startswith("PCK@0.1 ")), metrics[0])
+    return metric, {row["number"]: row["value"] for row in scores if row["metric"] == metric}
+
+
+def _best_median_worst(values: Mapping[int, float]) -> dict[str, int]:
+    """Numbers of the pairs with the highest, the middle and the lowest value; the first on ties."""
+    if not values:
+        return {}
+    ordered = sorted(values, key=lambda number: (-values[number], number))
+    return {"best": ordered[0], "median": ordered[len(ordered) // 2], "worst": ordered[-1]}
+
+
+def _points(values: Any) -> Points:
+    return np.array(values, dtype=np.float32).reshape(-1, 2)

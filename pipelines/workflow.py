@@ -1,0 +1,216 @@
+"""A workflow: its stages in order, each skipped where it is complete, all of them tracked."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dhpf.checkpoint import load_network
+from dhpf.errors import InputError
+from dhpf.model.backbone import load_backbone
+from pipelines.config import STAGES, StageName, Workflow
+from pipelines.evaluate import MethodScores, evaluate
+from pipelines.match import match
+from pipelines.model_source import ModelSource
+from pipelines.pictures import comparison_picture, correspondence_pictures, method_pictures, training_pictures
+from pipelines.shard import shard
+from pipelines.shard_set import ShardSet, open_shard_set
+from pipelines.store import StageOutput
+from pipelines.tracking import StageRun, Tracker
+from pipelines.train import train
+from pipelines.workflow_file import method_model
+
+
+@dataclass
+class Outcome:
+    """What a run did, for its closing summary.
+
+    Attributes:
+        lines: of the summary.
+        num_rejected: pairs that could not be used.
+        first_rejection: why, for the first of them.
+    """
+
+    lines: list[str] = field(default_factory=list)
+    num_rejected: int = 0
+    first_rejection: str = ""
+
+
+class WorkflowRun:
+    """One workflow in one folder.
+
+    Args:
+        workflow: what to do.
+        folder: where its stages write, one sub-folder each.
+        tracker: MLflow.
+    """
+
+    def __init__(self, workflow: Workflow, folder: Path, tracker: Tracker) -> None:
+        self.workflow, self.folder, self.tracker = workflow, folder, tracker
+        self.outcome = Outcome()
+
+    def run(self, only: StageName | None = None) -> Outcome:
+        """Runs the stages that the workflow has, or only one of them; needs a Ray cluster."""
+        stages = [s for s in STAGES if getattr(self.workflow, s) is not None]
+        if only is not None and only not in stages:
+            raise InputError(f"--only {only}: workflow {self.workflow.name} has the stages {', '.join(stages)}")
+        with self.tracker.workflow_run(self.workflow.name, self.folder) as parent:
+            for stage in stages if only is None else [only]:
+                with self.tracker.stage_run(self.workflow.name, parent, stage) as run:
+                    run.log_config(dataclasses.asdict(getattr(self.workflow, stage)) | {"model": self._model_dict()})
+                    getattr(self, f"_{stage}")(run)
+        return self.outcome
+
+    # -- stages --
+
+    def _shard(self, run: StageRun) -> None:
+        for shards in shard(self.workflow.shard, self.folder / "shard"):
+            record = shards.record
+            rejected = int(record["num_rejected"])
+            self._say(
+                f"shard     {shards.name}: {record['num_pairs']} pairs, {record['num_images']} images in "
+                f"{len(shards.shards)} shards, {rejected} rejected"
+            )
+            if rejected:
+                self.outcome.num_rejected += rejected
+                self.outcome.first_rejection = self.outcome.first_rejection or str(record["first_rejection"])
+            counts = {k: float(record[k]) for k in ("num_pairs", "num_images", "num_rejected", "num_bytes")}
+            run.log_metrics({f"{shards.name}/{k}": v for k, v in counts.items()})
+            run.set_tags({f"dataset {shards.name}": shards.digest})
+
+    def _train(self, run: StageRun) -> None:
+        config = self.workflow.train
+        assert config is not None
+        train_set, val_set = (self._open(f"{config.on}/{split}") for split in ("train", "val"))
+        run.set_tags({f"dataset {s.name}": s.digest for s in (train_set, val_set)})
+        where = (run.tracking_uri, run.run_id)
+        trained = train(self.workflow.model, config, train_set, val_set, self.folder / "train", where)
+        for name, picture in training_pictures(trained.history):
+            run.log_picture(picture, f"pictures/{name}.png")
+        run.log_file(trained.checkpoint, "checkpoint")
+        best = trained.history[trained.best_epoch - 1]
+        version = self.tracker.register(
+            run, self.workflow.registered_model, trained.checkpoint, {"val_pck": best["val_pck"]}
+        )
+        self._say(
+            f"train     best of {len(trained.history)} epochs is {trained.best_epoch} "
+            f"(validation PCK {best['val_pck']:.3f}): {trained.checkpoint}"
+        )
+        self._say(f"          registered as {self.workflow.registered_model} version {version}")
+
+    def _evaluate(self, run: StageRun) -> None:
+        config = self.workflow.evaluate
+        assert config is not None
+        sets = {on: self._open(on) for on in config.on}
+        models = {name: self._model(m, f"evaluate.methods.{name}") for name, m in config.methods.items()}
+        run.set_tags({f"dataset {s.name}": s.digest for s in sets.values()})
+        results = evaluate(config, sets, models, self.folder / "evaluate")
+        for result in results:
+            run.log_metrics({f"{result.on}/{result.method}/{k}": v for k, v in result.summary.items()})
+            if result.predictions.num_rows:
+                num_layers = self._num_layers(models[result.method])
+                for name, picture in method_pictures(result, sets[result.on], num_layers):
+                    run.log_picture(picture, f"pictures/{result.on}/{result.method}/{name}.png")
+        for on in config.on:
+            of_set = [r for r in results if r.on == on]
+            if any(len(r.summary) > 2 for r in of_set):
+                run.log_picture(comparison_picture(of_set, f"Methods on {on}"), f"pictures/{on}/comparison.png")
+            for line in score_table(of_set):
+                self._say(line)
+
+    def _match(self, run: StageRun) -> None:
+        config = self.workflow.match
+        assert config is not None
+        model = self._model(config.model, "match.model")
+        for on in config.on:
+            shards = self._open(on)
+            table, manifest = match(config, shards, model, self.folder / "match")
+            seconds = float(manifest.record["seconds"])
+            scores = table["score"].to_numpy()
+            run.log_metrics(
+                {
+                    f"{on}/num_pairs": table.num_rows,
+                    f"{on}/pairs_per_second": table.num_rows / max(seconds, 1e-9),
+                    f"{on}/encoded_per_pair": manifest.record["num_encoded"] / max(table.num_rows, 1),
+                    f"{on}/mean_score": float(np.mean(scores)) if len(scores) else 0.0,
+                }
+            )
+            run.set_tags({f"dataset {on}": shards.digest, "model": str(model.identity())})
+            for name, picture in correspondence_pictures(table.to_pylist(), shards):
+                run.log_picture(picture, f"pictures/{on}/{name}.png")
+            self._say(f"match     {on}: {table.num_rows} pairs in {seconds:.0f} s, in {self.folder / 'match' / on}")
+
+    # -- what stages need --
+
+    def _open(self, name: str) -> ShardSet:
+        return open_shard_set(self.folder / "shard", name)
+
+    def _model(self, choice: str | Mapping[str, Any], place: str) -> ModelSource:
+        if not isinstance(choice, str):
+            return ModelSource(config=method_model(self.workflow, choice, f"{self.workflow.name}.{place}"))
+        if choice == "trained":
+            return ModelSource(checkpoint=str(self._trained_checkpoint()))
+        if choice.startswith("models:/"):
+            found = self.tracker.fetch(choice, self.folder / "models")
+            return ModelSource(checkpoint=str(found.checkpoint), version=f"{found.name}/{found.version}")
+        load_network(choice)  # a bad checkpoint is said here, not by every actor
+        return ModelSource(checkpoint=choice)
+
+    def _trained_checkpoint(self) -> Path:
+        output = StageOutput(self.folder / "train")
+        if output.manifest() is None:
+            raise InputError(f"model 'trained': no complete training in {output.root}; run the train stage first")
+        return output.path(output.committed()["model"], "best.safetensors")
+
+    def _num_layers(self, model: ModelSource) -> int:
+        config = model.config or load_network(str(model.checkpoint)).config
+        return len(load_backbone(config.backbone, config.weights))
+
+    def _model_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self.workflow.model)
+
+    def _say(self, line: str) -> None:
+        self.outcome.lines.append(line)
+
+
+def score_table(results: Sequence[MethodScores]) -> list[str]:
+    """Lines that compare methods on one shard set."""
+    metrics = list(
+        dict.fromkeys(m for r in results for m in r.summary if "/" not in m and m not in ("layers", "seconds"))
+    )
+    width = max(len(r.method) for r in results)
+    lines = [f"evaluate  {results[0].on}: {' | '.join(metrics) or 'no ground truth'} | layers | s/pair"]
+    for result in results:
+        values = [f"{100 * result.summary[m]:5.1f}" if m in result.summary else "    -" for m in metrics]
+        tail = [f"{result.summary.get('layers', 0):5.1f}", f"{result.summary.get('seconds', 0):.3f}"]
+        lines.append(f"          {result.method:<{width}}  {' | '.join([*values, *tail])}")
+    return lines
+
+
+def stage_states(workflow: Workflow, folder: Path) -> list[tuple[str, str]]:
+    """(output, state) of everything that a run would make; looks at files only."""
+    parts: list[tuple[str, Path]] = []
+    for name, source in workflow.shard.sources.items():
+        parts += [(f"shard {name}/{split}", folder / "shard" / name / split) for split in source.splits]
+    if workflow.train is not None:
+        parts.append((f"train on {workflow.train.on}", folder / "train"))
+    if workflow.evaluate is not None:
+        for on in workflow.evaluate.on:
+            for method in workflow.evaluate.methods:
+                parts.append((f"evaluate {method} on {on}", folder / "evaluate" / on / method / "predictions"))
+    if workflow.match is not None:
+        parts += [(f"match {on}", folder / "match" / on) for on in workflow.match.on]
+    return [(title, _state(StageOutput(path))) for title, path in parts]
+
+
+def _state(output: StageOutput) -> str:
+    if output.manifest() is not None:
+        return "complete"
+    if not output.has_plan():
+        return "to do"
+    return f"begun, {len(output.missing())} tasks to do"

@@ -1,0 +1,219 @@
+"""workflows.yaml -> Workflow, strictly: an unknown key, a wrong type or a missing value is one clear sentence."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from dhpf.config import ModelConfig, nearest_name
+from dhpf.errors import InputError
+from dhpf.pairs import open_pair_source
+from pipelines.config import SourceConfig, Workflow
+
+PATH_OPTIONS = ("root", "pair_list")
+"""Options of pair sources that are paths, relative to the data folder."""
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Plain YAML values only, no key twice, and of words only true and false are truth values (not `on`)."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise InputError(
+                    f"{node.start_mark.name}: key {key!r} stands twice in line {node.start_mark.line + 1} ff."
+                )
+        return super().construct_mapping(node, deep)
+
+
+_StrictLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(true|false)$"), list("tf"))
+
+
+def read_workflows(path: Path) -> dict[str, Any]:
+    """The raw workflows of a file by name.
+
+    Raises:
+        InputError: the file is missing or not a YAML mapping.
+    """
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)  # noqa: S506 (a SafeLoader)
+    except FileNotFoundError as error:
+        raise InputError(f"workflow file {path}: no such file; name one with --file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"workflow file {path}: not YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"workflow file {path}: must map workflow names to their stages")
+    return content
+
+
+def load_workflow(path: Path, name: str, overrides: Sequence[str], data_folder: Path) -> Workflow:
+    """One workflow, with `stage.key=value` overrides applied and everything checked.
+
+    Args:
+        data_folder: what relative paths in the sources' options are relative to.
+
+    Raises:
+        InputError: see the module.
+    """
+    workflows = read_workflows(path)
+    if name not in workflows:
+        raise InputError(f"workflow {name!r}: not in {path}; {nearest_name(name, workflows)}")
+    raw = dict(workflows[name] or {})
+    for override in overrides:
+        _override(raw, override)
+    workflow: Workflow = _convert(raw | {"name": name}, Workflow, name)
+    sources = {key: _resolved(source, data_folder) for key, source in workflow.shard.sources.items()}
+    workflow = dataclasses.replace(workflow, shard=dataclasses.replace(workflow.shard, sources=sources))
+    _check_references(workflow)
+    return workflow
+
+
+def method_model(workflow: Workflow, method: Mapping[str, Any], place: str) -> ModelConfig:
+    """The workflow's model with the fields that a method overrides."""
+    base = dataclasses.asdict(workflow.model)
+    if "selection" in method:
+        base |= {"layers": (), "exponent": None}
+    if "backbone" in method:
+        base |= {"weights": None}
+    model: ModelConfig = _convert(base | dict(method), ModelConfig, place)
+    return model
+
+
+def _override(raw: dict[str, Any], text: str) -> None:
+    place, separator, value = text.partition("=")
+    keys = place.strip().split(".")
+    if not separator or not all(keys):
+        raise InputError(f"--set {text!r}: write stage.key=value")
+    try:
+        parsed = yaml.load(value, _StrictLoader)  # noqa: S506 (a SafeLoader)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {text!r}: the value is not YAML") from error
+    level = raw
+    for key in keys[:-1]:
+        inner = level.get(key)
+        if inner is not None and not isinstance(inner, dict):
+            raise InputError(f"--set {text!r}: {key!r} is a single value, it has no {keys[-1]!r}")
+        level[key] = dict(inner or {})
+        level = level[key]
+    level[keys[-1]] = parsed
+
+
+def _resolved(source: SourceConfig, data_folder: Path) -> SourceConfig:
+    options = dict(source.options)
+    for key in PATH_OPTIONS:
+        if isinstance(options.get(key), str):
+            options[key] = str(data_folder / options[key])
+    return dataclasses.replace(source, options=options)
+
+
+def _check_references(workflow: Workflow) -> None:
+    name, sources = workflow.name, workflow.shard.sources
+    for key, source in sources.items():
+        known = open_pair_source(source.kind, source.options).splits
+        for split in source.splits:
+            if split not in known:
+                place = f"{name}.shard.sources.{key}.splits"
+                raise InputError(f"{place}: {source.kind} has no split {split!r}; {nearest_name(split, known)}")
+    shard_sets = {f"{key}/{split}" for key, source in sources.items() for split in source.splits}
+    wanted = [("evaluate", on) for on in (workflow.evaluate.on if workflow.evaluate else ())]
+    wanted += [("match", on) for on in (workflow.match.on if workflow.match else ())]
+    wanted += [("train", f"{workflow.train.on}/{split}") for split in ("train", "val") if workflow.train]
+    for stage, on in wanted:
+        if on not in shard_sets:
+            raise InputError(f"{name}.{stage}.on: no shard set {on!r}; {nearest_name(on, shard_sets)}")
+    for place, method in _methods(workflow).items():
+        if isinstance(method, Mapping):
+            method_model(workflow, method, place)
+        elif method == "trained" and workflow.train is None:
+            raise InputError(f"{place}: 'trained' needs a train stage, which workflow {name} does not have")
+
+
+def _methods(workflow: Workflow) -> dict[str, str | Mapping[str, Any]]:
+    methods: dict[str, str | Mapping[str, Any]] = {}
+    if workflow.evaluate is not None:
+        methods |= {f"{workflow.name}.evaluate.methods.{k}": m for k, m in workflow.evaluate.methods.items()}
+    if workflow.match is not None:
+        methods[f"{workflow.name}.match.model"] = workflow.match.model
+    return methods
+
+
+# -- plain values -> dataclasses ---------------------------------------------------------------------------------
+
+
+def _convert(value: Any, wanted: Any, place: str) -> Any:
+    """A YAML value as the type that a field declares; the error names the place."""
+    origin, arguments = get_origin(wanted), get_args(wanted)
+    if wanted is Any:
+        return value
+    if dataclasses.is_dataclass(wanted):
+        return _convert_dataclass(value, wanted, place)
+    if origin is Literal:
+        if value not in arguments:
+            raise InputError(
+                f"{place}: unknown value {value!r}; {nearest_name(str(value), [str(a) for a in arguments])}"
+            )
+        return value
+    if origin in (Union, types.UnionType):
+        return _convert_union(value, arguments, place)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise InputError(f"{place}: {value!r} should be a list")
+        return tuple(_convert(item, arguments[0], f"{place}[{n}]") for n, item in enumerate(value))
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping):
+            raise InputError(f"{place}: {value!r} should be a mapping")
+        return {str(key): _convert(item, arguments[1], f"{place}.{key}") for key, item in value.items()}
+    if wanted is float and type(value) is int:
+        return float(value)
+    if type(value) is not wanted:
+        raise InputError(f"{place}: {value!r} should be {_NAMES.get(wanted, wanted)}")
+    return value
+
+
+_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "empty"}
+
+
+def _convert_union(value: Any, choices: Sequence[Any], place: str) -> Any:
+    errors = []
+    for choice in choices:
+        try:
+            return _convert(value, choice, place)
+        except InputError as error:
+            # Inside a mapping the deeper error says more than "should be text".
+            errors.append((dataclasses.is_dataclass(choice) and isinstance(value, Mapping), error))
+    if any(deeper for deeper, _ in errors):
+        raise next(error for deeper, error in errors if deeper)
+    names = " or ".join(
+        _NAMES.get(choice, "a list" if get_origin(choice) is tuple else "a mapping") for choice in choices
+    )
+    raise InputError(f"{place}: {value!r} should be {names}")
+
+
+def _convert_dataclass(value: Any, wanted: Any, place: str) -> Any:
+    if not isinstance(value, Mapping):
+        raise InputError(f"{place}: {value!r} should be a mapping")
+    types_of = get_type_hints(wanted)
+    fields = {field.name: field for field in dataclasses.fields(wanted)}
+    for key in value:
+        if key not in fields:
+            raise InputError(f"{place}: unknown key {key!r}; {nearest_name(str(key), fields)}")
+    for name, field in fields.items():
+        optional = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+        if not optional and name not in value:
+            raise InputError(f"{place}: key {name!r} is missing")
+    converted = {key: _convert(item, types_of[key], f"{place}.{key}") for key, item in value.items()}
+    try:
+        return wanted(**converted)
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from error
