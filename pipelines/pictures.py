@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
 from dhpf.drawing import (
     Picture,
     draw_curves,
@@ -16,7 +17,6 @@ from dhpf.drawing import (
     draw_warp,
     warp_source_onto_target,
 )
-
 from dhpf.images import RGB, decode_image
 from dhpf.records import Points
 from pipelines.evaluate import MethodScores

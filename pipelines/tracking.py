@@ -24,13 +24,13 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
 
 import mlflow  # noqa: E402
-from dhpf.drawing import Picture, save_picture  # noqa: E402
 from mlflow.entities import Metric, Run, ViewType  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
 from mlflow.models import ModelSignature  # noqa: E402
 from mlflow.types import ColSpec, DataType, Schema  # noqa: E402
 from mlflow.types.schema import Array  # noqa: E402
 
+from dhpf.drawing import Picture, save_picture  # noqa: E402
 from dhpf.errors import InputError  # noqa: E402
 from pipelines.code_version import code_version  # noqa: E402
 

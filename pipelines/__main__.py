@@ -1,0 +1,189 @@
+"""The command line: dhpf run | describe | list | match."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dhpf.errors import InputError
+from pipelines.config import STAGES
+
+if TYPE_CHECKING:
+    from dhpf.matcher import Matcher
+
+EXIT_INPUT, EXIT_REJECTS, EXIT_INTERRUPTED = 2, 3, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Returns:
+        0; 2 for input that cannot be used; 3 when all is done but some pairs were rejected.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.command(options))
+    except InputError as error:
+        print(f"dhpf: {error}", file=sys.stderr)
+        return EXIT_INPUT
+    except KeyboardInterrupt:
+        print("dhpf: interrupted; the same command goes on from here", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="dhpf", description="Which point of one image is which point of another.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run a workflow of workflows.yaml")
+    _add_workflow_options(run)
+    run.add_argument("--only", choices=STAGES, help="run this stage alone")
+    run.add_argument("--restart", choices=STAGES, metavar="STAGE", help="delete this stage's output first")
+    run.add_argument("--address", default=os.environ.get("RAY_ADDRESS"), help="Ray cluster (default: one here)")
+    run.set_defaults(command=_run)
+
+    describe = commands.add_parser("describe", help="say what a workflow would do and what is complete")
+    _add_workflow_options(describe)
+    describe.set_defaults(command=_describe)
+
+    listing = commands.add_parser("list", help="list the workflows")
+    listing.add_argument("--file", type=Path, default=Path("workflows.yaml"), help="workflow file")
+    listing.set_defaults(command=_list)
+
+    match = commands.add_parser("match", help="match two images and draw the result")
+    match.add_argument("source", type=Path)
+    match.add_argument("target", type=Path)
+    match.add_argument("--model", help="checkpoint, or models:/NAME@ALIAS (default: untrained, works at once)")
+    match.add_argument("--weights", help="file with the backbone's weights")
+    match.add_argument("--points", help='source points to transfer, "x,y;x,y;..." in pixels')
+    match.add_argument("--limit", type=int, default=30, help="matches to draw (default 30)")
+    match.add_argument("--output", type=Path, default=Path("match.png"), help="picture (default match.png)")
+    match.add_argument("--work", type=Path, default=Path("dhpf-work"), help="folder of the model registry")
+    match.set_defaults(command=_match)
+    return parser
+
+
+def _add_workflow_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("workflow")
+    parser.add_argument("--set", action="append", default=[], metavar="STAGE.KEY=VALUE", help="change a setting")
+    parser.add_argument("--file", type=Path, default=Path("workflows.yaml"), help="workflow file")
+    parser.add_argument("--work", type=Path, default=Path("dhpf-work"), help="where outputs go (default dhpf-work)")
+    data = Path(os.environ.get("DHPF_DATA", "datasets"))
+    parser.add_argument("--data", type=Path, default=data, help="where data sets lie (default $DHPF_DATA or datasets)")
+
+
+def _run(options: argparse.Namespace) -> int:
+    from pipelines.workflow_file import load_workflow
+
+    workflow = load_workflow(options.file, options.workflow, options.set, options.data.resolve())
+    folder = (options.work / workflow.name).resolve()
+    if options.restart:
+        shutil.rmtree(folder / options.restart, ignore_errors=True)
+
+    from pipelines.cluster import ray_cluster
+    from pipelines.tracking import Tracker
+    from pipelines.workflow import WorkflowRun
+
+    tracker = Tracker(options.work)
+    with ray_cluster(options.address, options.work):
+        outcome = WorkflowRun(workflow, folder, tracker).run(options.only)
+    print(f"\n{workflow.name}: done")
+    for line in outcome.lines:
+        print(f"  {line}")
+    print(f"  outputs   {folder}")
+    print(f"  tracking  {tracker.uri}   (look: mlflow ui --backend-store-uri {tracker.uri})")
+    if outcome.num_rejected:
+        print(
+            f"dhpf: {outcome.num_rejected} pairs rejected, all others done; the first: {outcome.first_rejection}; "
+            f"all in {folder / 'shard'}/**/rejects.parquet",
+            file=sys.stderr,
+        )
+        return EXIT_REJECTS
+    return 0
+
+
+def _describe(options: argparse.Namespace) -> int:
+    from pipelines.workflow import stage_states
+    from pipelines.workflow_file import load_workflow
+
+    workflow = load_workflow(options.file, options.workflow, options.set, options.data.resolve())
+    print(f"{workflow.name}: {workflow.summary}")
+    model = workflow.model
+    print(f"  model: {model.backbone}, selection {model.selection}, image side {model.image_side}")
+    states = stage_states(workflow, options.work / workflow.name)
+    width = max(len(title) for title, _ in states)
+    for title, state in states:
+        print(f"  {title:<{width}}  {state}")
+    return 0
+
+
+def _list(options: argparse.Namespace) -> int:
+    from pipelines.workflow_file import read_workflows
+
+    workflows = read_workflows(options.file)
+    width = max(map(len, workflows))
+    for name, content in workflows.items():
+        print(f"{name:<{width}}  {(content or {}).get('summary', '')}")
+    return 0
+
+
+def _match(options: argparse.Namespace) -> int:
+    import numpy as np
+
+    from dhpf.drawing import draw_matches, save_picture
+    from dhpf.images import read_image
+
+    source, target = read_image(options.source), read_image(options.target)
+    wanted = _parse_points(options.points) if options.points else None
+    matcher = _load_matcher(options)
+    if wanted is not None:
+        points, valid, confidence = matcher.transfer(source, target, wanted)
+        picture = draw_matches(
+            source, target, np.array(wanted, dtype=np.float32), points, valid=valid, confidence=confidence
+        )
+        for (x, y), (u, v), found, sure in zip(wanted, points, valid, confidence, strict=True):
+            where = f"{u:.1f},{v:.1f}  confidence {sure:.2f}" if found else "no prediction"
+            print(f"{x:g},{y:g} -> {where}")
+    else:
+        matches = matcher.match(source, target, options.limit)
+        picture = draw_matches(
+            source, target, matches.source_points, matches.target_points, confidence=matches.confidence
+        )
+        layers = ", ".join(map(str, matches.layers)) or "none (layer 0 answered)"
+        print(f"{len(matches)} mutual matches; layers used: {layers}")
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    save_picture(picture, options.output)
+    print(f"picture: {options.output}")
+    return 0
+
+
+def _load_matcher(options: argparse.Namespace) -> Matcher:
+    from dhpf.matcher import Matcher
+
+    if options.model is None:
+        return Matcher()
+    if not options.model.startswith("models:/"):
+        return Matcher.load(options.model, options.weights)
+    from pipelines.tracking import Tracker
+
+    found = Tracker(options.work).fetch(options.model, options.work / "models")
+    return Matcher.load(found.checkpoint, options.weights)
+
+
+def _parse_points(text: str) -> list[list[float]]:
+    try:
+        points = [[float(number) for number in part.split(",")] for part in text.split(";")]
+    except ValueError as error:
+        raise InputError(f"--points {text!r}: write x,y;x,y;...") from error
+    if any(len(point) != 2 for point in points):
+        raise InputError(f"--points {text!r}: write x,y;x,y;...")
+    return points
+
+
+if __name__ == "__main__":
+    sys.exit(main())
