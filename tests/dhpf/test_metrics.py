@@ -105,6 +105,9 @@ def test_a_point_without_prediction_is_wrong_whatever_stands_there() -> None:
 
     np.testing.assert_array_equal(pck(predicted, TRUE, valid, 240, (0.1,)), [0.5])
 
+    corner = points((0, 0))  # where a placeholder of 0 would be right by chance
+    np.testing.assert_array_equal(pck(corner, corner, np.array([False]), 240, (0.1,)), [0])
+
 
 def test_a_valid_prediction_that_is_not_finite_is_an_error() -> None:
     predicted = TRUE.copy()
