@@ -78,6 +78,7 @@ def _add_workflow_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from pipelines.cluster import ray_cluster, set_ray_environment
     from pipelines.workflow_file import load_workflow
 
     workflow = load_workflow(options.file, options.workflow, options.set, options.data.resolve())
@@ -85,12 +86,12 @@ def _run(options: argparse.Namespace) -> int:
     if options.restart:
         shutil.rmtree(folder / options.restart, ignore_errors=True)
 
-    from pipelines.cluster import ray_cluster
+    set_ray_environment(options.address, options.work)
     from pipelines.tracking import Tracker
     from pipelines.workflow import WorkflowRun
 
     tracker = Tracker(options.work)
-    with ray_cluster(options.address, options.work):
+    with ray_cluster(options.address):
         outcome = WorkflowRun(workflow, folder, tracker).run(options.only)
     print(f"\n{workflow.name}: done")
     for line in outcome.lines:

@@ -13,28 +13,30 @@ MIN_LOGICAL_CPUS = 4
 """Ray Data needs CPUs beside its actors; logical ones are enough on a machine that has fewer."""
 
 
-@contextmanager
-def ray_cluster(address: str | None, work: Path) -> Iterator[None]:
-    """Connects to the cluster at `address`, or starts a private one with token authentication, for the block.
+def set_ray_environment(address: str | None, work: Path) -> None:
+    """Sets what Ray reads when it is first imported; call it before anything that imports Ray.
 
     Args:
+        address: of a cluster to join; None for a private one, which gets token authentication.
         work: folder that gets the private cluster's token.
     """
-    os.environ.setdefault("RAY_DEDUP_LOGS", "1")
-    os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address is None:
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(_token_file(work))
+
+
+@contextmanager
+def ray_cluster(address: str | None) -> Iterator[None]:
+    """Joins the cluster at `address`, or starts a private one, for the block."""
     import ray
 
-    options = {"logging_level": logging.WARNING, "log_to_driver": True}
     if address is None:
         cpus = max(MIN_LOGICAL_CPUS, os.cpu_count() or 1)
-        ray.init(address="local", num_cpus=cpus, include_dashboard=False, **options)
+        ray.init(address="local", num_cpus=cpus, include_dashboard=True, logging_level=logging.WARNING)
     else:
-        ray.init(address=address, **options)
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+        ray.init(address=address, logging_level=logging.WARNING)
     try:
         yield
     finally:

@@ -5,7 +5,9 @@ Evaluation and matching share them and differ in the rows they make of a pair.
 
 from __future__ import annotations
 
+import logging
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,6 +16,7 @@ import pyarrow as pa
 import ray
 import torch
 from ray.data import ActorPoolStrategy, DataContext
+from ray.util.annotations import RayDeprecationWarning
 from torch import Tensor
 from tqdm import tqdm
 
@@ -98,10 +101,13 @@ def match_blocks(
         return
     by_task = dict(shards.shards)
     numbers = shards.first_numbers()
-    jobs = [{"task": task, "shard": by_task[task], "first": numbers[task]} for task in missing]
+    jobs = [{"task": t, "paths": list(by_task[t].paths), "first": numbers[t]} for t in missing]
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    # These bounds have no other name yet, without them a crashing block is retried for ever.
+    warnings.filterwarnings("ignore", category=RayDeprecationWarning, message=".*ray_remote_args.*")
     # A pool is never larger than the work; Ray Data also needs free CPUs beside its actors.
     pool = ActorPoolStrategy(size=min(num_actors, len(jobs)))
     results = ray.data.from_items(jobs, override_num_blocks=len(jobs)).map_batches(
@@ -115,7 +121,7 @@ def match_blocks(
         max_task_retries=2,
         max_restarts=4,
     )
-    total = sum(len(job["shard"]) for job in jobs)
+    total = sum(len(by_task[task]) for task in missing)
     with tqdm(total=total, desc=name, unit="pair") as bar:
         for row in results.iter_rows():
             bar.update(int(row["num_pairs"]))
@@ -132,8 +138,9 @@ class BlockMatcher:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
         num_pairs = []
-        for task, shard, first in zip(batch["task"], batch["shard"], batch["first"], strict=True):
+        for task, paths, first in zip(batch["task"], batch["paths"], batch["first"], strict=True):
             started = time.time()
+            shard = Shard(*paths)
             rows = [self._rows(pair) for pair in match_shard(self._network, shard, int(first), self._batch_size)]
             table = to_parquet(table_of(rows, self._rows.schema))
             info = {"num_pairs": len(rows), "num_encoded": len(images_of(shard)), "seconds": time.time() - started}

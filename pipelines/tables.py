@@ -45,7 +45,7 @@ PREDICTIONS = pa.schema(
         ("predicted_keypoints", _POINTS),
         ("valid", pa.list_(pa.bool_())),
         ("confidence", pa.list_(pa.float32())),
-        ("target_box", pa.list_(pa.float32(), 4)),
+        ("target_box", pa.list_(pa.float32())),
         ("source_outline", _POINTS),
         ("target_outline", _POINTS),
         ("predicted_outline", _POINTS),

@@ -12,6 +12,7 @@ import logging
 import os
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import mlflow  # noqa: E402
 from mlflow.entities import Metric, Run, ViewType  # noqa: E402
@@ -156,6 +158,8 @@ class Tracker:
         known = self.client.get_run(run.run_id).data.tags.get("dhpf.registered_version")
         if known is not None:
             return known
+        # The signature is given; an example would put an image into every model.
+        warnings.filterwarnings("ignore", message=".*input example.*", category=UserWarning)
         with mlflow.start_run(run_id=run.run_id), tempfile.TemporaryDirectory() as folder:
             weights = Path(folder) / "checkpoint.safetensors"
             weights.write_bytes(checkpoint.read_bytes())

@@ -16,9 +16,9 @@ import ray.train
 import safetensors.torch
 import torch
 import torch.distributed as dist
+from ray.experimental.tqdm_ray import tqdm
 from ray.train.torch import TorchConfig, TorchTrainer
 from torch import Tensor
-from tqdm import tqdm
 
 from dhpf.checkpoint import build_network, load_network, save_network
 from dhpf.config import ModelConfig, SupervisionConfig
@@ -148,6 +148,7 @@ def _fit(task: WorkerTask, folder: Path) -> dict[str, bytes]:
 
 def train_worker(settings: Mapping[str, Any]) -> None:
     """Runs in every worker: epochs from the last checkpoint on, each followed by validation and a report."""
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
     task: WorkerTask = settings["task"]
     context = ray.train.get_context()
     Worker(task, context.get_world_rank(), context.get_world_size()).run()
@@ -191,17 +192,20 @@ class Worker:
         sums: dict[str, float] = {}
         opened = torch.zeros(len(self.network.backbone))
         title = f"train epoch {epoch + 1}/{config.epochs}"
-        with tqdm(total=len(self.train_data), desc=title, unit="pair", disable=self.rank != 0, mininterval=2) as bar:
-            for number, workers in enumerate(steps):
-                num_pairs = sum(map(len, workers))
-                batch = self.train_data.batch(workers[self.rank])
-                objective = self._step(batch, epoch, len(batch.numbers) / num_pairs)
-                for name, value in objective.terms.items():
-                    sums[name] = sums.get(name, 0.0) + value * len(batch.numbers)
-                opened += objective.gates[: len(batch.numbers)].sum(dim=0).cpu()
+        bar = tqdm(total=len(self.train_data), desc=title, unit="pair") if self.rank == 0 else None
+        for number, workers in enumerate(steps):
+            num_pairs = sum(map(len, workers))
+            batch = self.train_data.batch(workers[self.rank])
+            objective = self._step(batch, epoch, len(batch.numbers) / num_pairs)
+            for name, value in objective.terms.items():
+                sums[name] = sums.get(name, 0.0) + value * len(batch.numbers)
+            opened += objective.gates[: len(batch.numbers)].sum(dim=0).cpu()
+            if bar is not None:
+                bar.set_description(f"{title}, loss {objective.terms['loss']:.3f}")
                 bar.update(num_pairs)
-                bar.set_postfix(loss=f"{objective.terms['loss']:.3f}", refresh=False)
-                self._log_step(epoch * len(steps) + number, objective)
+            self._log_step(epoch * len(steps) + number, objective)
+        if bar is not None:
+            bar.close()
         totals = self._sum_over_workers(torch.tensor([*sums.values(), *opened.tolist()], dtype=torch.float64))
         means = (totals / len(self.train_data)).tolist()
         return dict(zip(sums, means[: len(sums)], strict=True)), means[len(sums) :]

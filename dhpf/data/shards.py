@@ -221,7 +221,7 @@ class Shard:
     """
 
     def __init__(self, tar: str | Path, index: str | Path) -> None:
-        self._tar = str(tar)
+        self.paths = (str(tar), str(index))
         try:
             content = json.loads(Path(index).read_bytes())
             entries = [IndexEntry(**entry) for entry in content["entries"]]
@@ -250,7 +250,7 @@ class Shard:
     def pair(self, number: int) -> PairRecord:
         """The pair with this number, from 0."""
         entry = self._pairs[number]
-        where = f"shard {self._tar}, pair {entry.id}"
+        where = f"shard {self.paths[0]}, pair {entry.id}"
         return pair_from_json(json.loads(self._read(entry)), where)
 
     def image_bytes(self, image_id: str) -> bytes:
@@ -267,9 +267,9 @@ class Shard:
         return self._images[image_id].sha256
 
     def _read(self, entry: IndexEntry) -> bytes:
-        with Path(self._tar).open("rb") as file:
+        with Path(self.paths[0]).open("rb") as file:
             file.seek(entry.offset)
             data = file.read(entry.size)
         if hashlib.sha256(data).hexdigest() != entry.sha256:
-            raise InputError(f"shard {self._tar}: {entry.kind} {entry.id!r} is damaged; write the shard again")
+            raise InputError(f"shard {self.paths[0]}: {entry.kind} {entry.id!r} is damaged; write the shard again")
         return data
