@@ -1,0 +1,44 @@
+"""Pictures of matches, warps, masks, layer selections and scores; one palette, one font, legible at a glance.
+
+Images are (H, W, 3) uint8 arrays; points are (x, y) in an image's original pixels. Pictures of images are such arrays
+again, charts are matplotlib figures; `save_picture` writes both.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from PIL import Image
+
+from dhpf.drawing.charts import draw_curves, draw_layer_selection, draw_pck_bars
+from dhpf.drawing.masks import draw_masks
+from dhpf.drawing.matches import draw_matches
+from dhpf.drawing.sheet import contact_sheet
+from dhpf.drawing.warp import draw_warp, warp_source_onto_target
+from dhpf.images import RGB
+
+__all__ = [
+    "Picture",
+    "contact_sheet",
+    "draw_curves",
+    "draw_layer_selection",
+    "draw_masks",
+    "draw_matches",
+    "draw_pck_bars",
+    "draw_warp",
+    "save_picture",
+    "warp_source_onto_target",
+]
+
+Picture = RGB | Figure
+
+CHART_DPI = 130
+
+
+def save_picture(picture: Picture, path: str | Path) -> None:
+    """Writes a picture as PNG; the folder must exist."""
+    if isinstance(picture, Figure):
+        picture.savefig(path, format="png", dpi=CHART_DPI, facecolor="white")
+    else:
+        Image.fromarray(picture).save(path, format="PNG")

@@ -1,0 +1,197 @@
+"""Charts of layer selections, scores and training."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from dhpf.drawing.style import CATEGORIES, SEQUENCE, SMALL_POINTS, TEXT_POINTS, TITLE_POINTS
+
+PADDING = 0.12
+"""White space around a chart, in inches."""
+
+TITLE_LETTERS_PER_INCH = 8.5
+LABEL_LETTERS = 28
+"""Longer names of classes and methods are cut off."""
+
+ROW_HEIGHT, DENSE_ROW_HEIGHT, MIN_HEAT_HEIGHT, MAX_HEAT_HEIGHT = 0.24, 0.15, 0.7, 16.0
+"""In inches; rows are dense when there are more than MAX_WIDE_ROWS."""
+
+MAX_WIDE_ROWS = 40
+MAX_LAYER_LABELS = 40
+MIN_BARS_ROOM = 10
+"""A chart of few bars leaves room for this many, so that they do not become blocks."""
+
+MAX_MARKED_POINTS = 30
+LINE_STYLES = ("-", "--", ":", "-.")
+HATCHES = ("", "///", "...", "xxx")
+
+
+def draw_layer_selection(
+    rates: NDArray[np.float64], row_names: Sequence[str], layers: Sequence[int], title: str
+) -> Figure:
+    """Heat map of layer selection, a row per class and a column per layer, and above it the mean over the rows.
+
+    Args:
+        rates: (C, L) share of a class's pairs that use the layer, in [0, 1]; 1 is the brightest.
+        row_names: C names of classes, or of whatever the rows are.
+        layers: L layer numbers.
+        title: a line above.
+
+    Raises:
+        ValueError: the names do not fit the rates.
+    """
+    if rates.shape != (len(row_names), len(layers)):
+        raise ValueError(f"rates of shape {rates.shape} for {len(row_names)} rows and {len(layers)} layers")
+    if rates.size == 0:
+        return _empty_figure(title)
+    num_rows, num_layers = rates.shape
+    row_height = ROW_HEIGHT if num_rows <= MAX_WIDE_ROWS else DENSE_ROW_HEIGHT
+    heat_height = min(MAX_HEAT_HEIGHT, max(MIN_HEAT_HEIGHT, row_height * num_rows))
+    figure = _figure(max(6.0, min(14.0, 0.27 * num_layers + 2.6)), heat_height + 2.4, title)
+    top, heat = figure.subplots(2, 1, sharex=True, height_ratios=(1, heat_height))
+    top.bar(np.arange(num_layers), rates.mean(axis=0), color=CATEGORIES[0], width=0.85)
+    top.set_ylim(0, 1)
+    top.set_yticks([0, 0.5, 1])
+    top.set_ylabel("mean", fontsize=TEXT_POINTS)
+    _plain(top)
+    image = heat.imshow(rates, aspect="auto", vmin=0, vmax=1, cmap=SEQUENCE, interpolation="nearest")
+    _label_cells(heat, row_names, layers, num_labels=int(heat_height / DENSE_ROW_HEIGHT))
+    top.tick_params(axis="x", which="both", length=0)
+    bar = figure.colorbar(image, ax=[top, heat], fraction=0.05, aspect=(heat_height + 1.2) / 0.2, pad=0.02)
+    bar.outline.set_visible(False)
+    bar.set_label("share of pairs that use the layer", fontsize=TEXT_POINTS)
+    bar.ax.tick_params(labelsize=SMALL_POINTS, length=2)
+    return figure
+
+
+def draw_pck_bars(table: Mapping[str, Mapping[str, float]], title: str) -> Figure:
+    """Grouped bars: a group for each metric, a bar for each method, the percentage on it and the best one's in bold.
+
+    Args:
+        table: for each method, its metrics' values in [0, 1]; a method may lack a metric.
+        title: a line above.
+    """
+    metrics = list(dict.fromkeys(metric for row in table.values() for metric in row))
+    if not metrics:
+        return _empty_figure(title)
+    # Lengths along the axis are in bars; each group is followed by the space of one.
+    group = len(table) + 1
+    room = max(MIN_BARS_ROOM, group * len(metrics) + 1)
+    figure = _figure(max(6.0, min(16.0, 0.42 * room + 1.0)), 4.2, title)
+    axes = figure.subplots()
+    best = {metric: max(row[metric] for row in table.values() if metric in row) for metric in metrics}
+    for index, (method, values) in enumerate(table.items()):
+        shown = [(place * group + index, metric) for place, metric in enumerate(metrics) if metric in values]
+        colour, hatch = _look(index)
+        heights = [100 * values[metric] for _, metric in shown]
+        places = [place for place, _ in shown]
+        axes.bar(places, heights, 0.9, label=_short(method), color=colour, hatch=hatch, edgecolor="white", lw=0)
+        for height, (place, metric) in zip(heights, shown, strict=True):
+            weight = "bold" if len(table) > 1 and values[metric] == best[metric] else "normal"
+            axes.text(place, height + 1, f"{height:.1f}", ha="center", fontsize=SMALL_POINTS, weight=weight)
+    middles = np.arange(len(metrics)) * group + (len(table) - 1) / 2
+    names = [textwrap.fill(metric, 16, break_on_hyphens=False) for metric in metrics]
+    axes.set_xticks(middles, names)
+    axes.set_xlim(middles.mean() - room / 2, middles.mean() + room / 2)
+    axes.set_ylim(0, 108)
+    axes.set_yticks(range(0, 101, 20))
+    axes.set_ylabel("mean over pairs, %", fontsize=TEXT_POINTS)
+    _plain(axes)
+    axes.tick_params(axis="x", length=0)
+    _legend_below(figure, len(table))
+    return figure
+
+
+def draw_curves(series: Mapping[str, Sequence[tuple[float, float]]], xlabel: str, ylabel: str, title: str) -> Figure:
+    """A line for each named series of (x, y) points, such as a loss over the epochs.
+
+    Args:
+        series: points in the order of x; dots mark them while they are few.
+        xlabel, ylabel: what the axes show, with units.
+        title: a line above.
+    """
+    drawn = {name: points for name, points in series.items() if points}
+    if not drawn:
+        return _empty_figure(title)
+    figure = _figure(6.4, 4.0, title)
+    axes = figure.subplots()
+    for index, (name, points) in enumerate(drawn.items()):
+        x, y = zip(*points, strict=True)
+        marker = "o" if len(points) <= MAX_MARKED_POINTS else ""
+        colour, style = CATEGORIES[index % len(CATEGORIES)], LINE_STYLES[index % len(LINE_STYLES)]
+        axes.plot(x, y, style, marker=marker, color=colour, label=_short(name), markersize=4.5, linewidth=1.8)
+    if all(float(x).is_integer() for points in drawn.values() for x, _ in points):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    heights = [y for points in drawn.values() for _, y in points]
+    axes.margins(y=0.12)
+    # Where the values come near 0 anyway, the axis starts there and amounts can be compared.
+    if 0 <= min(heights) < 0.35 * max(heights):
+        axes.set_ylim(bottom=0)
+    axes.set_xlabel(xlabel, fontsize=TEXT_POINTS)
+    axes.set_ylabel(ylabel, fontsize=TEXT_POINTS)
+    _plain(axes)
+    _legend_below(figure, len(drawn))
+    return figure
+
+
+def _figure(width: float, height: float, title: str) -> Figure:
+    """A figure of this size in inches with its title at the upper left."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    across, up = PADDING / width, PADDING / height
+    inside = (across, up, 1 - 2 * across, 1 - 2 * up)
+    engine.set(w_pad=0.05, h_pad=0.05, wspace=0, hspace=0, rect=inside)  # type: ignore[call-arg]
+    lines = textwrap.wrap(title, int(width * TITLE_LETTERS_PER_INCH), max_lines=3, placeholder=" ...")
+    figure.suptitle("\n".join(lines), x=across, ha="left", fontsize=TITLE_POINTS, fontweight="bold")
+    return figure
+
+
+def _label_cells(heat: Axes, row_names: Sequence[str], layers: Sequence[int], num_labels: int) -> None:
+    """Names of rows and columns, as many as there is room for, and thin white lines between the cells."""
+    num_rows, num_layers = len(row_names), len(layers)
+    if num_rows <= MAX_WIDE_ROWS:
+        heat.set_yticks(np.arange(num_rows + 1) - 0.5, minor=True)
+        heat.set_xticks(np.arange(num_layers + 1) - 0.5, minor=True)
+        heat.grid(which="minor", color="white", linewidth=0.8)
+    row_step, layer_step = math.ceil(num_rows / max(1, num_labels)), math.ceil(num_layers / MAX_LAYER_LABELS)
+    heat.set_yticks(np.arange(num_rows)[::row_step], [_short(name) for name in row_names[::row_step]])
+    heat.set_xticks(np.arange(num_layers)[::layer_step], [str(layer) for layer in layers[::layer_step]])
+    heat.tick_params(which="both", length=0, labelsize=SMALL_POINTS)
+    heat.spines[:].set_visible(False)
+    heat.set_xlabel("hyperpixel layer (0 = stem)", fontsize=TEXT_POINTS)
+
+
+def _look(index: int) -> tuple[str, str]:
+    """Colour and hatch of the bars of method number `index`; hatches begin when the colours are used up."""
+    again, colour = divmod(index, len(CATEGORIES))
+    return CATEGORIES[colour], HATCHES[again % len(HATCHES)]
+
+
+def _plain(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=TEXT_POINTS)
+    axes.set_axisbelow(True)
+    axes.grid(axis="y", alpha=0.3)
+
+
+def _legend_below(figure: Figure, num_entries: int) -> None:
+    figure.legend(loc="outside lower center", ncols=min(4, num_entries), frameon=False, fontsize=TEXT_POINTS)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LABEL_LETTERS else f"{name[: LABEL_LETTERS - 3]}..."
+
+
+def _empty_figure(title: str) -> Figure:
+    figure = _figure(6.0, 1.4, title)
+    figure.text(PADDING / 6.0, 0.35, "nothing to show", fontsize=TEXT_POINTS, color="#6e6e6e")
+    return figure
