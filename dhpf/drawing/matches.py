@@ -48,7 +48,8 @@ def draw_matches(
     if any(part is not None and len(part) != len(source_points) for part in given):
         raise ValueError(f"{len(source_points)} source points, but not as many of what belongs to them")
     everything = np.ones(len(source_points), dtype=bool)
-    drawn = (everything if valid is None else valid) & np.isfinite(source_points + predicted_points).all(axis=1)
+    drawn = (everything if valid is None else valid) & np.isfinite(source_points).all(axis=1)
+    drawn = drawn & np.isfinite(predicted_points).all(axis=1)
     radius = _dot_radius(len(source_points))
     legend = _legend(drawn, correct, true_points is not None, confidence is not None)
     pair = PairPage(source, target, title, legend)
@@ -77,7 +78,7 @@ def draw_matches(
 
 def _dot_radius(num_points: int) -> float:
     """The more points, the smaller the dots."""
-    return 5.0 if num_points <= 20 else 4.0 if num_points <= 60 else 3.0
+    return 5.0 if num_points <= 20 else 4.0 if num_points <= 40 else 3.0
 
 
 def _mark(page: Page, at: Place, radius: float, colour: Colour, *, wrong: bool) -> None:
