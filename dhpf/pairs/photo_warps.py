@@ -109,12 +109,7 @@ class PhotoWarps:
         return Warp.draw(self._random("warp", photo, view), (width, height), self.strength)
 
     def _render(self, photo: str, view: int) -> RGB:
-        pixels = load_photo(photo)
-        warped = render(pixels, self.warp(photo, view)).astype(np.float64)
-        random = self._random("light", photo, view)
-        gain = random.uniform(0.75, 1.25) * random.uniform(0.9, 1.1, size=3)
-        gamma = random.uniform(0.75, 1.3)
-        return np.clip(255 * (warped / 255) ** gamma * gain, 0, 255).astype(np.uint8)
+        return relight(render(load_photo(photo), self.warp(photo, view)), self._random("light", photo, view))
 
     def _view_pair(self, photo: str, view: int) -> PairRecord:
         random = self._random("keypoints", photo, view)
@@ -204,6 +199,24 @@ def render(pixels: RGB, warp: Warp) -> RGB:
     grid = [origins[:, 1].reshape(height, width), origins[:, 0].reshape(height, width)]
     channels = [scipy.ndimage.map_coordinates(pixels[..., c], grid, order=1, mode="mirror") for c in range(3)]
     return np.stack(channels, axis=-1)
+
+
+def relight(pixels: RGB, random: np.random.Generator) -> RGB:
+    """The same view in another light, through another camera: colours mixed, contrast bent, a shadow, blur, noise."""
+    values = pixels.astype(np.float64) / 255
+    saturation = random.uniform(0.0, 1.3)
+    grey = values.mean(axis=2, keepdims=True)
+    values = np.clip(grey + saturation * (values - grey), 0, 1)
+    mixing = np.eye(3) + random.uniform(-0.25, 0.25, size=(3, 3))
+    values = np.clip(values @ mixing, 0, 1) ** random.uniform(0.5, 2.0)
+    height, width = values.shape[:2]
+    slope = random.uniform(-0.6, 0.6, size=2)
+    shadow = 1 + slope[0] * np.linspace(-0.5, 0.5, height)[:, None] + slope[1] * np.linspace(-0.5, 0.5, width)[None]
+    values = values * shadow[..., None] * random.uniform(0.8, 1.2)
+    values = scipy.ndimage.gaussian_filter(values, (blur := random.uniform(0, 1.6), blur, 0))
+    values += random.normal(0, random.uniform(0, 0.06), size=values.shape)
+    lit: RGB = np.clip(255 * values, 0, 255).astype(np.uint8)
+    return lit
 
 
 def draw_keypoints(

@@ -56,7 +56,7 @@ def rectangle(picture: RGB, grey: int) -> tuple[int, int, int, int]:
     """(left, top, right, bottom) of the plain image of this grey."""
     found = is_colour(picture, (grey, grey, grey), 4)
     # Letters are grey at their edges, too, but nowhere for so long.
-    rows, columns = np.flatnonzero(found.sum(axis=1) > 60), np.flatnonzero(found.sum(axis=0) > 60)
+    rows, columns = np.flatnonzero(found.sum(axis=1) > 60), np.flatnonzero(found.sum(axis=0) > 25)
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
@@ -177,6 +177,15 @@ def test_any_shape_of_image_gives_a_picture_of_a_sensible_size(shape: tuple[int,
     ):
         assert picture.dtype == np.uint8 and picture.shape[2] == 3
         assert 80 <= picture.shape[0] <= 700 and 400 <= picture.shape[1] <= 2000
+
+
+def test_points_follow_an_image_that_is_shown_stretched() -> None:
+    strip = plain(9, 2000, DARK)
+    picture = draw_matches(strip, TARGET, points((1500, 1)), points((75, 50)), correct=np.array([True]))
+    left, top, right, bottom = rectangle(picture, DARK)
+
+    assert (right - left, bottom - top) == pytest.approx((640, 40), abs=2)
+    assert is_colour(picture, RIGHT)[round(top + 40 * 1 / 9), round(left + 640 * 0.75)]
 
 
 def test_lists_of_different_lengths_are_an_error() -> None:
@@ -332,12 +341,12 @@ def test_points_that_are_not_finite_are_passed_over() -> None:
 
 def test_a_large_source_is_averaged_not_sampled() -> None:
     stripes = plain(1000, 1000, 0)
-    stripes[::2] = 255
+    stripes[::5] = 255
     corners = points((0, 0), (1000, 0), (0, 1000), (1000, 1000))
 
     warped = warp_source_onto_target(stripes, (100, 100), corners, corners / 10)
 
-    assert np.abs(warped[5:-5, 5:-5].astype(int) - 127).max() < 20
+    assert np.abs(warped[5:-5, 5:-5].astype(int) - 51).max() < 10
 
 
 def test_unequal_numbers_of_points_are_an_error() -> None:
@@ -396,7 +405,7 @@ def assert_nothing_is_cut_off(figure: Figure) -> None:
     canvas.draw()
     needed = figure.get_tightbbox(canvas.get_renderer())
     width, height = figure.get_size_inches()
-    assert needed.x0 >= 0 and needed.y0 >= 0 and needed.x1 <= width and needed.y1 <= height
+    assert needed.x0 >= 0.1 and needed.y0 >= 0.1 and needed.x1 <= width - 0.1 and needed.y1 <= height - 0.1
 
 
 def all_text(figure: Figure) -> list[str]:
@@ -404,19 +413,19 @@ def all_text(figure: Figure) -> list[str]:
 
 
 def test_layer_selection_shows_the_rates_and_their_mean() -> None:
-    rates = np.array([[0.0, 0.5, 1.0], [1.0, 0.5, 0.5]])
+    rates = np.array([[0.0, 0.25, 0.75], [0.5, 0.25, 0.25]])
     figure = draw_layer_selection(rates, ["cat", "dog"], [0, 3, 7], "Layers")
     top, heat, _ = figure.axes
 
     np.testing.assert_array_equal(heat.images[0].get_array(), rates)
     assert heat.images[0].get_clim() == (0, 1)
-    assert [bar.get_height() for bar in top.patches] == [0.5, 0.5, 0.75]
+    assert [bar.get_height() for bar in top.patches] == [0.25, 0.25, 0.5]
     assert [label.get_text() for label in heat.get_xticklabels()] == ["0", "3", "7"]
     assert [label.get_text() for label in heat.get_yticklabels()] == ["cat", "dog"]
     assert {"Layers", "share of pairs that use the layer"} <= set(all_text(figure))
 
 
-@pytest.mark.parametrize(("num_rows", "num_layers"), [(1, 1), (1, 34), (18, 34), (101, 17), (400, 3)])
+@pytest.mark.parametrize(("num_rows", "num_layers"), [(1, 1), (1, 34), (101, 17), (400, 3)])
 def test_layer_selection_of_any_size_is_legible(num_rows: int, num_layers: int) -> None:
     names = [f"a class with a name that is far too long {i}" for i in range(num_rows)]
     figure = draw_layer_selection(

@@ -1,0 +1,337 @@
+"""Our numbers against those measured with the published implementation.
+
+A small set lies in `measured/` and always runs; DHPF_REFERENCE names a folder with the whole set.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from weights import backbone_weights, digest, learned_weights
+
+from dhpf.checkpoint import build_network, load_network
+from dhpf.config import HoughBinsName, ModelConfig, SupervisionConfig
+from dhpf.model.network import HyperpixelNetwork, ImageFeatures
+from dhpf.model.transfer import mutual_filter, transfer
+from dhpf.supervision import (
+    KeypointBatch,
+    Objective,
+    keypoint_weights,
+    negative_pairs,
+    supervise_strongly,
+    supervise_weakly,
+)
+
+MEASURED = Path(__file__).parent / "measured"
+REFERENCE = Path(os.environ.get("DHPF_REFERENCE", Path(__file__).parents[2].parent / "shared" / "reference"))
+
+CORRELATION_TOLERANCE = 1e-5
+"""Of the maximum; sums and rows."""
+KEYPOINT_TOLERANCE = 1e-3
+"""Pixels, for keypoints whose best target is not a near tie."""
+NEAR_TIE = 1e-4
+LOSS_TOLERANCE = 1e-4
+GRADIENT_TOLERANCE = {torch.float32: 1e-2, torch.float64: 1e-6}
+TOTAL_GRADIENT_TOLERANCE = 1e-3
+
+
+def folders_with(name: str) -> list[Any]:
+    """The sets that have a file, each as a parameter; the whole set is skipped in words where it is not."""
+    found = [pytest.param(MEASURED, id="measured")] if (MEASURED / name).exists() else []
+    absent = pytest.mark.skipif(not (REFERENCE / name).exists(), reason=f"no reference set: {REFERENCE / name}")
+    return [*found, pytest.param(REFERENCE, id="reference", marks=absent)]
+
+
+def cases(suffix: str) -> list[Any]:
+    """(folder, backbone) of every set that has <backbone><suffix>."""
+    return [
+        pytest.param(*param.values, backbone, id=f"{param.id}-{backbone}", marks=param.marks)
+        for backbone in ("resnet50", "resnet101")
+        for param in folders_with(f"{backbone}{suffix}")
+    ]
+
+
+@lru_cache(maxsize=1)
+def checkpoint_folder() -> Path:
+    import tempfile
+
+    return Path(tempfile.mkdtemp(prefix="dhpf-parity-"))
+
+
+@lru_cache(maxsize=4)
+def weight_files(folder: Path, backbone: str) -> tuple[Path, Path]:
+    """(backbone weights, learned weights under the published names) as safetensors files."""
+    meta = json.loads((folder / "meta.json").read_text())
+    drawn = backbone_weights(backbone, meta["seeds"]["bb"][backbone])
+    learned = learned_weights(backbone, meta["seeds"]["ln"][backbone])
+    assert digest(drawn) == meta["sets"][backbone]["sha_backbone"]
+    assert digest(learned) == meta["sets"][backbone]["sha_learner"]
+    statistics = np.load(folder / f"{backbone}_bn.npz")
+    learned |= {key.removeprefix("bn/"): np.array(statistics[key]) for key in statistics.files}
+    files = (
+        checkpoint_folder() / f"{backbone}.safetensors",
+        checkpoint_folder() / f"{backbone}-learned.safetensors",
+    )
+    for path, arrays in zip(files, (drawn, learned), strict=True):
+        safetensors.torch.save_file({k: torch.from_numpy(np.array(v)) for k, v in arrays.items()}, path)
+    return files
+
+
+def network_of(folder: Path, backbone: str, bins: HoughBinsName = "current") -> HyperpixelNetwork:
+    weights, learned = weight_files(folder, backbone)
+    published = load_network(learned, weights=str(weights))
+    if bins == "legacy":
+        return published
+    network = build_network(ModelConfig(backbone=published.config.backbone, weights=str(weights)))
+    network.load_state_dict(published.state_dict())
+    return network
+
+
+@lru_cache(maxsize=2)
+def images(folder: Path) -> Tensor:
+    return torch.from_numpy(np.load(folder / "images.npz")["images"]).permute(0, 3, 1, 2).contiguous()
+
+
+@lru_cache(maxsize=2)
+def described(folder: Path, backbone: str) -> tuple[HyperpixelNetwork, ImageFeatures]:
+    network = network_of(folder, backbone)
+    with torch.inference_mode():
+        return network, network.describe(images(folder))
+
+
+def pair_of(features: ImageFeatures, numbers: NDArray[np.int64]) -> tuple[ImageFeatures, ImageFeatures]:
+    source, target = numbers
+    return features[torch.tensor([source])], features[torch.tensor([target])]
+
+
+def assert_close(ours: Any, measured: Any, tolerance: float = CORRELATION_TOLERANCE) -> None:
+    """Equal up to a share of the largest measured value."""
+    measured = np.asarray(measured, dtype=np.float64)
+    difference = np.abs(np.asarray(ours, dtype=np.float64) - measured).max()
+    assert difference <= tolerance * np.abs(measured).max(), f"{difference} of {np.abs(measured).max()}"
+
+
+def pairs_in(archive: Any) -> Iterator[str]:
+    return (name for name in ("p0", "p1", "p2") if f"{name}/prd_kps" in archive)
+
+
+@pytest.mark.parametrize(("folder", "backbone"), cases("_infer.npz"))
+def test_inference(folder: Path, backbone: str) -> None:
+    archive = np.load(folder / f"{backbone}_infer.npz")
+    network, features = described(folder, backbone)
+    for name in pairs_in(archive):
+        measured = {key.partition("/")[2]: archive[key] for key in archive.files if key.startswith(f"{name}/")}
+        with torch.inference_mode():
+            check_pair(network, *pair_of(features, measured["pair"]), measured)
+
+
+def check_pair(
+    network: HyperpixelNetwork, source: ImageFeatures, target: ImageFeatures, measured: dict[str, NDArray[Any]]
+) -> None:
+    gates = network.select(source, target)
+    assert (gates[0].numpy() == measured["layer_sel"]).all()
+    if "relevance" in measured:
+        assert network.selector is not None
+        assert source.gate_activations is not None and target.gate_activations is not None
+        assert_close(network.selector(source.gate_activations, target.gate_activations)[0], measured["relevance"])
+    appearance = torch.cat(network.appearance(source, target, gates), dim=1)
+    assert_close(appearance[0].sum(1, dtype=torch.float64), measured["app_rowsum"])
+    assert_close(appearance[0].sum(0, dtype=torch.float64), measured["app_colsum"])
+    assert_close(appearance.max(), measured["app_max"])
+    if "app_rows" in measured:
+        assert_close(appearance[0][measured["rows"]], measured["app_rows"])
+    space = network.hough.space(network.hough.vote(appearance))
+    assert_close(space[0], measured["hough_pre"])
+    assert_close(network.hough.smooth(space)[0], measured["hough"])
+    output = network.correlate(source, target)
+    correlation = output.correlation[0]
+    assert_close(correlation.sum(1, dtype=torch.float64), measured["fin_rowsum"])
+    assert_close(correlation.sum(0, dtype=torch.float64), measured["fin_colsum"])
+    assert_close(correlation.amax(1), measured["fin_rowmax"])
+    assert_close(correlation.amax(0), measured["fin_colmax"])
+    if "fin_rows" in measured:
+        assert_close(correlation[measured["rows"]], measured["fin_rows"])
+        some = measured["rows"][: len(measured["mnn_rows"])]
+        assert_close(mutual_filter(output.correlation)[0][some], measured["mnn_rows"])
+    check_keypoints(output.correlation, output.best_score, measured)
+
+
+def check_keypoints(correlation: Tensor, best_score: Tensor, measured: dict[str, NDArray[Any]]) -> None:
+    count = int(measured["n_pts"])
+    points = torch.from_numpy(measured["src_kps"].T[:count].copy())[None]
+    moved = transfer(correlation, best_score, points, torch.ones(1, count, dtype=torch.bool))
+    clear = measured["kp_gap"] > NEAR_TIE
+    assert clear.any()
+    difference = np.abs(moved.points[0].numpy() - measured["prd_kps"].T)[clear]
+    assert difference.max() <= KEYPOINT_TOLERANCE
+
+
+@pytest.mark.parametrize(("folder", "backbone"), cases("_infer.npz"))
+def test_base_map_answers_when_no_gate_opens(folder: Path, backbone: str) -> None:
+    archive = np.load(folder / f"{backbone}_infer.npz")
+    if "base/prd_kps" not in archive:
+        pytest.skip("this set has no base map")
+    network = network_of(folder, backbone)
+    assert network.selector is not None
+    for gate in network.selector.gates:
+        torch.nn.init.zeros_(gate[3].weight)
+    # The base map's numbers are of the first pair.
+    measured = {key: archive[f"p0/{key}"] for key in ("pair", "src_kps", "n_pts")}
+    measured |= {key.partition("/")[2]: archive[key] for key in archive.files if key.startswith("base/")}
+    with torch.inference_mode():
+        check_pair(network, *pair_of(network.describe(images(folder)), measured["pair"]), measured)
+
+
+@pytest.mark.parametrize(("folder", "backbone"), cases("_infer.npz"))
+def test_a_batch_gives_what_single_pairs_give(folder: Path, backbone: str) -> None:
+    archive = np.load(folder / f"{backbone}_infer.npz")
+    network, features = described(folder, backbone)
+    numbers = np.stack([archive[f"{name}/pair"] for name in pairs_in(archive)])
+    with torch.inference_mode():
+        batch = network.correlate(features[torch.from_numpy(numbers[:, 0])], features[torch.from_numpy(numbers[:, 1])])
+        for row, name in enumerate(pairs_in(archive)):
+            assert (batch.selection[row].numpy() == archive[f"{name}/layer_sel"]).all()
+            assert_close(batch.correlation[row].sum(1, dtype=torch.float64), archive[f"{name}/fin_rowsum"])
+
+
+@pytest.mark.parametrize(("folder", "backbone"), cases("_infer_legacy_bins.npz"))
+def test_legacy_bins(folder: Path, backbone: str) -> None:
+    legacy = np.load(folder / f"{backbone}_infer_legacy_bins.npz")
+    archive = np.load(folder / f"{backbone}_infer.npz")
+    network = network_of(folder, backbone, "legacy")
+    with torch.inference_mode():
+        features = network.describe(images(folder))
+        for name in pairs_in(legacy):
+            measured = {key.partition("/")[2]: archive[key] for key in archive.files if key.startswith(f"{name}/")}
+            measured |= {key.partition("/")[2]: legacy[key] for key in legacy.files if key.startswith(f"{name}/")}
+            source, target = pair_of(features, measured["pair"])
+            appearance = torch.cat(network.appearance(source, target, network.select(source, target)), dim=1)
+            space = network.hough.space(network.hough.vote(appearance))
+            assert_close(space[0], measured["hough_pre"])
+            assert_close(network.hough.smooth(space)[0], measured["hough"])
+            output = network.correlate(source, target)
+            assert_close(output.correlation[0].sum(1, dtype=torch.float64), measured["fin_rowsum"])
+            assert_close(output.correlation[0].sum(0, dtype=torch.float64), measured["fin_colsum"])
+            check_keypoints(output.correlation, output.best_score, measured)
+
+
+# -- one training step -------------------------------------------------------------------------------------------
+
+
+def our_name(published: str) -> str:
+    return published.replace("reduction_ffns", "projections").replace("gumbel_ffns", "selector.gates")
+
+
+def training_step(network: HyperpixelNetwork, archive: Any, folder: Path, kind: str, dtype: torch.dtype) -> Objective:
+    sources, targets = archive["src_ids"].tolist(), archive["trg_ids"].tolist()
+    negatives = negative_pairs([str(c) for c in archive["category_id"]]) if kind == "weak" else []
+    source_index = torch.tensor(sources + [sources[s] for s, _ in negatives])
+    target_index = torch.tensor(targets + [targets[t] for _, t in negatives])
+    uniform = torch.from_numpy(archive["uniform"]).permute(1, 0, 2).to(dtype)
+    maps = network.extract(images(folder))
+    source, target = network.embed_pair([m[source_index] for m in maps], [m[target_index] for m in maps])
+    if kind == "weak":
+        return supervise_weakly(network, source, target, len(sources), SupervisionConfig(kind="weak"), uniform)
+    return supervise_strongly(network, source, target, keypoints_of(archive, dtype), SupervisionConfig(), uniform)
+
+
+def keypoints_of(archive: Any, dtype: torch.dtype) -> KeypointBatch:
+    counts = torch.from_numpy(archive["n_pts"])
+    most = int(counts.max())
+    points = [torch.from_numpy(archive[k]).permute(0, 2, 1)[:, :most].to(dtype) for k in ("src_kps", "trg_kps")]
+    valid = torch.arange(most)[None] < counts[:, None]
+    return KeypointBatch(*points, valid, torch.from_numpy(archive["pckthres"]).to(dtype))
+
+
+TRAINING = [pytest.param(*p.values, "strong", id=f"{p.id}-strong", marks=p.marks) for p in cases("_train_strong.npz")]
+TRAINING += [
+    pytest.param(*p.values, "weak", id=f"{p.id}-weak", marks=[*p.marks, pytest.mark.slow])
+    for p in cases("_train_weak.npz")
+]
+
+
+@pytest.mark.parametrize(("folder", "backbone", "kind"), TRAINING)
+def test_training_step(folder: Path, backbone: str, kind: str) -> None:
+    archive = np.load(folder / f"{backbone}_train_{kind}.npz")
+    network = network_of(folder, backbone).train()
+    objective = training_step(network, archive, folder, kind, torch.float32)
+    assert (objective.gates.numpy() == archive["layer_sel"]).all()
+    assert objective.loss.item() == pytest.approx(float(archive["loss"]), rel=LOSS_TOLERANCE)
+    assert objective.terms["selection_rate_term"] == pytest.approx(float(archive["loss_sel"]), rel=LOSS_TOLERANCE)
+    objective.loss.backward()
+    check_gradients(network, archive, "gnorm/", torch.float32)
+    check_running_statistics(network, archive)
+    learned = [p for p in network.parameters() if p.requires_grad]
+    torch.optim.SGD(learned, lr=0.03, momentum=0.5).step()
+    state = network.state_dict()
+    for key in archive.files:
+        if key.startswith("afternorm/"):
+            ours = state[our_name(key.removeprefix("afternorm/"))].double().norm().item()
+            assert ours == pytest.approx(float(archive[key]), rel=1e-5), key
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("folder", "backbone", "kind"), TRAINING[:3])
+def test_strong_step_in_double_precision(folder: Path, backbone: str, kind: str) -> None:
+    archive = np.load(folder / f"{backbone}_train_{kind}.npz")
+    network = network_of(folder, backbone).double().train()
+    objective = training_step(network, archive, folder, kind, torch.float64)
+    assert objective.loss.item() == pytest.approx(float(archive["loss_f64"]), rel=1e-6)
+    objective.loss.backward()
+    check_gradients(network, archive, "gnorm_f64/", torch.float64)
+
+
+def check_gradients(network: HyperpixelNetwork, archive: Any, prefix: str, dtype: torch.dtype) -> None:
+    gradients = dict(network.named_parameters())
+    ours_total, measured_total, compared = 0.0, 0.0, 0
+    for key in archive.files:
+        if not key.startswith(prefix):
+            continue
+        gradient = gradients[our_name(key.removeprefix(prefix))].grad
+        ours = 0.0 if gradient is None else gradient.double().norm().item()
+        measured = float(archive[key])
+        assert ours == pytest.approx(measured, rel=GRADIENT_TOLERANCE[dtype], abs=1e-9), key
+        ours_total, measured_total, compared = ours_total + ours**2, measured_total + measured**2, compared + 1
+    assert compared > 100
+    assert ours_total**0.5 == pytest.approx(measured_total**0.5, rel=TOTAL_GRADIENT_TOLERANCE)
+
+
+def check_running_statistics(network: HyperpixelNetwork, archive: Any) -> None:
+    state = network.state_dict()
+    compared = 0
+    for key in archive.files:
+        if key.startswith("after/") and not key.endswith("num_batches_tracked"):
+            assert_close(state[our_name(key.removeprefix("after/"))], archive[key])
+            compared += 1
+    assert compared > 50
+
+
+@pytest.mark.parametrize(("folder", "backbone"), cases("_train_strong.npz"))
+def test_keypoint_weights_follow_the_measured_verdicts(folder: Path, backbone: str) -> None:
+    """Points that the published code calls wrong weigh 1, the others by their measured distance."""
+    archive = np.load(folder / f"{backbone}_train_strong.npz")
+    keypoints = keypoints_of(archive, torch.float32)
+    points = torch.from_numpy(archive["prd_kps"]).permute(0, 2, 1)[:, : keypoints.valid.shape[1]]
+
+    class Moved:
+        valid = keypoints.valid
+
+    Moved.points = points  # type: ignore[attr-defined]
+    weights = keypoint_weights(Moved, keypoints, 0.1)  # type: ignore[arg-type]
+    for pair in range(len(weights)):
+        count = int(keypoints.valid[pair].sum())
+        ours = weights[pair, :count]
+        assert int((ours == 1).sum()) == len(archive[f"match/hard_src_{pair}"])
+        distances = np.sort(archive[f"match/easy_dist_{pair}"])
+        assert_close(np.sort(ours[ours < 1].numpy()), (distances / 24.0) ** 2, 1e-4)
