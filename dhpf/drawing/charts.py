@@ -17,7 +17,7 @@ from dhpf.drawing.style import CATEGORIES, SEQUENCE, SMALL_POINTS, TEXT_POINTS, 
 PADDING = 0.12
 """White space around a chart, in inches."""
 
-TITLE_LETTERS_PER_INCH = 8.5
+TITLE_LETTERS_PER_INCH, TITLE_LINE_HEIGHT = 8.5, 0.24
 LABEL_LETTERS = 28
 """Longer names of classes and methods are cut off."""
 
@@ -55,7 +55,7 @@ def draw_layer_selection(
     num_rows, num_layers = rates.shape
     row_height = ROW_HEIGHT if num_rows <= MAX_WIDE_ROWS else DENSE_ROW_HEIGHT
     heat_height = min(MAX_HEAT_HEIGHT, max(MIN_HEAT_HEIGHT, row_height * num_rows))
-    figure = _figure(max(6.0, min(14.0, 0.27 * num_layers + 2.6)), heat_height + 2.4, title)
+    figure = _figure(max(6.0, min(14.0, 0.27 * num_layers + 2.6)), heat_height + 2.1, title)
     top, heat = figure.subplots(2, 1, sharex=True, height_ratios=(1, heat_height))
     top.bar(np.arange(num_layers), rates.mean(axis=0), color=CATEGORIES[0], width=0.85)
     top.set_ylim(0, 1)
@@ -85,7 +85,7 @@ def draw_pck_bars(table: Mapping[str, Mapping[str, float]], title: str) -> Figur
     # Lengths along the axis are in bars; each group is followed by the space of one.
     group = len(table) + 1
     room = max(MIN_BARS_ROOM, group * len(metrics) + 1)
-    figure = _figure(max(6.0, min(16.0, 0.42 * room + 1.0)), 4.2, title)
+    figure = _figure(max(6.0, min(16.0, 0.42 * room + 1.0)), 4.0, title)
     axes = figure.subplots()
     best = {metric: max(row[metric] for row in table.values() if metric in row) for metric in metrics}
     for index, (method, values) in enumerate(table.items()):
@@ -121,7 +121,7 @@ def draw_curves(series: Mapping[str, Sequence[tuple[float, float]]], xlabel: str
     drawn = {name: points for name, points in series.items() if points}
     if not drawn:
         return _empty_figure(title)
-    figure = _figure(6.4, 4.0, title)
+    figure = _figure(6.4, 3.8, title)
     axes = figure.subplots()
     for index, (name, points) in enumerate(drawn.items()):
         x, y = zip(*points, strict=True)
@@ -143,15 +143,19 @@ def draw_curves(series: Mapping[str, Sequence[tuple[float, float]]], xlabel: str
 
 
 def _figure(width: float, height: float, title: str) -> Figure:
-    """A figure of this size in inches with its title at the upper left."""
+    """A figure of this size in inches, and room for its title at the upper left."""
+    lines = textwrap.wrap(title, int(width * TITLE_LETTERS_PER_INCH), max_lines=3, placeholder=" ...")
+    title_height = TITLE_LINE_HEIGHT * len(lines)
+    height += title_height
     figure = Figure(figsize=(width, height), layout="constrained")
+    left, bottom = PADDING / width, PADDING / height
+    inside = (left, bottom, 1 - 2 * left, 1 - 2 * bottom - title_height / height)
     engine = figure.get_layout_engine()
     assert engine is not None
-    across, up = PADDING / width, PADDING / height
-    inside = (across, up, 1 - 2 * across, 1 - 2 * up)
     engine.set(w_pad=0.05, h_pad=0.05, wspace=0, hspace=0, rect=inside)  # type: ignore[call-arg]
-    lines = textwrap.wrap(title, int(width * TITLE_LETTERS_PER_INCH), max_lines=3, placeholder=" ...")
-    figure.suptitle("\n".join(lines), x=across, ha="left", fontsize=TITLE_POINTS, fontweight="bold")
+    text = figure.text(left, 1 - bottom, "\n".join(lines), va="top", linespacing=1.25)
+    text.set_fontsize(TITLE_POINTS)
+    text.set_fontweight("bold")
     return figure
 
 
@@ -192,6 +196,6 @@ def _short(name: str) -> str:
 
 
 def _empty_figure(title: str) -> Figure:
-    figure = _figure(6.0, 1.4, title)
-    figure.text(PADDING / 6.0, 0.35, "nothing to show", fontsize=TEXT_POINTS, color="#6e6e6e")
+    figure = _figure(6.0, 0.7, title)
+    figure.text(PADDING / 6.0, 0.2, "nothing to show", fontsize=TEXT_POINTS, color="#6e6e6e")
     return figure

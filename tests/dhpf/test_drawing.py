@@ -405,7 +405,7 @@ def assert_nothing_is_cut_off(figure: Figure) -> None:
     canvas.draw()
     needed = figure.get_tightbbox(canvas.get_renderer())
     width, height = figure.get_size_inches()
-    assert needed.x0 >= 0.1 and needed.y0 >= 0.1 and needed.x1 <= width - 0.1 and needed.y1 <= height - 0.1
+    assert needed.x0 >= 0.1 and needed.y0 >= 0.06 and needed.x1 <= width - 0.1 and needed.y1 <= height - 0.1
 
 
 def all_text(figure: Figure) -> list[str]:
