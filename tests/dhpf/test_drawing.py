@@ -405,6 +405,9 @@ def assert_nothing_is_cut_off(figure: Figure) -> None:
     canvas.draw()
     needed = figure.get_tightbbox(canvas.get_renderer())
     width, height = figure.get_size_inches()
+    title = figure.texts[0].get_window_extent()
+    drawn_boxes = [axes.get_tightbbox(canvas.get_renderer()) for axes in figure.axes]
+    assert all(box is not None and box.y1 <= title.y0 for box in drawn_boxes)
     assert needed.x0 >= 0.1 and needed.y0 >= 0.06 and needed.x1 <= width - 0.1 and needed.y1 <= height - 0.1
 
 
