@@ -1,0 +1,31 @@
+# make quickstart  - everything once, on photos that installed packages ship
+# make test        - linters, types, floors, all tests that need no GPU
+# Both make .venv with the pinned dependencies if it is not there.
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: quickstart test lint lock
+
+quickstart: .venv/installed
+	$(BIN)/dhpf run quickstart
+
+test: lint
+	$(BIN)/python -m pytest -m "not gpu"
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.venv/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+# Renews requirements.lock after a change in pyproject.toml; needs uv.
+lock:
+	uv pip compile --quiet --generate-hashes --python-version 3.11 --extra dev --no-emit-index-url --no-header \
+		pyproject.toml -o requirements.lock

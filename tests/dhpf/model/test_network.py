@@ -1,0 +1,101 @@
+import pytest
+import skimage.data
+import torch
+
+from dhpf.checkpoint import build_network
+from dhpf.config import ModelConfig
+from dhpf.data.preprocessing import to_square
+from dhpf.errors import InputError
+from dhpf.model.network import HyperpixelNetwork, ImageFeatures
+
+
+@pytest.fixture(scope="module")
+def squares() -> torch.Tensor:
+    photos = [skimage.data.chelsea(), skimage.data.astronaut(), skimage.data.coffee(), skimage.data.rocket()]
+    return torch.stack([to_square(photo, 240) for photo in photos])
+
+
+@pytest.fixture(scope="module")
+def dynamic() -> HyperpixelNetwork:
+    torch.manual_seed(3)
+    return build_network(ModelConfig(projection_divisor=2))
+
+
+@torch.inference_mode()
+def test_sixteen_pairs_at_once_are_sixteen_single_pairs(dynamic: HyperpixelNetwork, squares: torch.Tensor) -> None:
+    features = dynamic.describe(squares)
+    source, target = torch.arange(4).repeat_interleave(4), torch.arange(4).repeat(4)
+    batch = dynamic.correlate(features[source], features[target])
+    assert len(batch.selection.unique(dim=0)) > 1, "pairs of this test should differ in their layers"
+    for number in range(16):
+        one, other = source[number : number + 1], target[number : number + 1]
+        single = dynamic.correlate(dynamic.describe(squares[one]), dynamic.describe(squares[other]))
+        assert torch.equal(single.selection[0], batch.selection[number])
+        difference = (single.correlation[0] - batch.correlation[number]).abs().max()
+        assert difference <= 1e-5 * single.correlation.max()
+
+
+@pytest.mark.parametrize(
+    ("config", "layers"),
+    [
+        (ModelConfig(selection="fixed", layers=(11, 5)), [5, 11]),
+        (ModelConfig(selection="all"), list(range(17))),
+        (ModelConfig(selection="last"), [16]),
+    ],
+)
+def test_selections_without_gates(config: ModelConfig, layers: list[int], squares: torch.Tensor) -> None:
+    network = build_network(config)
+    with torch.inference_mode():
+        features = network.describe(squares[:1])
+        output = network.correlate(features, features)
+    assert output.selection[0].nonzero().flatten().tolist() == layers
+    if layers == [16]:
+        return  # 8 x 8 cells say too little to tell neighbours apart
+    # An image against itself: almost every cell matches itself.
+    assert (output.correlation[0].argmax(1) == torch.arange(3600)).float().mean() > 0.97
+
+
+def test_a_layer_that_is_not_there_is_refused() -> None:
+    with pytest.raises(InputError, match="layers 0 to 16, not 17"):
+        build_network(ModelConfig(selection="fixed", layers=(3, 17)))
+
+
+@torch.inference_mode()
+def test_a_larger_image_fills_the_same_grid(squares: torch.Tensor) -> None:
+    network = build_network(ModelConfig(selection="fixed", layers=(0, 4, 11), image_side=400))
+    features = network.describe(torch.stack([to_square(skimage.data.chelsea(), 400)]))
+    assert [m.shape[-1] for m in features.maps] == [60, 50, 25]
+    assert network.correlate(features, features).correlation.shape == (1, 3600, 3600)
+
+
+@torch.inference_mode()
+def test_rows_of_the_strong_loss_are_rows_of_the_correlation(dynamic: HyperpixelNetwork, squares: torch.Tensor) -> None:
+    features = dynamic.describe(squares[:2])
+    source, target = features[torch.tensor([0])], features[torch.tensor([1])]
+    output = dynamic.correlate(source, target)
+    cells = torch.tensor([[0, 77, 3599]])
+    gates = dynamic.select(source, target)
+    rows = dynamic.correlate_cells(source, target, gates, cells, output.geometric_scores)
+    assert torch.allclose(rows[0], output.correlation[0][cells[0]], rtol=1e-3, atol=1e-5 * output.correlation.max())
+
+
+def test_unselected_layers_get_no_gradient_from_the_correlation(dynamic: HyperpixelNetwork) -> None:
+    network = build_network(ModelConfig(projection_divisor=8)).train()
+    maps = network.extract(torch.randint(0, 255, (4, 3, 240, 240), dtype=torch.uint8))
+    source, target = network.embed_pair([m[:2] for m in maps], [m[2:] for m in maps])
+    gates = torch.zeros(2, 17)
+    gates[:, 7] = 1
+    scores = torch.ones(2, 119, 119)
+    network.correlate_cells(source, target, gates, torch.tensor([[10], [20]]), scores).sum().backward()
+    touched = {n for n, p in enumerate(network.projections) if p[0].weight.grad is not None and p[0].weight.grad.any()}
+    assert touched == {7}
+
+
+def test_features_are_taken_and_joined_by_image(dynamic: HyperpixelNetwork, squares: torch.Tensor) -> None:
+    with torch.inference_mode():
+        whole = dynamic.describe(squares)
+        joined = ImageFeatures.concatenate([whole[torch.tensor([0, 1])], whole[torch.tensor([2, 3])]])
+    assert len(joined) == 4
+    assert all(torch.equal(a, b) for a, b in zip(whole.maps, joined.maps, strict=True))
+    assert whole.gate_activations is not None and joined.gate_activations is not None
+    assert torch.equal(whole.gate_activations, joined.gate_activations)

@@ -1,0 +1,49 @@
+import pytest
+import torch
+
+from dhpf.errors import InputError
+from dhpf.model.selection import LayerGates, layer_weights, open_gates, sample_gates
+
+
+def test_a_tie_is_closed() -> None:
+    logits = torch.tensor([[[0.0, 0.0], [0.0, 1.0], [1.0, 0.0]]])
+    assert open_gates(logits).tolist() == [[0, 1, 0]]
+
+
+def test_sampled_gates_are_hard_and_have_the_soft_gradient() -> None:
+    logits = torch.zeros(1, 2, 2, requires_grad=True)
+    uniform = torch.tensor([[[0.5, 0.9], [0.9, 0.5]]])
+    gates = sample_gates(logits, uniform)
+    assert gates.tolist() == [[1.0, 0.0]]
+    gates.sum().backward()
+    assert logits.grad is not None
+    noise = -torch.log(1e-10 - torch.log(uniform + 1e-10))
+    soft = torch.softmax(noise, dim=-1)
+    assert torch.allclose(logits.grad[..., 1], soft[..., 0] * soft[..., 1])
+
+
+def test_gates_open_as_often_as_their_logits_say() -> None:
+    logits = torch.tensor([0.0, 1.0]).expand(20000, 1, 2)
+    share = sample_gates(logits, torch.rand(20000, 1, 2, generator=torch.Generator().manual_seed(0))).mean().item()
+    assert share == pytest.approx(torch.softmax(logits[0, 0], 0)[1].item(), abs=0.02)
+
+
+def test_layer_zero_answers_when_nothing_is_open() -> None:
+    gates = torch.tensor([[0.0, 0.0, 0.0], [0.0, 1.0, 0.0], [1.0, 0.0, 1.0]])
+    assert layer_weights(gates).tolist() == [[1, 0, 0], [0, 1, 0], [1, 0, 1]]
+
+
+def test_a_batch_of_one_is_refused_in_training() -> None:
+    gates = LayerGates((4, 8)).train()
+    activations = gates.activate([torch.rand(1, 4, 5, 5), torch.rand(1, 8, 5, 5)])
+    with pytest.raises(InputError, match="at least 2 pairs"):
+        gates(activations, activations)
+    assert gates.eval()(activations, activations).shape == (1, 2, 2)
+
+
+def test_the_linear_half_of_a_gate_belongs_to_an_image() -> None:
+    gates = LayerGates((4,)).eval()
+    source, target = torch.rand(3, 4, 5, 5), torch.rand(3, 4, 7, 7)
+    split = gates.activate([source]) + gates.activate([target])
+    whole = gates.gates[0][0](source.mean((2, 3), keepdim=True) + target.mean((2, 3), keepdim=True))
+    assert torch.allclose(split[:, 0], whole.flatten(1), atol=1e-6)

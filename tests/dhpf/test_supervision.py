@@ -1,0 +1,75 @@
+"""Small tensors with answers by hand; parity with the published losses is in tests/parity."""
+
+import math
+
+import pytest
+import torch
+
+from dhpf.model.transfer import TransferredPoints
+from dhpf.supervision import (
+    KeypointBatch,
+    correlation_entropy,
+    keypoint_weights,
+    negative_pairs,
+    selection_rate_loss,
+    strong_loss,
+    weak_loss,
+)
+
+
+def test_right_keypoints_weigh_less() -> None:
+    target = torch.zeros(1, 4, 2)
+    moved = torch.tensor([[[12.0, 0.0], [24.0, 0.0], [25.0, 0.0], [1.0, 0.0]]])
+    valid = torch.tensor([[True, True, True, False]])
+    keypoints = KeypointBatch(target, target, torch.ones(1, 4, dtype=torch.bool), torch.tensor([240.0]))
+    weights = keypoint_weights(TransferredPoints(moved, valid, moved[..., 0]), keypoints, 0.1)
+    assert weights.tolist() == [[0.25, 1.0, 1.0, 1.0]]  # a point without prediction is wrong, however near 0 lies
+
+
+def test_strong_loss_of_rows_without_preference() -> None:
+    rows = torch.full((1, 2, 8), 0.3)
+    valid = torch.tensor([[True, False]])
+    loss = strong_loss(rows, torch.zeros(1, 2, dtype=torch.long), torch.ones(1, 2), valid)
+    assert loss.item() == pytest.approx(math.log(8))
+
+
+def test_strong_loss_falls_as_the_true_target_rises() -> None:
+    low, high = torch.rand(1, 1, 3600), torch.rand(1, 1, 3600)
+    high[0, 0, 5] = 10.0
+    target = torch.tensor([[5]])
+    one, yes = torch.ones(1, 1), torch.ones(1, 1, dtype=torch.bool)
+    assert strong_loss(high, target, one, yes) < strong_loss(low, target, one, yes)
+
+
+def test_standard_deviation_carries_no_gradient() -> None:
+    rows = torch.rand(1, 1, 10, requires_grad=True)
+    strong_loss(rows, torch.tensor([[3]]), torch.ones(1, 1), torch.ones(1, 1, dtype=torch.bool)).backward()
+    values = rows.detach()[0, 0]
+    share = ((values - values.mean()) / values.std()).softmax(0)
+    expected = (share - torch.eye(10)[3]) / values.std()
+    assert rows.grad is not None
+    assert torch.allclose(rows.grad[0, 0], expected - expected.mean(), atol=1e-5)
+
+
+def test_negatives_are_rolled_and_of_another_category() -> None:
+    assert negative_pairs(["cat", "dog", "dog", "cat"]) == [(0, 1), (2, 3)]
+    assert negative_pairs(["cat", "cat"]) == []
+    assert negative_pairs(["cat"]) == []
+
+
+def test_entropy_of_flat_and_of_sharp_matches() -> None:
+    flat = torch.ones(1, 3600, 3600)
+    sharp = torch.eye(3600)[None]
+    both = correlation_entropy(torch.cat([flat, sharp]))
+    assert both[0].item() == pytest.approx(math.log2(225), rel=1e-4)
+    assert both[1] < 0.5 * both[0]
+
+
+def test_weak_loss_without_negatives() -> None:
+    assert weak_loss(torch.tensor([2.0, 4.0]), torch.tensor([])).item() == 3.0
+    assert weak_loss(torch.tensor([2.0, 4.0]), torch.tensor([6.0])).item() == 0.5
+
+
+def test_selection_rate() -> None:
+    gates = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    assert selection_rate_loss(gates, 0.5).item() == pytest.approx(0.25)
