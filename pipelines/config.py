@@ -58,6 +58,7 @@ class TrainConfig:
         on: a source name of the shard stage.
         batch_size: pairs per step, over all workers together.
         learning_rate, momentum: of SGD.
+        projection_start: "near-identity" starts at the backbone's own features, "random" as the paper does.
         resources: of one worker.
     """
 
@@ -67,6 +68,7 @@ class TrainConfig:
     batch_size: int = 8
     learning_rate: float = 0.03
     momentum: float = 0.5
+    projection_start: Literal["near-identity", "random"] = "random"
     seed: int = 0
     num_workers: int = 2
     max_failures: int = 2

@@ -35,6 +35,10 @@ from pipelines.training_data import PairBatch, PairDataset, epoch_batches, gumbe
 BEST, CURRENT, OPTIMISER, PROGRESS = "best.safetensors", "model.safetensors", "optimiser.safetensors", "progress.json"
 
 
+NUM_IMAGES_TO_START = 8
+"""Images whose features set the scale of projections that start near the identity."""
+
+
 @dataclass(frozen=True)
 class TrainedModel:
     """What training gave.
@@ -168,8 +172,16 @@ class Worker:
         self.optimiser = torch.optim.SGD(self.learned.values(), lr=config.learning_rate, momentum=config.momentum)
         self.train_data = PairDataset(task.train, task.model.image_side)
         self.val_data = PairDataset(task.val, task.model.image_side)
+        if config.projection_start == "near-identity":
+            self._start_near_identity()
         self.history: list[dict[str, Any]] = []
         self.best_epoch, self.best_pck, self.best_state = 0, -1.0, self._learned_state()
+
+    def _start_near_identity(self) -> None:
+        """All workers look at the same images, so they start with the same projections."""
+        step = max(1, len(self.train_data) // NUM_IMAGES_TO_START)
+        squares = [self.train_data.batch([n]).source[0] for n in range(0, len(self.train_data), step)]
+        self.network.start_near_identity(self.network.extract(torch.stack(squares).to(self.device)))
 
     def run(self) -> None:
         self._resume()

@@ -190,6 +190,31 @@ class HyperpixelNetwork(nn.Module):
         appearance = cosine_power(products, lengths[0].gather(1, cells), lengths[1], self.config.appearance_exponent)
         return appearance * self.hough.scores_at(scores, cells)
 
+    # -- before training -----------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def start_near_identity(self, maps: list[Tensor]) -> None:
+        """Starts the projections close to the features that the frozen backbone gives, instead of at random.
+
+        Channels are mixed by the identity, or by orthogonal rows where there are fewer; normalisation starts with the
+        statistics of `maps` and with one scale per layer, so that layers count for as much as they do in the backbone.
+
+        Args:
+            maps: `extract` of a few images.
+        """
+        for projection, layer in zip(self.projections, maps, strict=True):
+            mix, normalise = projection[0], projection[1]  # type: ignore[index]
+            if mix.weight.shape[0] == mix.weight.shape[1]:
+                nn.init.dirac_(mix.weight)
+            else:
+                nn.init.orthogonal_(mix.weight)
+            mixed = mix(layer)
+            variance, mean = torch.var_mean(mixed, dim=(0, 2, 3))
+            normalise.running_mean.copy_(mean)
+            normalise.running_var.copy_(variance)
+            normalise.weight.fill_(float(variance.mean().sqrt()))
+            normalise.bias.zero_()
+
     # -- the rest ------------------------------------------------------------------------------------------------
 
     def _on_all_layers(self, gates: Tensor) -> Tensor:

@@ -1,0 +1,54 @@
+import json
+from pathlib import Path
+
+from dhpf.pairs.spair import SPair
+from dhpf.records import PairRecord, Rejection
+
+ANNOTATION = {
+    "src_imname": "1.jpg",
+    "trg_imname": "2.jpg",
+    "category": "cow",
+    "src_bndbox": [1, 2, 30, 40],
+    "trg_bndbox": [5, 6, 70, 80],
+    "src_kps": [[10, 11], [12, 13]],
+    "trg_kps": [[20, 21], [22, 23]],
+    "kps_ids": ["6", "8"],
+    "viewpoint_variation": 1,
+    "scale_variation": 2,
+    "truncation": 0,
+    "occlusion": 1,
+}
+
+
+def test_annotations_with_and_without_colons(tmp_path: Path) -> None:
+    (tmp_path / "Layout" / "large").mkdir(parents=True)
+    names = ["000001-1-2:cow", "000002-1-2:cow", "000003-1-2:cow", "000004-1-2:cow"]
+    (tmp_path / "Layout" / "large" / "trn.txt").write_text("\n".join(names) + "\n")
+    folder = tmp_path / "PairAnnotation" / "trn"
+    folder.mkdir(parents=True)
+    (folder / f"{names[0]}.json").write_text(json.dumps(ANNOTATION))
+    (folder / f"{names[1].replace(':', '_')}.json").write_text(json.dumps(ANNOTATION))
+    (folder / f"{names[2]}.json").write_text("{}")
+    first, second, empty, missing = SPair(str(tmp_path)).pairs("train")
+    assert isinstance(first, PairRecord) and isinstance(second, PairRecord)
+    assert first.source == "cow/1.jpg"
+    assert first.target_box == (5, 6, 70, 80)
+    assert first.keypoint_names == ("6", "8")
+    assert first.difficulty == {"viewpoint": 1, "scale": 2, "truncation": 0, "occlusion": 1}
+    assert isinstance(empty, Rejection) and "category" in empty.reason
+    assert isinstance(missing, Rejection) and "no such file" in missing.reason
+
+
+def test_real_files_in_this_layout(data_folder: Path) -> None:
+    source = SPair(str(data_folder / "AnimalPose-SPairLayout"))
+    counts = {split: sum(isinstance(p, PairRecord) for p in source.pairs(split)) for split in source.splits}
+    assert counts == {"train": 993, "val": 200, "test": 185}
+
+
+def test_the_true_format(data_folder: Path) -> None:
+    from dhpf.pairs.spair import _record
+
+    for path in (data_folder / "SPair-71k-official-samples").glob("0*.json"):
+        pair = _record(path.stem, json.loads(path.read_text()))
+        assert pair.source_keypoints is not None
+        assert len(pair.keypoint_names) == len(pair.source_keypoints)
