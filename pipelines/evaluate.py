@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 
 from dhpf.data.preprocessing import Size, box_to_frame, points_from_frame, points_to_frame
+from dhpf.errors import InputError
 from dhpf.metrics import (
     correct_keypoints,
     intersection_over_union,
@@ -179,20 +181,30 @@ def score_pair(row: Mapping[str, Any], thresholds: tuple[str, ...], alphas: tupl
 def _keypoint_scores(
     row: Mapping[str, Any], thresholds: tuple[str, ...], alphas: tuple[float, ...]
 ) -> list[dict[str, Any]]:
-    if not row["target_keypoints"]:
-        return []
-    size, mirrored = tuple(row["target_size"]), row["mirrored"]
-    true = points_to_frame(_points(row["target_keypoints"]), size, mirrored)
-    predicted = points_to_frame(_points(row["predicted_keypoints"]), size, mirrored)
-    box = None if row["target_box"] is None else box_to_frame(tuple(row["target_box"]), size)
     scores = []
     for threshold in thresholds:
-        side = threshold_side(threshold, true, box)
-        correct = correct_keypoints(predicted, true, np.array(row["valid"]), side, alphas)
+        correct = correct_keypoints_of(row, threshold, alphas)
+        if correct is None:
+            continue
         for alpha, right in zip(alphas, correct, strict=True):
             counts = {"num_correct": int(right.sum()), "num_keypoints": len(right)}
             scores.append({"metric": f"PCK@{alpha:g} {threshold}", "value": float(right.mean()), **counts})
     return scores
+
+
+def correct_keypoints_of(row: Mapping[str, Any], threshold: str, alphas: tuple[float, ...]) -> NDArray[np.bool_] | None:
+    """(A, K) which keypoints of a row of PREDICTIONS are correct; None when the pair has no such threshold."""
+    if not row["target_keypoints"]:
+        return None
+    size, mirrored = tuple(row["target_size"]), row["mirrored"]
+    true = points_to_frame(_points(row["target_keypoints"]), size, mirrored)
+    predicted = points_to_frame(_points(row["predicted_keypoints"]), size, mirrored)
+    box = None if row["target_box"] is None else box_to_frame(tuple(row["target_box"]), size)
+    try:
+        side = threshold_side(threshold, true, box)
+    except InputError:  # one keypoint alone has no extent
+        return None
+    return correct_keypoints(predicted, true, np.array(row["valid"]), side, alphas)
 
 
 def _mask_scores(row: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -19,14 +19,15 @@ from dhpf.drawing import (
 )
 from dhpf.images import RGB, decode_image
 from dhpf.records import Points
-from pipelines.evaluate import MethodScores
+from pipelines.evaluate import MethodScores, correct_keypoints_of
 from pipelines.shard_set import ShardSet
 
 NUM_SHOWN_MATCHES = 30
+PICTURED_ALPHA = 0.1
 
 
 class PairImages:
-    """Decoded images of a shard set's pairs, as they were matched: mirrored where the pair says so."""
+    """Decoded images of a shard set's pairs, not mirrored: a table's points are in original pixels."""
 
     def __init__(self, shards: ShardSet) -> None:
         self._shard_of = {image: shard for _, shard in shards.shards for image in shard.image_ids}
@@ -49,7 +50,7 @@ def method_pictures(result: MethodScores, shards: ShardSet, num_layers: int) -> 
     for name, number in _best_median_worst(ranked).items():
         row = rows[number]
         title = f"{result.method} on {result.on}: {name} pair {row['pair_id']} ({metric} {ranked[number]:.2f})"
-        yield from _pair_pictures(name, row, images.of(row), title)
+        yield from _pair_pictures(name, row, images.of(row), title, shards.thresholds[:1])
 
 
 def layer_picture(rows: Sequence[Mapping[str, Any]], num_layers: int, title: str) -> Picture:
@@ -109,10 +110,11 @@ def correspondence_pictures(rows: Sequence[Mapping[str, Any]], shards: ShardSet)
 
 
 def _pair_pictures(
-    name: str, row: Mapping[str, Any], images: tuple[RGB, RGB], title: str
+    name: str, row: Mapping[str, Any], images: tuple[RGB, RGB], title: str, thresholds: tuple[str, ...]
 ) -> Iterator[tuple[str, Picture]]:
     source, target = images
     if row["target_keypoints"]:
+        correct = correct_keypoints_of(row, thresholds[0], (PICTURED_ALPHA,)) if thresholds else None
         yield (
             f"{name}-matches",
             draw_matches(
@@ -122,12 +124,13 @@ def _pair_pictures(
                 _points(row["predicted_keypoints"]),
                 true_points=_points(row["target_keypoints"]),
                 valid=np.array(row["valid"]),
+                correct=None if correct is None else correct[0],
                 title=title,
             ),
         )
     if row["target_outline"]:
         outlines = (_points(row[f"{side}_outline"]) for side in ("source", "target", "predicted"))
-        yield f"{name}-masks", draw_masks(source, target, *outlines)
+        yield f"{name}-masks", draw_masks(source, target, *outlines, title=title)
     warped = warp_source_onto_target(
         source, target.shape[:2], _points(row["matches_source"]), _points(row["matches_target"])
     )

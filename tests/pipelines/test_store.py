@@ -1,0 +1,131 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dhpf.errors import InputError
+from pipelines.store import PlanConflict, StageOutput, put_if_absent, write_durably
+
+PLAN = {"stage": "match", "model": {"backbone": "a"}, "tasks": ["t1", "t2"]}
+
+
+def test_a_finished_output_is_whole(tmp_path: Path) -> None:
+    output = StageOutput(tmp_path / "out")
+    output.plan(PLAN)
+    assert output.missing() == ["t1", "t2"]
+    output.commit("t2", {"part": b"two"}, {"rows": 2})
+    assert output.missing() == ["t1"]
+    with pytest.raises(RuntimeError, match="1 tasks are not done"):
+        output.finish({})
+    assert output.manifest() is None
+    output.commit("t1", {"part": b"one"}, {"rows": 1})
+    manifest = output.finish({"stage": "match"})
+    assert [commit.task for commit in manifest.commits] == ["t1", "t2"]
+    assert [output.read(commit, "part") for commit in manifest.commits] == [b"one", b"two"]
+
+
+def test_the_first_result_counts_and_the_other_is_removed(tmp_path: Path) -> None:
+    output = StageOutput(tmp_path)
+    output.plan({"stage": "s", "tasks": ["t"]})
+    first = output.commit("t", {"part": b"first"}, {})
+    second = output.commit("t", {"part": b"second"}, {})
+    assert first == second
+    assert len(list(tmp_path.glob("data/t/*"))) == 2
+    manifest = output.finish({})
+    assert output.read(manifest.commits[0], "part") == b"first"
+    assert len(list(tmp_path.glob("data/t/*"))) == 1
+
+
+def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
+    output = StageOutput(tmp_path)
+    output.plan(PLAN)
+    output.plan(PLAN)
+    with pytest.raises(PlanConflict, match=r'model.backbone: "a" -> "b".*--restart match'):
+        output.plan(PLAN | {"model": {"backbone": "b"}})
+
+
+def test_damage_is_noticed(tmp_path: Path) -> None:
+    output = StageOutput(tmp_path)
+    output.plan({"stage": "s", "tasks": ["t"]})
+    commit = output.commit("t", {"part": b"content"}, {})
+    path = output.path(commit, "part")
+    path.write_bytes(b"contenT")
+    with pytest.raises(InputError, match="damaged since it was written"):
+        output.read(commit, "part")
+    path.write_bytes(b"con")
+    with pytest.raises(InputError, match="3 bytes instead of 7"):
+        output.path(commit, "part")
+
+
+def test_the_digest_depends_on_content_alone(tmp_path: Path) -> None:
+    digests = set()
+    for name in ("a", "b"):
+        output = StageOutput(tmp_path / name)
+        output.plan({"stage": "s", "tasks": ["t"]})
+        output.commit("t", {"part": b"same"}, {"seconds": time.time()})
+        digests.add(output.finish({}).digest())
+    assert len(digests) == 1
+
+
+def test_put_if_absent_never_overwrites(tmp_path: Path) -> None:
+    assert put_if_absent(tmp_path / "x", b"1")
+    assert not put_if_absent(tmp_path / "x", b"2")
+    assert (tmp_path / "x").read_bytes() == b"1"
+    write_durably(tmp_path / "x", b"3")
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+RACER = """
+import sys
+from pathlib import Path
+from pipelines.store import StageOutput
+while not Path(sys.argv[1], "go").exists():
+    pass
+record = StageOutput(sys.argv[1]).commit("t", {"part": sys.argv[2].encode()}, {"by": sys.argv[2]})
+print(record.info["by"])
+"""
+
+
+def test_of_racing_processes_one_wins(tmp_path: Path) -> None:
+    StageOutput(tmp_path).plan({"stage": "s", "tasks": ["t"]})
+    racers = [
+        subprocess.Popen([sys.executable, "-c", RACER, str(tmp_path), str(n)], stdout=subprocess.PIPE, text=True)
+        for n in range(3)
+    ]
+    (tmp_path / "go").touch()
+    answers = {racer.communicate(timeout=60)[0].strip() for racer in racers}
+    assert len(answers) == 1
+    manifest = StageOutput(tmp_path).finish({})
+    assert StageOutput(tmp_path).read(manifest.commits[0], "part").decode() in answers
+
+
+SLOW_WRITER = """
+import sys
+from pipelines import store
+def stop(*_):
+    print("written", flush=True)
+    import time; time.sleep(60)
+store.put_if_absent = stop
+store.StageOutput(sys.argv[1]).commit("t", {"part": b"half"}, {})
+"""
+
+
+@pytest.mark.chaos
+def test_a_task_killed_before_its_commit_leaves_nothing_that_counts(tmp_path: Path) -> None:
+    output = StageOutput(tmp_path)
+    output.plan({"stage": "s", "tasks": ["t"]})
+    writer = subprocess.Popen([sys.executable, "-c", SLOW_WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None and writer.stdout.readline().strip() == "written"
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.wait(timeout=10)
+    assert output.missing() == ["t"]
+    output.commit("t", {"part": b"whole"}, {})
+    manifest = output.finish({})
+    assert output.read(manifest.commits[0], "part") == b"whole"
+    assert len(list(tmp_path.glob("data/t/*"))) == 1
+    assert json.loads((tmp_path / "MANIFEST.json").read_bytes())["commits"][0]["task"] == "t"
