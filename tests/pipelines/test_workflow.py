@@ -1,0 +1,267 @@
+"""Whole workflows on a real Ray cluster with real processes; small, yet every stage does what it is there for."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import pytest
+import skimage.data
+from PIL import Image
+
+FILE = Path(__file__).parents[2] / "workflows.yaml"
+pytestmark = pytest.mark.slow
+
+TINY = [
+    "shard.sources.photo-warps.options={views: 2, keypoints: 6}",
+    "shard.max_pairs=4",
+    "train.epochs=2",
+    "train.batch_size=4",
+    "evaluate.methods={dynamic: trained, last: {selection: last}}",
+]
+
+
+def command(work: Path, workflow: str, *arguments: str, settings: list[str] | None = None) -> list[str]:
+    sets = [part for setting in settings or [] for part in ("--set", setting)]
+    return [
+        *(sys.executable, "-m", "pipelines", "run", workflow, "--file", str(FILE), "--work", str(work)),
+        *arguments,
+        *sets,
+    ]
+
+
+def run(
+    work: Path, workflow: str, *arguments: str, settings: list[str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    full = command(work, workflow, *arguments, settings=settings)
+    return subprocess.run(full, capture_output=True, text=True, timeout=600, check=False)
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    work = tmp_path_factory.mktemp("work")
+    done = run(work, "quickstart", settings=TINY)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "registered as dhpf version 1" in done.stdout
+    return work
+
+
+def manifest(folder: Path) -> dict[str, object]:
+    content: dict[str, object] = json.loads((folder / "MANIFEST.json").read_bytes())
+    return content
+
+
+def parts(folder: Path) -> list[dict[str, object]]:
+    rows = []
+    for commit in manifest(folder)["commits"]:  # type: ignore[attr-defined]
+        rows += pq.read_table(folder / commit["files"]["part.parquet"]["key"]).to_pylist()
+    return rows
+
+
+def test_every_stage_is_complete_and_adds_up(quickstart: Path) -> None:
+    folder = quickstart / "quickstart"
+    expected = {"train": 16, "val": 4, "test": 10}
+    for split, number in expected.items():
+        record = manifest(folder / "shard" / "photo-warps" / split)["record"]
+        assert record["num_pairs"] == number and record["num_rejected"] == 0  # type: ignore[index]
+    progress = json.loads(next(folder.glob("train/data/model/*/progress.json")).read_bytes())
+    assert [entry["epoch"] for entry in progress["history"]] == [1, 2]
+    for method in ("dynamic", "last"):
+        rows = parts(folder / "evaluate" / "photo-warps" / "test" / method / "predictions")
+        assert sorted(row["number"] for row in rows) == list(range(10))  # type: ignore[type-var]
+        assert all(len(row["predicted_keypoints"]) == len(row["target_keypoints"]) for row in rows)  # type: ignore[arg-type]
+    assert len(parts(folder / "match" / "photo-warps" / "test")) == 10
+
+
+def test_everything_is_in_mlflow_with_pictures(quickstart: Path) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{quickstart / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("quickstart")
+    runs = {r.data.tags["dhpf.stage"]: r for r in client.search_runs([experiment.experiment_id])}
+    assert set(runs) == {"workflow", "shard", "train", "evaluate", "match"}
+    assert all(r.info.status == "FINISHED" for r in runs.values())
+    parent = runs["workflow"].info.run_id
+    assert all(r.data.tags["mlflow.parentRunId"] == parent for stage, r in runs.items() if stage != "workflow")
+    assert runs["train"].data.tags["dataset photo-warps/train"]
+    assert {m.step for m in client.get_metric_history(runs["train"].info.run_id, "val_pck")} == {1, 2}
+    assert "photo-warps/test/dynamic/PCK_0.1 image" in runs["evaluate"].data.metrics
+    pictures = list((quickstart / "mlartifacts").rglob("*.png"))
+    names = {p.stem for p in pictures}
+    assert {"comparison", "layers-per-class", "best-matches", "worst-warp", "loss", "selection-rates"} <= names
+    assert all(np.asarray(Image.open(p)).std() > 5 for p in pictures)
+
+
+def test_the_registered_model_loads_by_alias_without_pickle(quickstart: Path) -> None:
+    script = """
+import sys, io, mlflow, pandas as pd, skimage.data
+from PIL import Image
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model("models:/dhpf@latest-trained")
+buffer = io.BytesIO()
+Image.fromarray(skimage.data.chelsea()).save(buffer, "PNG")
+image = buffer.getvalue()
+answer = model.predict(pd.DataFrame([{"source": image, "target": image, "points": [[100.0, 80.0], [300.0, 200.0]]}]))
+print(answer.iloc[0].to_dict())
+"""
+    uri = f"sqlite:///{quickstart / 'mlflow.db'}"
+    environment = os.environ | {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+    done = subprocess.run(
+        [sys.executable, "-c", script, uri], capture_output=True, text=True, timeout=300, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    answer = eval(done.stdout.strip().splitlines()[-1], {"__builtins__": {}})
+    assert answer["valid"] == [True, True]
+    assert np.abs(np.array(answer["points"]) - [[100, 80], [300, 200]]).max() < 10
+    assert not list((quickstart / "mlartifacts").rglob("*.pkl"))
+
+
+def test_a_second_run_does_nothing(quickstart: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in (quickstart / "quickstart").rglob("*") if p.is_file()}
+    done = run(quickstart, "quickstart", settings=TINY)
+    assert done.returncode == 0, done.stderr[-2000:]
+    after = {p: p.stat().st_mtime_ns for p in (quickstart / "quickstart").rglob("*") if p.is_file()}
+    assert before == after
+
+
+def test_another_configuration_is_refused_by_name(quickstart: Path) -> None:
+    done = run(quickstart, "quickstart", "--only", "train", settings=[*TINY, "train.learning_rate=0.5"])
+    assert done.returncode == 2
+    assert "config.learning_rate: 0.03 -> 0.5" in done.stderr and "--restart train" in done.stderr
+
+
+def test_scores_come_from_the_stored_predictions(quickstart: Path) -> None:
+    """Scored again by hand from the Parquet, in original pixels scaled to the frame."""
+    root = quickstart / "quickstart" / "evaluate" / "photo-warps" / "test" / "last"
+    values = []
+    for row in parts(root / "predictions"):
+        scale = 240 / np.array(row["target_size"])
+        offset = (np.array(row["predicted_keypoints"]) - np.array(row["target_keypoints"])) * scale
+        values.append(np.mean(np.linalg.norm(offset, axis=1) <= 24))
+    commits = manifest(root / "scores")["commits"]
+    summary = commits[0]["info"]["summary"]  # type: ignore[index]
+    assert summary["PCK@0.1 image"] == pytest.approx(np.mean(values))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "data" / "photos"
+    for name, image in (("cats", skimage.data.chelsea()), ("cups", skimage.data.coffee())):
+        (folder / name).mkdir(parents=True)
+        for number in range(4):
+            crop = image[number * 8 : number * 8 + 220, number * 12 : number * 12 + 300]
+            Image.fromarray(crop).save(folder / name / f"{number} ü.v1.jpg", quality=92)
+    return tmp_path / "data"
+
+
+def test_a_collection_with_bad_images_gives_rows_and_reasons(photos: Path, tmp_path: Path) -> None:
+    whole = (photos / "photos" / "cats" / "0 ü.v1.jpg").read_bytes()
+    (photos / "photos" / "cats" / "cut.jpg").write_bytes(whole[:2000])
+    done = run(tmp_path / "w", "match-collection", "--data", str(photos), settings=["match.flow=true"])
+    assert done.returncode == 3, done.stderr[-2000:]
+    assert "4 pairs rejected" in done.stderr and "cut.jpg: damaged or truncated" in done.stderr
+    rows = parts(tmp_path / "w" / "match-collection" / "match" / "photos" / "all")
+    assert len(rows) == 12
+    assert all(len(row["flow"]) == 3600 and row["source_points"] for row in rows)  # type: ignore[arg-type]
+    shifts = [
+        np.median(np.subtract(r["source_points"], r["target_points"]), axis=0) for r in rows if r["category"] == "cats"
+    ]
+    assert all(0 < x < 45 and 0 < y < 30 for x, y in shifts)
+    rejects = list((tmp_path / "w").rglob("rejects.parquet"))
+    assert pq.read_table(rejects[0]).num_rows == 4
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 240) -> None:
+    deadline = time.time() + seconds
+    while not condition():
+        assert process.poll() is None, "the run ended before the kill"
+        assert time.time() < deadline, "waited in vain"
+        time.sleep(0.1)
+
+
+def kill_tree(process: subprocess.Popen[bytes]) -> None:
+    """The driver and all that it started, by pid: as when a machine loses power."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(timeout=30)
+    for child in children:
+        if child.is_running():
+            child.kill()
+    psutil.wait_procs(children, timeout=30)
+
+
+@pytest.mark.chaos
+def test_matching_killed_in_the_middle_goes_on_and_gives_the_same_bytes(photos: Path, tmp_path: Path) -> None:
+    settings = ["shard.max_pairs=1"]
+    arguments = ("match-collection", "--data", str(photos))
+    undisturbed, killed = tmp_path / "a", tmp_path / "b"
+    assert run(undisturbed, *arguments, settings=settings).returncode == 0
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(command(killed, *arguments, settings=settings), stdout=log, stderr=log)
+    commits = killed / "match-collection" / "match" / "photos" / "all" / "commits"
+    wait_for(lambda: len(list(commits.glob("*.json"))) >= 3, process)
+    kill_tree(process)
+    done_before = {p.name: p.stat().st_mtime_ns for p in commits.glob("*.json")}
+    assert 3 <= len(done_before) < 12
+    assert run(killed, *arguments, settings=settings).returncode == 0
+    assert done_before.items() <= {p.name: p.stat().st_mtime_ns for p in commits.glob("*.json")}.items()
+    digests = []
+    for work in (undisturbed, killed):
+        listed = manifest(work / "match-collection" / "match" / "photos" / "all")["commits"]
+        digests.append([(c["task"], c["files"]["part.parquet"]["sha256"]) for c in listed])  # type: ignore[attr-defined]
+    assert digests[0] == digests[1]
+    assert len({task for task, _ in digests[1]}) == 12
+
+
+@pytest.mark.chaos
+def test_training_killed_after_an_epoch_goes_on_from_it(tmp_path: Path) -> None:
+    settings = [*TINY, "train.epochs=4", "match=null", "evaluate=null"]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(command(tmp_path / "w", "quickstart", settings=settings), stdout=log, stderr=log)
+    storage = tmp_path / "w" / "quickstart" / "train" / "ray"
+    wait_for(lambda: snapshot_reports(storage) >= 1, process)
+    kill_tree(process)
+    checkpoints = {p.name for p in storage.glob("checkpoint_*")}
+    assert checkpoints and not (storage.parent / "MANIFEST.json").exists()
+    done = run(tmp_path / "w", "quickstart", settings=settings)
+    assert done.returncode == 0, done.stderr[-2000:]
+    progress = json.loads(next(storage.parent.glob("data/model/*/progress.json")).read_bytes())
+    assert [entry["epoch"] for entry in progress["history"]] == [1, 2, 3, 4]
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'w' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("quickstart")
+    stages = [r.data.tags["dhpf.stage"] for r in client.search_runs([experiment.experiment_id])]
+    assert sorted(stages) == ["shard", "train", "workflow"], "a resumed workflow stays one run"
+    run_id = next(r.info.run_id for r in client.search_runs([experiment.experiment_id], "tags.`dhpf.stage` = 'train'"))
+    first = [m for m in client.get_metric_history(run_id, "val_pck") if m.step == 1]
+    assert len(first) == 1, "epoch 1 was not trained again"
+
+
+def snapshot_reports(storage: Path) -> int:
+    """Reports that Ray Train has registered: only these are resumed from."""
+    path = storage / "checkpoint_manager_snapshot.json"
+    try:
+        return int(json.loads(path.read_text())["current_report_index"])
+    except (OSError, ValueError, KeyError):
+        return 0
+
+
+def test_shards_do_not_depend_on_how_they_were_made(photos: Path, tmp_path: Path) -> None:
+    digests = []
+    for cpus in ("1", "4"):
+        work = tmp_path / cpus
+        settings = ["shard.max_pairs=3", f"shard.resources.cpus={cpus}"]
+        assert (
+            run(work, "match-collection", "--data", str(photos), "--only", "shard", settings=settings).returncode == 0
+        )
+        commits = manifest(work / "match-collection" / "shard" / "photos" / "all")["commits"]
+        digests.append([{n: f["sha256"] for n, f in c["files"].items()} for c in commits])  # type: ignore[attr-defined]
+    assert digests[0] == digests[1]
