@@ -28,5 +28,5 @@ def test_noise_belongs_to_the_pair() -> None:
     assert whole.shape == (3, 4, 2)
     assert torch.equal(whole[1:2], gumbel_uniforms([9], 4, 0, 2))
     assert not torch.equal(whole, gumbel_uniforms([3, 9, 5], 4, 0, 3))
-    assert 0 <= whole.min() and whole.max() < 1
+    assert whole.min() >= 0 and whole.max() < 1
     assert np.isclose(gumbel_uniforms(range(500), 4, 0, 0).mean().item(), 0.5, atol=0.02)

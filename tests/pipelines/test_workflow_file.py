@@ -19,8 +19,8 @@ def test_every_workflow_of_the_project_is_valid() -> None:
 
 
 def test_the_papers_settings() -> None:
-    strong = load_workflow(FILE, "pf-pascal-strong", [], Path("."))
-    weak = load_workflow(FILE, "pf-pascal-weak", [], Path("."))
+    strong = load_workflow(FILE, "pf-pascal-strong", [], Path())
+    weak = load_workflow(FILE, "pf-pascal-weak", [], Path())
     assert strong.train is not None and weak.train is not None
     assert (strong.train.learning_rate, strong.train.batch_size, strong.train.epochs) == (0.03, 8, 100)
     assert (weak.train.learning_rate, weak.train.batch_size, weak.train.epochs) == (0.1, 4, 30)
@@ -29,7 +29,7 @@ def test_the_papers_settings() -> None:
 
 def test_values_are_set_at_any_depth() -> None:
     sets = ["train.epochs=2", "model.image_side=400", "train.supervision.kind=weak", "evaluate.alphas=[0.1]"]
-    workflow = load_workflow(FILE, "quickstart", sets, Path("."))
+    workflow = load_workflow(FILE, "quickstart", sets, Path())
     assert workflow.train is not None and workflow.evaluate is not None
     assert (workflow.train.epochs, workflow.model.image_side, workflow.train.supervision.kind) == (2, 400, "weak")
     assert workflow.evaluate.alphas == (0.1,)
@@ -58,7 +58,7 @@ def test_values_are_set_at_any_depth() -> None:
 )
 def test_wrong_settings_are_one_clear_sentence(setting: str, sentence: str) -> None:
     with pytest.raises(InputError) as caught:
-        load_workflow(FILE, "quickstart", [setting], Path("."))
+        load_workflow(FILE, "quickstart", [setting], Path())
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -76,7 +76,7 @@ def test_wrong_settings_are_one_clear_sentence(setting: str, sentence: str) -> N
 def test_wrong_files(tmp_path: Path, text: str, sentence: str) -> None:
     (tmp_path / "w.yaml").write_text(text)
     with pytest.raises(InputError) as caught:
-        load_workflow(tmp_path / "w.yaml", "a", [], Path("."))
+        load_workflow(tmp_path / "w.yaml", "a", [], Path())
     assert sentence in str(caught.value)
 
 
@@ -84,10 +84,10 @@ def test_a_missing_file_and_an_unknown_workflow() -> None:
     with pytest.raises(InputError, match="no such file"):
         read_workflows(Path("nowhere.yaml"))
     with pytest.raises(InputError, match="did you mean 'quickstart'"):
-        load_workflow(FILE, "quikstart", [], Path("."))
+        load_workflow(FILE, "quikstart", [], Path())
 
 
 def test_a_method_changes_only_what_it_says() -> None:
-    workflow = load_workflow(FILE, "pf-pascal-strong", [], Path("."))
+    workflow = load_workflow(FILE, "pf-pascal-strong", [], Path())
     fixed = method_model(workflow, {"selection": "fixed", "layers": "pf-pascal"}, "x")
     assert (fixed.backbone, fixed.appearance_exponent) == ("resnet101", 3)
