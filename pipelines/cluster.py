@@ -34,9 +34,11 @@ def ray_cluster(address: str | None) -> Iterator[None]:
 
     if address is None:
         cpus = max(MIN_LOGICAL_CPUS, os.cpu_count() or 1)
-        ray.init(address="local", num_cpus=cpus, include_dashboard=True, logging_level=logging.WARNING)
+        ray.init(
+            address="local", num_cpus=cpus, include_dashboard=True, logging_level=logging.WARNING, log_to_driver=False
+        )
     else:
-        ray.init(address=address, logging_level=logging.WARNING)
+        ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
     try:
         yield
     finally:

@@ -102,7 +102,7 @@ def match_blocks(
     by_task = dict(shards.shards)
     numbers = shards.first_numbers()
     jobs = [{"task": t, "paths": list(by_task[t].paths), "first": numbers[t]} for t in missing]
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

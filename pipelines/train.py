@@ -16,7 +16,6 @@ import ray.train
 import safetensors.torch
 import torch
 import torch.distributed as dist
-from ray.experimental.tqdm_ray import tqdm
 from ray.train.torch import TorchConfig, TorchTrainer
 from torch import Tensor
 
@@ -27,6 +26,7 @@ from dhpf.model.transfer import transfer
 from dhpf.supervision import Objective, negative_pairs, supervise_strongly, supervise_weakly
 from pipelines.code_version import code_version
 from pipelines.config import TrainConfig
+from pipelines.progress import shown_progress
 from pipelines.shard_set import ShardSet
 from pipelines.store import StageOutput, canonical_json
 from pipelines.tracking import log_to_run
@@ -64,6 +64,8 @@ class WorkerTask:
     val: ShardSet
     tracking_uri: str
     run_id: str
+    board: Any
+    """A ProgressBoard."""
 
 
 def train(
@@ -92,8 +94,8 @@ def train(
     }
     output.plan(plan)
     if output.manifest() is None:
-        task = WorkerTask(model, config, train_set, val_set, *run)
-        files = _fit(task, folder)
+        with shown_progress("pair") as board:
+            files = _fit(WorkerTask(model, config, train_set, val_set, *run, board), folder)
         progress = json.loads(files[PROGRESS])
         output.commit("model", files, {"best_epoch": progress["best_epoch"], "best_pck": progress["best_pck"]})
         record = {"stage": "train", "num_pairs": train_set.num_pairs, "code_version": code_version()}
@@ -204,7 +206,7 @@ class Worker:
         sums: dict[str, float] = {}
         opened = torch.zeros(len(self.network.backbone))
         title = f"train epoch {epoch + 1}/{config.epochs}"
-        bar = tqdm(total=len(self.train_data), desc=title, unit="pair") if self.rank == 0 else None
+        done = 0
         for number, workers in enumerate(steps):
             num_pairs = sum(map(len, workers))
             batch = self.train_data.batch(workers[self.rank])
@@ -212,12 +214,10 @@ class Worker:
             for name, value in objective.terms.items():
                 sums[name] = sums.get(name, 0.0) + value * len(batch.numbers)
             opened += objective.gates[: len(batch.numbers)].sum(dim=0).cpu()
-            if bar is not None:
-                bar.set_description(f"{title}, loss {objective.terms['loss']:.3f}")
-                bar.update(num_pairs)
+            done += num_pairs
+            if self.rank == 0:
+                self.task.board.write.remote(f"{title}, loss {objective.terms['loss']:.3f}", done, len(self.train_data))
             self._log_step(epoch * len(steps) + number, objective)
-        if bar is not None:
-            bar.close()
         totals = self._sum_over_workers(torch.tensor([*sums.values(), *opened.tolist()], dtype=torch.float64))
         means = (totals / len(self.train_data)).tolist()
         return dict(zip(sums, means[: len(sums)], strict=True)), means[len(sums) :]

@@ -18,6 +18,7 @@ WITHOUT_OWN_TEST = {
     "pipelines/matcher_pool.py": "tested by every run, test_workflow.py",
     "pipelines/model_source.py": "tested by every run, test_workflow.py",
     "pipelines/pictures.py": "tested by every run, test_workflow.py",
+    "pipelines/progress.py": "tested by every run, test_workflow.py",
     "pipelines/registered_model.py": "tested by every run, test_workflow.py",
     "pipelines/shard.py": "tested by every run, test_workflow.py",
     "pipelines/shard_set.py": "tested by every run, test_workflow.py",
