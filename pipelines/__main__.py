@@ -8,13 +8,8 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
 from dhpf.errors import InputError
 from pipelines.config import STAGES
-
-if TYPE_CHECKING:
-    from dhpf.matcher import Matcher
 
 EXIT_INPUT, EXIT_REJECTS, EXIT_INTERRUPTED = 2, 3, 130
 
@@ -78,7 +73,7 @@ def _add_workflow_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from pipelines.cluster import ray_cluster, set_ray_environment
+    from pipelines.cluster import needed_cpus, ray_cluster, set_ray_environment
     from pipelines.workflow_file import load_workflow
 
     workflow = load_workflow(options.file, options.workflow, options.set, options.data.resolve())
@@ -91,7 +86,7 @@ def _run(options: argparse.Namespace) -> int:
     from pipelines.workflow import WorkflowRun
 
     tracker = Tracker(options.work)
-    with ray_cluster(options.address):
+    with ray_cluster(options.address, needed_cpus(workflow)):
         outcome = WorkflowRun(workflow, folder, tracker).run(options.only)
     print(f"\n{workflow.name}: done")
     for line in outcome.lines:
@@ -138,10 +133,11 @@ def _match(options: argparse.Namespace) -> int:
 
     from dhpf.drawing import draw_matches, save_picture
     from dhpf.images import read_image
+    from pipelines.load import load_matcher
 
     source, target = read_image(options.source), read_image(options.target)
     wanted = _parse_points(options.points) if options.points else None
-    matcher = _load_matcher(options)
+    matcher = load_matcher(options.model, options.work, options.weights)
     if wanted is not None:
         points, valid, confidence = matcher.transfer(source, target, wanted)
         picture = draw_matches(
@@ -161,19 +157,6 @@ def _match(options: argparse.Namespace) -> int:
     save_picture(picture, options.output)
     print(f"picture: {options.output}")
     return 0
-
-
-def _load_matcher(options: argparse.Namespace) -> Matcher:
-    from dhpf.matcher import Matcher
-
-    if options.model is None:
-        return Matcher()
-    if not options.model.startswith("models:/"):
-        return Matcher.load(options.model, options.weights)
-    from pipelines.tracking import Tracker
-
-    found = Tracker(options.work).fetch(options.model, options.work / "models")
-    return Matcher.load(found.checkpoint, options.weights)
 
 
 def _parse_points(text: str) -> list[list[float]]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-MIN_LOGICAL_CPUS = 4
-"""Ray Data needs CPUs beside its actors; logical ones are enough on a machine that has fewer."""
+from pipelines.config import Workflow
+
+CPUS_BESIDE_ACTORS = 2
+"""Ray Data waits for ever when its actors take all CPUs."""
 
 
 def set_ray_environment(address: str | None, work: Path) -> None:
@@ -27,13 +30,21 @@ def set_ray_environment(address: str | None, work: Path) -> None:
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(_token_file(work))
 
 
+def needed_cpus(workflow: Workflow) -> int:
+    """CPUs that the workflow's largest stage reserves; on a private cluster they are logical, there may be fewer."""
+    reserved = [stage.num_actors * stage.resources.cpus for stage in (workflow.evaluate, workflow.match) if stage]
+    if workflow.train is not None:
+        reserved.append(workflow.train.num_workers * workflow.train.resources.cpus)
+    return math.ceil(max(reserved, default=1)) + CPUS_BESIDE_ACTORS
+
+
 @contextmanager
-def ray_cluster(address: str | None) -> Iterator[None]:
-    """Joins the cluster at `address`, or starts a private one, for the block."""
+def ray_cluster(address: str | None, min_cpus: int) -> Iterator[None]:
+    """Joins the cluster at `address`, or starts a private one with at least so many CPUs, for the block."""
     import ray
 
     if address is None:
-        cpus = max(MIN_LOGICAL_CPUS, os.cpu_count() or 1)
+        cpus = max(min_cpus, os.cpu_count() or 1)
         ray.init(
             address="local", num_cpus=cpus, include_dashboard=True, logging_level=logging.WARNING, log_to_driver=False
         )

@@ -14,6 +14,7 @@ WITHOUT_OWN_TEST = {
     "pipelines/cluster.py": "tested by every run, test_workflow.py",
     "pipelines/code_version.py": "tested by every run, test_workflow.py",
     "pipelines/evaluate.py": "tested by every run, test_workflow.py",
+    "pipelines/load.py": "tested by the command line, test_main.py",
     "pipelines/match.py": "tested by every run, test_workflow.py",
     "pipelines/matcher_pool.py": "tested by every run, test_workflow.py",
     "pipelines/model_source.py": "tested by every run, test_workflow.py",

@@ -178,6 +178,25 @@ def test_a_collection_with_bad_images_gives_rows_and_reasons(photos: Path, tmp_p
     assert pq.read_table(rejects[0]).num_rows == 4
 
 
+def test_batches_and_actors_do_not_change_what_is_found(photos: Path, tmp_path: Path) -> None:
+    tables = []
+    for actors, batch in ((1, 1), (3, 16)):
+        settings = [f"match.num_actors={actors}", f"match.batch_size={batch}", "shard.max_pairs=4"]
+        work = tmp_path / str(actors)
+        arguments = ("match-collection", "--data", str(photos))
+        assert run(work, *arguments, settings=settings).returncode == 0
+        tables.append(parts(work / "match-collection" / "match" / "photos" / "all"))
+    for one, other in zip(*tables, strict=True):
+        assert (one["number"], one["layers"]) == (other["number"], other["layers"])
+        first, second = (
+            dict(zip(map(tuple, r["source_points"]), r["target_points"], strict=True)) for r in (one, other)
+        )  # type: ignore[call-overload, arg-type]
+        shared = [point for point in first if point in second]
+        assert len(shared) >= 0.9 * len(first), "the last of the ranking may differ by rounding"
+        assert all(first[point] == second[point] for point in shared)
+        assert one["score"] == pytest.approx(other["score"], rel=1e-4)
+
+
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 240) -> None:
     deadline = time.time() + seconds
     while not condition():

@@ -1,0 +1,28 @@
+"""A matcher from whatever names one: nothing, a checkpoint, or a version in the model registry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dhpf.matcher import Matcher
+
+
+def load_matcher(reference: str | None = None, work: str | Path = "dhpf-work", weights: str | None = None) -> Matcher:
+    """A matcher for a notebook or the command line.
+
+    Args:
+        reference: a checkpoint's path, models:/NAME@ALIAS or models:/NAME/VERSION; None for the untrained default.
+        work: the work folder whose registry is asked, unless MLFLOW_TRACKING_URI names another.
+        weights: file with the backbone's weights, if they are not the installed or published ones.
+
+    Raises:
+        InputError: there is no such model, or it cannot be used.
+    """
+    if reference is None:
+        return Matcher()
+    if not reference.startswith("models:/"):
+        return Matcher.load(reference, weights)
+    from pipelines.tracking import Tracker  # MLflow takes seconds to import
+
+    found = Tracker(Path(work)).fetch(reference, Path(work) / "models")
+    return Matcher.load(found.checkpoint, weights)
