@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
 from dhpf.errors import InputError
 from pipelines.config import STAGES
 

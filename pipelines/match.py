@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from dhpf.data.preprocessing import points_from_frame, points_to_frame
@@ -19,7 +19,7 @@ from pipelines.config import MatchConfig
 from pipelines.matcher_pool import MatchedPair, match_blocks
 from pipelines.model_source import ModelSource
 from pipelines.shard_set import ShardSet
-from pipelines.store import Manifest, StageOutput
+from pipelines.store import StageOutput
 from pipelines.tables import CORRESPONDENCES, read_parquet
 
 
@@ -61,14 +61,37 @@ class CorrespondenceRows:
         return row
 
 
-def match(config: MatchConfig, shards: ShardSet, model: ModelSource, folder: Path) -> tuple[pa.Table, Manifest]:
+@dataclass(frozen=True)
+class MatchResult:
+    """The correspondences of a shard set, as they lie in Parquet parts.
+
+    Attributes:
+        record: counts, settings, model and dataset.
+        parts: paths of the parts, in the order of the pairs.
+    """
+
+    record: Mapping[str, Any]
+    parts: tuple[Path, ...]
+
+    def scores(self) -> dict[int, float]:
+        """Each pair's score by its running number."""
+        table = read_parquet(self.parts, CORRESPONDENCES, ("number", "score"))
+        return dict(zip(table["number"].to_pylist(), table["score"].to_pylist(), strict=True))
+
+    def rows(self, numbers: Collection[int]) -> list[dict[str, Any]]:
+        """The whole rows of a few pairs."""
+        found = []
+        for part in self.parts:
+            table = read_parquet([part], CORRESPONDENCES)
+            found += table.filter(pc.is_in(table["number"], pa.array(sorted(numbers), pa.int64()))).to_pylist()
+        return found
+
+
+def match(config: MatchConfig, shards: ShardSet, model: ModelSource, folder: Path) -> MatchResult:
     """Matches all pairs of a shard set; what is complete is left as it is.
 
     Args:
         folder: of the stage; SOURCE/SPLIT below it holds this set's correspondences.
-
-    Returns:
-        the correspondences, and the manifest that lists their Parquet parts.
     """
     started = time.time()
     output = StageOutput(folder / shards.name)
@@ -96,15 +119,11 @@ def match(config: MatchConfig, shards: ShardSet, model: ModelSource, folder: Pat
             resources=config.resources,
         )
         encoded = sum(int(commit.info["num_encoded"]) for commit in output.committed().values())
-        record = {
-            "stage": "match",
-            "config": dataclasses.asdict(config),
-            "model": model.identity(),
-            "dataset": shards.digest,
+        record = {key: value for key, value in plan.items() if key != "tasks"} | {
             "num_pairs": shards.num_pairs,
             "num_encoded": encoded,
             "code_version": code_version(),
             "seconds": round(time.time() - started, 3),
         }
         manifest = output.finish(record)
-    return read_parquet((output.path(c, "part.parquet") for c in manifest.commits), CORRESPONDENCES), manifest
+    return MatchResult(manifest.record, tuple(output.path(c, "part.parquet") for c in manifest.commits))

@@ -20,6 +20,7 @@ from dhpf.drawing import (
 from dhpf.images import RGB, decode_image
 from dhpf.records import Points
 from pipelines.evaluate import MethodScores, correct_keypoints_of
+from pipelines.match import MatchResult
 from pipelines.shard_set import ShardSet
 
 NUM_SHOWN_MATCHES = 30
@@ -47,7 +48,7 @@ def method_pictures(result: MethodScores, shards: ShardSet, num_layers: int) -> 
     yield "layers-per-class", layer_picture(list(rows.values()), num_layers, f"{result.method} on {result.on}")
     images = PairImages(shards)
     metric, ranked = _ranked(result)
-    for name, number in _best_median_worst(ranked).items():
+    for name, number in best_median_worst(ranked).items():
         row = rows[number]
         title = f"{result.method} on {result.on}: {name} pair {row['pair_id']} ({metric} {ranked[number]:.2f})"
         yield from _pair_pictures(name, row, images.of(row), title, shards.thresholds[:1])
@@ -88,20 +89,21 @@ def training_pictures(history: Sequence[Mapping[str, Any]]) -> Iterator[tuple[st
     )
 
 
-def correspondence_pictures(rows: Sequence[Mapping[str, Any]], shards: ShardSet) -> Iterator[tuple[str, Picture]]:
+def correspondence_pictures(result: MatchResult, shards: ShardSet) -> Iterator[tuple[str, Picture]]:
     """Matches of the pairs with the highest, the median and the lowest score."""
     images = PairImages(shards)
-    by_number = {row["number"]: row for row in rows}
-    for name, number in _best_median_worst({row["number"]: row["score"] for row in rows}).items():
-        row = by_number[number]
+    chosen = best_median_worst(result.scores())
+    rows = {row["number"]: row for row in result.rows(set(chosen.values()))}
+    for name, number in chosen.items():
+        row = rows[number]
         source, target = images.of(row)
         points, matched = _points(row["source_points"]), _points(row["target_points"])
         title = f"{name} pair {row['pair_id']}: score {row['score']:.2f}"
         shown = slice(0, NUM_SHOWN_MATCHES)
-        confidence = np.array(row["confidence"], dtype=np.float32)[shown]
+        sure = np.array(row["confidence"], dtype=np.float32)[shown]
         yield (
             f"{name}-matches",
-            draw_matches(source, target, points[shown], matched[shown], confidence=confidence, title=title),
+            draw_matches(source, target, points[shown], matched[shown], confidence=sure, title=title),
         )
         yield (
             f"{name}-warp",
@@ -147,7 +149,7 @@ def _ranked(result: MethodScores) -> tuple[str, dict[int, float]]:
     return metric, {row["number"]: row["value"] for row in scores if row["metric"] == metric}
 
 
-def _best_median_worst(values: Mapping[int, float]) -> dict[str, int]:
+def best_median_worst(values: Mapping[int, float]) -> dict[str, int]:
     """Numbers of the pairs with the highest, the middle and the lowest value; the first on ties."""
     if not values:
         return {}

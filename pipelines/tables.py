@@ -6,7 +6,7 @@ Points are lists of [x, y] in the original image's pixels.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -108,8 +108,8 @@ def to_parquet(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
-def read_parquet(paths: Iterable[Path], schema: pa.Schema) -> pa.Table:
-    """Reads parts of one table, checksums verified.
+def read_parquet(paths: Iterable[Path], schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+    """Reads parts of one table, or some of its columns, checksums verified.
 
     Raises:
         InputError: a part is damaged or of another schema.
@@ -117,10 +117,10 @@ def read_parquet(paths: Iterable[Path], schema: pa.Schema) -> pa.Table:
     tables = []
     for path in paths:
         try:
-            table = pq.read_table(path, page_checksum_verification=True)
+            table = pq.read_table(path, columns=columns, page_checksum_verification=True)
         except (pa.ArrowInvalid, OSError) as error:
             raise InputError(f"table {path}: damaged ({error}); run its stage again with --restart") from error
-        if table.schema.names != schema.names:
-            raise InputError(f"table {path}: columns {table.schema.names}, expected {schema.names}")
+        if table.schema.names != list(columns or schema.names):
+            raise InputError(f"table {path}: columns {table.schema.names}, expected {columns or schema.names}")
         tables.append(table)
-    return pa.concat_tables(tables) if tables else schema.empty_table()
+    return pa.concat_tables(tables) if tables else schema.empty_table().select(columns or schema.names)

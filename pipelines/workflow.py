@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dhpf.checkpoint import load_network
 from dhpf.errors import InputError
 from dhpf.model.backbone import load_backbone
@@ -129,21 +127,19 @@ class WorkflowRun:
         model = self._model(config.model, "match.model")
         for on in config.on:
             shards = self._open(on)
-            table, manifest = match(config, shards, model, self.folder / "match")
-            seconds = float(manifest.record["seconds"])
-            scores = table["score"].to_numpy()
+            result = match(config, shards, model, self.folder / "match")
+            num_pairs, seconds = int(result.record["num_pairs"]), float(result.record["seconds"])
             run.log_metrics(
                 {
-                    f"{on}/num_pairs": table.num_rows,
-                    f"{on}/pairs_per_second": table.num_rows / max(seconds, 1e-9),
-                    f"{on}/encoded_per_pair": manifest.record["num_encoded"] / max(table.num_rows, 1),
-                    f"{on}/mean_score": float(np.mean(scores)) if len(scores) else 0.0,
+                    f"{on}/num_pairs": num_pairs,
+                    f"{on}/pairs_per_second": num_pairs / max(seconds, 1e-9),
+                    f"{on}/encoded_per_pair": result.record["num_encoded"] / max(num_pairs, 1),
                 }
             )
             run.set_tags({f"dataset {on}": shards.digest, "model": str(model.identity())})
-            for name, picture in correspondence_pictures(table.to_pylist(), shards):
+            for name, picture in correspondence_pictures(result, shards):
                 run.log_picture(picture, f"pictures/{on}/{name}.png")
-            self._say(f"match     {on}: {table.num_rows} pairs in {seconds:.0f} s, in {self.folder / 'match' / on}")
+            self._say(f"match     {on}: {num_pairs} pairs in {seconds:.0f} s, in {self.folder / 'match' / on}")
 
     # -- what stages need --
 

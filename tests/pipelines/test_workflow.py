@@ -264,6 +264,18 @@ def test_training_killed_after_an_epoch_goes_on_from_it(tmp_path: Path) -> None:
     assert len(first) == 1, "epoch 1 was not trained again"
 
 
+def test_weak_supervision_learns_from_categories_alone(tmp_path: Path) -> None:
+    settings = [
+        "shard.sources.photo-warps.options={views: 1}",
+        *("train.supervision.kind=weak", "train.epochs=1", "train.batch_size=4", "evaluate=null", "match=null"),
+    ]
+    done = run(tmp_path / "w", "quickstart", settings=settings)
+    assert done.returncode == 0, done.stderr[-2000:]
+    progress = json.loads(next((tmp_path / "w").glob("quickstart/train/data/model/*/progress.json")).read_bytes())
+    (entry,) = progress["history"]
+    assert 0 < entry["entropy_ratio"] < 3 and 0 < entry["val_pck"] <= 1
+
+
 def snapshot_reports(storage: Path) -> int:
     """Reports that Ray Train has registered: only these are resumed from."""
     path = storage / "checkpoint_manager_snapshot.json"
