@@ -117,7 +117,7 @@ def read_parquet(paths: Iterable[Path], schema: pa.Schema, columns: Sequence[str
     tables = []
     for path in paths:
         try:
-            table = pq.read_table(path, columns=columns, page_checksum_verification=True)
+            table = pq.read_table(path, columns=columns and list(columns), page_checksum_verification=True)
         except (pa.ArrowInvalid, OSError) as error:
             raise InputError(f"table {path}: damaged ({error}); run its stage again with --restart") from error
         if table.schema.names != list(columns or schema.names):

@@ -29,6 +29,8 @@ def test_absent_values_survive_beside_present_ones(tmp_path: Path) -> None:
     rows = read_parquet([tmp_path / "p.parquet"], PREDICTIONS).to_pylist()
     assert [row["target_box"] for row in rows] == [None, [1, 2, 3, 4], None]
     assert rows[0]["source_keypoints"] == [[1.5, 2.0]]
+    some = read_parquet([tmp_path / "p.parquet"], PREDICTIONS, ("number", "layers")).to_pylist()
+    assert some[1] == {"number": 1, "layers": [1, 2]}
 
 
 def test_the_same_rows_give_the_same_bytes() -> None:
