@@ -7,10 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dhpf.config import GRID_SIDE
 from dhpf.model.geometry import cell_centres, covering_cells, transfer_points
 
 ZERO_MAXIMUM = 1e-30
 """Stands for a row's or column's maximum of exactly 0, so that it can be divided by."""
+
+
+TILE_SIDE = 4
+"""Cells per side of the tiles that give one match each."""
 
 
 @dataclass(frozen=True)
@@ -94,15 +99,30 @@ def dense_flow(correlation: Tensor) -> Tensor:
 
 
 def mutual_matches(correlation: Tensor, best_score: Tensor, limit: int) -> CellMatches:
-    """At most `limit` pairs of cells that are each other's best in one pair's (S, T) correlation."""
+    """At most `limit` pairs of cells that are each other's best in one pair's (S, T) correlation.
+
+    Neighbouring cells say almost the same, so each tile of 4 x 4 source cells gives its most confident match alone.
+    """
     value, target = correlation.max(dim=1)
     source_of_target = correlation.argmax(dim=0)
     source = torch.arange(len(target), device=target.device)
     mutual = ((source_of_target[target] == source) & (value > 0)).nonzero().flatten()
-    order = value[mutual].argsort(descending=True, stable=True)[:limit]
-    chosen = mutual[order]
+    ranked = mutual[value[mutual].argsort(descending=True, stable=True)]
+    chosen = ranked[_first_of_each(_tile(ranked))][:limit]
     centres = cell_centres(device=correlation.device)
     return CellMatches(centres[chosen], centres[target[chosen]], match_confidence(value[chosen], best_score))
+
+
+def _tile(cells: Tensor) -> Tensor:
+    return cells // GRID_SIDE // TILE_SIDE * GRID_SIDE + cells % GRID_SIDE // TILE_SIDE
+
+
+def _first_of_each(labels: Tensor) -> Tensor:
+    """Positions, ascending, at which a label stands for the first time."""
+    positions = torch.arange(len(labels), device=labels.device)
+    first = torch.full((GRID_SIDE * GRID_SIDE,), len(labels), device=labels.device)
+    first.scatter_reduce_(0, labels, positions, "amin")
+    return first[first < len(labels)].sort().values
 
 
 def _nonzero(maximum: Tensor) -> Tensor:

@@ -52,3 +52,11 @@ def test_matches_are_mutual_and_the_best_come_first() -> None:
     assert found.source_points[0].tolist() == [32, 0]
     assert found.target_points[0].tolist() == [28, 0]
     assert len(mutual_matches(correlation, torch.tensor(2.0), 1).confidence) == 1
+
+
+def test_each_tile_gives_its_best_match_alone() -> None:
+    correlation = torch.zeros(3600, 3600)
+    correlation[0, 0], correlation[63, 63], correlation[4, 4] = 0.5, 0.9, 0.4  # cells 0 and 63 share a tile
+    found = mutual_matches(correlation, torch.tensor(1.0), 10)
+    assert found.source_points.tolist() == [[12, 4], [16, 0]]
+    assert len(mutual_matches(torch.rand(3600, 3600), torch.tensor(1.0), 9999).confidence) <= 225
