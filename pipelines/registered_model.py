@@ -8,6 +8,7 @@ import mlflow
 import pandas as pd
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
+from dhpf.errors import InputError
 from dhpf.images import decode_image
 from dhpf.matcher import Matcher
 
@@ -16,18 +17,20 @@ class TransferModel(PythonModel):  # type: ignore[misc]
     """Encoded image pairs and source points -> target points."""
 
     def load_context(self, context: PythonModelContext) -> None:
+        """Loads the checkpoint that is stored beside this file."""
         self._matcher = Matcher.load(context.artifacts["checkpoint"])
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """One row per pair; see SIGNATURE in tracking.py."""
-        rows = []
-        for row in model_input.itertuples():
-            source, target = (
-                decode_image(bytes(data), name) for data, name in ((row.source, "source"), (row.target, "target"))
-            )
-            points, valid, confidence = self._matcher.transfer(source, target, [list(p) for p in row.points])
-            rows.append({"points": points.tolist(), "valid": valid.tolist(), "confidence": confidence.tolist()})
-        return pd.DataFrame(rows)
+        """One row per pair; see SIGNATURE in tracking.py. A pair that cannot be used is a row with a reason."""
+        return pd.DataFrame([self._transferred(row) for row in model_input.to_dict("records")])
+
+    def _transferred(self, row: dict[str, Any]) -> dict[str, Any]:
+        try:
+            source, target = (decode_image(bytes(row[name]), name) for name in ("source", "target"))
+            points, valid, confidence = self._matcher.transfer(source, target, [list(p) for p in row["points"]])
+        except InputError as error:
+            return {"points": [], "valid": [], "confidence": [], "reason": str(error)}
+        return {"points": points.tolist(), "valid": valid.tolist(), "confidence": confidence.tolist(), "reason": ""}
 
 
 mlflow.models.set_model(TransferModel())

@@ -1,22 +1,28 @@
 """Runs, pictures and models in MLflow; with registered_model.py the only code that knows MLflow.
 
-One run per workflow folder with one child run per stage, found again when the workflow goes on, so that a resumed
-workflow stays one run. By default everything lies in the work folder: mlflow.db and mlartifacts.
+One run per workflow folder with one child run per stage and configuration, found again when the workflow goes on, so
+that a resumed workflow stays one run. By default everything lies in the work folder: mlflow.db and mlartifacts.
+
+A server that cannot be reached when a run is opened or a model is registered is an error; the same command goes on from
+there. A server that fails in between costs the entries that it missed, with a warning, and never the stage.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
+import re
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 # A dead server must not hold a stage for minutes; MLflow reads these when it is imported.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -26,19 +32,28 @@ os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import mlflow  # noqa: E402
-from mlflow.entities import Metric, Run, ViewType  # noqa: E402
+from mlflow.entities import Metric, ViewType  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
 from mlflow.models import ModelSignature  # noqa: E402
 from mlflow.types import ColSpec, DataType, Schema  # noqa: E402
 from mlflow.types.schema import Array  # noqa: E402
+from requests import RequestException  # noqa: E402
 
 from dhpf.drawing import Picture, save_picture  # noqa: E402
 from dhpf.errors import InputError  # noqa: E402
 from pipelines.code_version import code_version  # noqa: E402
+from pipelines.store import canonical_json  # noqa: E402
 
-FOLDER_TAG, STAGE_TAG = "dhpf.folder", "dhpf.stage"
+FOLDER_TAG, STAGE_TAG, CONFIG_TAG, PARENT_TAG = "dhpf.folder", "dhpf.stage", "dhpf.config", "mlflow.parentRunId"
+CHECKPOINT_TAG = "dhpf.checkpoint_sha256"
+CHANGEABLE = ("resources", "num_actors", "max_failures")
+"""Settings of a stage that may differ when it goes on: they do not decide what it gives."""
+
 CHECKPOINT_ARTIFACT = "checkpoint"
 TRAINED_ALIAS = "latest-trained"
+
+UNREACHED = (MlflowException, RequestException)
+"""What MLflow raises when its server or store does not do what it should."""
 
 _POINTS = Array(Array(DataType.double))
 SIGNATURE = ModelSignature(
@@ -48,10 +63,13 @@ SIGNATURE = ModelSignature(
             ColSpec(_POINTS, "points"),
             ColSpec(Array(DataType.boolean), "valid"),
             ColSpec(Array(DataType.double), "confidence"),
+            ColSpec(DataType.string, "reason"),
         ]
     ),
 )
-"""Encoded images and source points in pixels -> target points, valid, confidence."""
+"""Encoded images and source points in pixels -> target points, valid, confidence; or the reason why there are none."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,20 +87,43 @@ class RegisteredVersion:
 
 
 class StageRun:
-    """A child run: what one stage logs."""
+    """A child run: what one stage logs. `log_config` comes first, for it decides which run this is."""
 
-    def __init__(self, tracker: Tracker, run_id: str) -> None:
-        self._client = tracker.client
+    def __init__(self, tracker: Tracker, workflow: str, parent: str, stage: str) -> None:
+        self._tracker, self._client = tracker, tracker.client
+        self._workflow, self._tags = workflow, {PARENT_TAG: parent, STAGE_TAG: stage}
+        self._run_id: str | None = None
         self.tracking_uri = tracker.uri
-        self.run_id = run_id
+
+    @property
+    def is_open(self) -> bool:
+        """Whether `log_config` has found or made the run."""
+        return self._run_id is not None
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's id of the run."""
+        assert self._run_id is not None, "log_config comes first"
+        return self._run_id
 
     def log_config(self, config: Mapping[str, Any]) -> None:
-        """The configuration, whole as JSON and flat as parameters; parameters that are there stay."""
-        self._client.log_dict(self.run_id, dict(config), "config.json")
-        known = self._client.get_run(self.run_id).data.params
-        for name, value in _flatten(config).items():
-            if name not in known:
-                self._client.log_param(self.run_id, name, value)
+        """Opens the run of this configuration, and logs it whole as JSON and flat as parameters.
+
+        The run of an earlier attempt is taken up again. Its parameters stay, as MLflow's parameters cannot change;
+        only what does not decide the stage's output (CHANGEABLE) can differ from them.
+
+        Raises:
+            InputError: MLflow cannot be reached.
+        """
+        deciding = {name: value for name, value in config.items() if name not in CHANGEABLE}
+        tags = self._tags | {CONFIG_TAG: hashlib.sha256(canonical_json(deciding)).hexdigest()}
+        self._run_id = self._tracker.open_run(self._workflow, tags, f"{self._workflow}/{tags[STAGE_TAG]}")
+        with _tolerant("config"):
+            self._client.log_dict(self.run_id, dict(config), "config.json")
+            known = self._client.get_run(self.run_id).data.params
+            for name, value in _flatten(config).items():
+                if name not in known:
+                    self._client.log_param(self.run_id, name, value)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Numbers, under names cleaned of what MLflow does not take."""
@@ -90,12 +131,14 @@ class StageRun:
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Facts such as the dataset's fingerprint."""
-        for name, value in tags.items():
-            self._client.set_tag(self.run_id, name, str(value))
+        with _tolerant("tags"):
+            for name, value in tags.items():
+                self._client.set_tag(self.run_id, name, str(value))
 
     def log_file(self, path: Path, folder: str) -> None:
         """A file as an artifact."""
-        self._client.log_artifact(self.run_id, str(path), folder)
+        with _tolerant(path.name):
+            self._client.log_artifact(self.run_id, str(path), folder)
 
     def log_picture(self, picture: Picture, artifact: str) -> None:
         """A picture as the PNG artifact FOLDER/NAME.png."""
@@ -111,6 +154,9 @@ class Tracker:
     Args:
         work: folder that holds the default store.
         uri: of the tracking server; None: MLFLOW_TRACKING_URI, or SQLite in `work`.
+
+    Raises:
+        InputError: MLflow has no store for such a URI.
     """
 
     def __init__(self, work: Path, uri: str | None = None) -> None:
@@ -118,46 +164,97 @@ class Tracker:
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         self._work = work.resolve()
         self._work.mkdir(parents=True, exist_ok=True)
-        default = f"sqlite:///{self._work / 'mlflow.db'}"
-        self.uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or default
-        self._is_default = self.uri == default
+        self.uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self._work / 'mlflow.db'}"
         mlflow.set_tracking_uri(self.uri)
         mlflow.set_registry_uri(self.uri)
-        self.client = mlflow.MlflowClient(self.uri, self.uri)
+        with self._reaching():
+            self.client = mlflow.MlflowClient(self.uri, self.uri)
 
     @contextlib.contextmanager
     def workflow_run(self, workflow: str, folder: Path) -> Iterator[str]:
-        """The run of a workflow folder; FINISHED or FAILED when the block ends."""
-        experiment = self._experiment(workflow)
-        tags = {FOLDER_TAG: str(folder.resolve()), "dhpf.code_version": code_version()}
-        run_id = self._found(experiment, {FOLDER_TAG: tags[FOLDER_TAG], STAGE_TAG: "workflow"})
-        if run_id is None:
-            tags |= {STAGE_TAG: "workflow"}
-            run_id = self.client.create_run(experiment, tags=tags, run_name=workflow).info.run_id
-        with self._status(run_id):
+        """The run of a workflow folder; FINISHED or FAILED when the block ends.
+
+        Raises:
+            InputError: MLflow cannot be reached.
+        """
+        run_id = self.open_run(workflow, {FOLDER_TAG: str(folder.resolve()), STAGE_TAG: "workflow"}, workflow)
+        with self._status(lambda: run_id):
             yield run_id
 
     @contextlib.contextmanager
     def stage_run(self, workflow: str, parent: str, stage: str) -> Iterator[StageRun]:
         """A stage's child run of a workflow run; FINISHED or FAILED when the block ends."""
-        experiment = self._experiment(workflow)
-        own = {"mlflow.parentRunId": parent, STAGE_TAG: stage}
-        run_id = self._found(experiment, own)
-        if run_id is None:
-            tags = own | {"dhpf.code_version": code_version()}
-            run_id = self.client.create_run(experiment, tags=tags, run_name=f"{workflow}/{stage}").info.run_id
-        with self._status(run_id):
-            yield StageRun(self, run_id)
+        run = StageRun(self, workflow, parent, stage)
+        with self._status(lambda: run.run_id if run.is_open else None):
+            yield run
+
+    def open_run(self, experiment_name: str, tags: Mapping[str, str], run_name: str) -> str:
+        """The run with these tags, RUNNING; a new one if there is none."""
+        with self._reaching():
+            experiment = self._experiment(experiment_name)
+            found = self._found(experiment, tags)
+            if found is None:
+                created = self.client.create_run(experiment, tags=dict(tags), run_name=run_name)
+                found = str(created.info.run_id)
+            self.client.set_tag(found, "dhpf.code_version", code_version())
+            self.client.update_run(found, status="RUNNING")
+        return found
 
     def register(self, run: StageRun, name: str, checkpoint: Path, metrics: Mapping[str, float]) -> str:
-        """Logs a trained model and registers it, once per checkpoint; the alias latest-trained then means it.
+        """Registers a trained model, once per checkpoint; the alias latest-trained then means it.
 
         Returns:
             the version.
+
+        Raises:
+            InputError: MLflow cannot be reached.
         """
-        known = self.client.get_run(run.run_id).data.tags.get("dhpf.registered_version")
-        if known is not None:
-            return known
+        digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+        with self._reaching():
+            return self._registered(name, digest) or self._new_version(run, name, checkpoint, digest, metrics)
+
+    def fetch(self, uri: str, folder: Path) -> RegisteredVersion:
+        """The version that models:/NAME@ALIAS or models:/NAME/VERSION means now, its checkpoint copied below `folder`.
+
+        Raises:
+            InputError: there is no such model, alias or version, or MLflow cannot be reached.
+        """
+        name, version = self._resolve(uri)
+        own = folder / name / version
+        try:
+            path = Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=str(own)))
+        except UNREACHED as error:
+            raise InputError(f"model {uri}: version {version} has no readable artifacts ({_said(error)})") from error
+        found = sorted(path.rglob("*.safetensors"))
+        if not found:
+            raise InputError(f"model {uri}: version {version} holds no checkpoint of this project")
+        return RegisteredVersion(name, version, found[0])
+
+    def _resolve(self, uri: str) -> tuple[str, str]:
+        alias_at = re.fullmatch(r"models:/([^/:@]+)@([^/:@]+)", uri)
+        version_of = re.fullmatch(r"models:/([^/:@]+)/(\d+)", uri)
+        if alias_at is None and version_of is None:
+            raise InputError(f"model {uri!r}: write models:/NAME@ALIAS or models:/NAME/VERSION")
+        with self._reaching():
+            try:
+                if alias_at is not None:
+                    found = self.client.get_model_version_by_alias(*alias_at.groups())
+                else:
+                    assert version_of is not None
+                    found = self.client.get_model_version(*version_of.groups())
+            except MlflowException as error:
+                # Raises in its turn when the reason is that the registry cannot be reached.
+                names = ", ".join(m.name for m in self.client.search_registered_models()) or "none"
+                raise InputError(f"model {uri}: not in the registry {self.uri}; models there: {names}") from error
+        return str(found.name), str(found.version)
+
+    def _registered(self, name: str, digest: str) -> str | None:
+        versions = self.client.search_model_versions(f"name = '{name}'")
+        return next((str(v.version) for v in versions if v.tags.get(CHECKPOINT_TAG) == digest), None)
+
+    def _new_version(
+        self, run: StageRun, name: str, checkpoint: Path, digest: str, metrics: Mapping[str, float]
+    ) -> str:
         # The signature is given; an example would put an image into every model.
         warnings.filterwarnings("ignore", message=".*input example.*", category=UserWarning)
         with mlflow.start_run(run_id=run.run_id), tempfile.TemporaryDirectory() as folder:
@@ -173,70 +270,79 @@ class Tracker:
                 metadata={"metrics": {k: float(v) for k, v in metrics.items()}},
             )
         version = str(info.registered_model_version)
-        self.client.set_registered_model_alias(name, TRAINED_ALIAS, version)
-        self.client.set_tag(run.run_id, "dhpf.registered_version", version)
         # MLflow ended the run; the stage is still going on.
         self.client.update_run(run.run_id, status="RUNNING")
+        self.client.set_registered_model_alias(name, TRAINED_ALIAS, version)
+        # Last, since this tag says that nothing is left to do.
+        self.client.set_model_version_tag(name, version, CHECKPOINT_TAG, digest)
         return version
-
-    def fetch(self, uri: str, folder: Path) -> RegisteredVersion:
-        """The version that models:/NAME@ALIAS or models:/NAME/VERSION means now, its checkpoint copied to `folder`.
-
-        Raises:
-            InputError: there is no such model, alias or version.
-        """
-        name, version = self._resolve(uri)
-        try:
-            path = Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=str(folder)))
-        except (MlflowException, OSError) as error:
-            raise InputError(f"model {uri}: version {version} has no readable artifacts ({error})") from error
-        found = sorted(path.rglob("*.safetensors"))
-        if not found:
-            raise InputError(f"model {uri}: version {version} holds no checkpoint of this project")
-        return RegisteredVersion(name, version, found[0])
-
-    def _resolve(self, uri: str) -> tuple[str, str]:
-        reference = uri.removeprefix("models:/")
-        try:
-            if "@" in reference:
-                name, alias = reference.rsplit("@", 1)
-                return name, str(self.client.get_model_version_by_alias(name, alias).version)
-            name, _, version = reference.rpartition("/")
-            if not name:
-                raise InputError(f"model {uri!r}: write models:/NAME@ALIAS or models:/NAME/VERSION")
-            return name, str(self.client.get_model_version(name, version).version)
-        except MlflowException as error:
-            names = ", ".join(m.name for m in self.client.search_registered_models()) or "none"
-            raise InputError(f"model {uri}: not in the registry {self.uri} ({error}); models there: {names}") from error
 
     def _experiment(self, name: str) -> str:
         found = self.client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
-        location = (self._work / "mlartifacts").as_uri() if self._is_default else None
+        has_server = urlparse(self.uri).scheme in ("http", "https")
+        # A server knows where its artifacts go; without one MLflow would put them into the current folder.
+        location = None if has_server else (self._work / "mlartifacts").as_uri()
         return str(self.client.create_experiment(name, artifact_location=location))
 
     def _found(self, experiment: str, tags: Mapping[str, str]) -> str | None:
-        query = " and ".join(f"tags.`{name}` = '{value.replace(chr(39), '')}'" for name, value in tags.items())
-        runs: list[Run] = self.client.search_runs([experiment], query, ViewType.ACTIVE_ONLY, max_results=1)
-        return str(runs[0].info.run_id) if runs else None
+        """Tags are compared here, because a path with quotes does not fit into MLflow's filter language."""
+        query, page = f"tags.`{STAGE_TAG}` = '{tags[STAGE_TAG]}'", None
+        while True:
+            runs = self.client.search_runs([experiment], query, ViewType.ACTIVE_ONLY, page_token=page)
+            for run in runs:
+                if tags.items() <= run.data.tags.items():
+                    return str(run.info.run_id)
+            page = runs.token
+            if not page:
+                return None
 
     @contextlib.contextmanager
-    def _status(self, run_id: str) -> Iterator[None]:
-        self.client.update_run(run_id, status="RUNNING")
+    def _status(self, run_id: Callable[[], str | None]) -> Iterator[None]:
+        status = "FAILED"
         try:
             yield
-        except BaseException:
-            self.client.set_terminated(run_id, "FAILED")
-            raise
-        self.client.set_terminated(run_id, "FINISHED")
+            status = "FINISHED"
+        finally:
+            ended = run_id()
+            if ended is not None:
+                with _tolerant(f"the status {status}"):
+                    self.client.set_terminated(ended, status)
+
+    @contextlib.contextmanager
+    def _reaching(self) -> Iterator[None]:
+        try:
+            yield
+        except UNREACHED as error:
+            remedy = "or unset MLFLOW_TRACKING_URI to track in the work folder"
+            raise InputError(
+                f"MLflow at {self.uri}: cannot be used ({_said(error)}); when it can, the same command goes on from "
+                f"here{', ' + remedy if 'MLFLOW_TRACKING_URI' in os.environ else ''}"
+            ) from error
 
 
 def log_to_run(uri: str, run_id: str, metrics: Mapping[str, float], step: int) -> None:
     """Numbers into a run from any process, under names cleaned of what MLflow does not take."""
     now = int(time.time() * 1000)
     batch = [Metric(_clean(name), float(value), now, step) for name, value in metrics.items()]
-    mlflow.MlflowClient(uri).log_batch(run_id, metrics=batch)
+    with _tolerant("metrics"):
+        mlflow.MlflowClient(uri).log_batch(run_id, metrics=batch)
+
+
+@contextlib.contextmanager
+def _tolerant(what: str) -> Iterator[None]:
+    """What a failing server does not take is lost, with a warning."""
+    try:
+        yield
+    except UNREACHED as error:
+        _log.warning("MLflow did not take %s: %s", what, _said(error))
+
+
+def _said(error: Exception) -> str:
+    """An error as one short line."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def _clean(name: str) -> str:
