@@ -49,6 +49,7 @@ CHECKPOINT_TAG = "dhpf.checkpoint_sha256"
 CHANGEABLE = ("resources", "num_actors", "max_failures")
 """Settings of a stage that may differ when it goes on: they do not decide what it gives."""
 
+TRACKING_VARIABLE, REGISTRY_VARIABLE = "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"
 CHECKPOINT_ARTIFACT = "checkpoint"
 TRAINED_ALIAS = "latest-trained"
 
@@ -164,9 +165,7 @@ class Tracker:
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         self._work = work.resolve()
         self._work.mkdir(parents=True, exist_ok=True)
-        self.uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self._work / 'mlflow.db'}"
-        mlflow.set_tracking_uri(self.uri)
-        mlflow.set_registry_uri(self.uri)
+        self.uri = uri or os.environ.get(TRACKING_VARIABLE) or f"sqlite:///{self._work / 'mlflow.db'}"
         with self._reaching():
             self.client = mlflow.MlflowClient(self.uri, self.uri)
 
@@ -222,7 +221,8 @@ class Tracker:
         name, version = self._resolve(uri)
         own = folder / name / version
         try:
-            path = Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=str(own)))
+            with self._as_default():
+                path = Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=str(own)))
         except UNREACHED as error:
             raise InputError(f"model {uri}: version {version} has no readable artifacts ({_said(error)})") from error
         found = sorted(path.rglob("*.safetensors"))
@@ -257,7 +257,7 @@ class Tracker:
     ) -> str:
         # The signature is given; an example would put an image into every model.
         warnings.filterwarnings("ignore", message=".*input example.*", category=UserWarning)
-        with mlflow.start_run(run_id=run.run_id), tempfile.TemporaryDirectory() as folder:
+        with self._as_default(), mlflow.start_run(run_id=run.run_id), tempfile.TemporaryDirectory() as folder:
             weights = Path(folder) / "checkpoint.safetensors"
             weights.write_bytes(checkpoint.read_bytes())
             info = mlflow.pyfunc.log_model(
@@ -311,6 +311,21 @@ class Tracker:
                     self.client.set_terminated(ended, status)
 
     @contextlib.contextmanager
+    def _as_default(self) -> Iterator[None]:
+        """Registering and downloading ask MLflow's process-wide defaults, which are afterwards what they were."""
+        before = {name: os.environ.get(name) for name in (TRACKING_VARIABLE, REGISTRY_VARIABLE)}
+        mlflow.set_tracking_uri(self.uri)
+        mlflow.set_registry_uri(self.uri)
+        try:
+            yield
+        finally:
+            # MLflow writes both into the environment, where the next Tracker would take them for the user's wish.
+            mlflow.set_tracking_uri(before[TRACKING_VARIABLE])
+            mlflow.set_registry_uri(before[REGISTRY_VARIABLE])
+            if before[REGISTRY_VARIABLE] is None:
+                os.environ.pop(REGISTRY_VARIABLE, None)
+
+    @contextlib.contextmanager
     def _reaching(self) -> Iterator[None]:
         try:
             yield
@@ -318,7 +333,7 @@ class Tracker:
             remedy = "or unset MLFLOW_TRACKING_URI to track in the work folder"
             raise InputError(
                 f"MLflow at {self.uri}: cannot be used ({_said(error)}); when it can, the same command goes on from "
-                f"here{', ' + remedy if 'MLFLOW_TRACKING_URI' in os.environ else ''}"
+                f"here{', ' + remedy if TRACKING_VARIABLE in os.environ else ''}"
             ) from error
 
 

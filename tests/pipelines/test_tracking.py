@@ -60,10 +60,13 @@ def runs_of(tracker: Tracker, folder: Path) -> list[Run]:
 
 def test_a_workflow_that_goes_on_stays_one_run(tracker: Tracker, tmp_path: Path) -> None:
     folder = tmp_path / 'it\'s "this" folder'
-    with pytest.raises(KeyboardInterrupt):
-        with tracker.workflow_run("w", folder) as parent, tracker.stage_run("w", parent, "train") as run:
-            run.log_config(CONFIG)
-            raise KeyboardInterrupt
+    with (
+        pytest.raises(KeyboardInterrupt),
+        tracker.workflow_run("w", folder) as parent,
+        tracker.stage_run("w", parent, "train") as run,
+    ):
+        run.log_config(CONFIG)
+        raise KeyboardInterrupt
     assert {run.info.status for run in runs_of(tracker, folder)} == {"FAILED"}
     first = {run.info.run_id for run in runs_of(tracker, folder)}
     stage(tracker, folder, "train", CONFIG | {"resources": {"cpus": 4.0}})
@@ -153,6 +156,21 @@ def test_a_model_that_is_not_there_is_one_sentence(tracker: Tracker, tmp_path: P
     assert sentence in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_stores_of_one_process_are_apart(
+    checkpoints: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("MLFLOW_REGISTRY_URI", raising=False)
+    for work, checkpoint in zip((tmp_path / "a", tmp_path / "b"), checkpoints, strict=True):
+        tracker = Tracker(work)
+        with tracker.workflow_run("w", work) as parent, tracker.stage_run("w", parent, "train") as run:
+            run.log_config(CONFIG)
+            assert tracker.register(run, "dhpf", checkpoint, {}) == "1"
+        found = tracker.fetch("models:/dhpf/1", work / "models")
+        assert found.checkpoint.read_bytes() == checkpoint.read_bytes()
+        assert not {"MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"} & set(os.environ)
+
+
 def test_a_model_that_is_not_ours_is_refused(tracker: Tracker, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "weights.bin").write_bytes(b"x")
@@ -164,9 +182,8 @@ def test_a_model_that_is_not_ours_is_refused(tracker: Tracker, tmp_path: Path) -
 
 @pytest.mark.parametrize("uri", ["file:///tmp/old-store", "ftp://nowhere/x"])
 def test_a_store_that_mlflow_does_not_take_is_one_sentence(tmp_path: Path, uri: str) -> None:
-    with pytest.raises(InputError, match="cannot be used"):
-        with Tracker(tmp_path, uri).workflow_run("w", tmp_path):
-            pass
+    with pytest.raises(InputError, match="cannot be used"), Tracker(tmp_path, uri).workflow_run("w", tmp_path):
+        pass
 
 
 def free_port() -> int:
@@ -180,9 +197,8 @@ def test_no_server_is_one_sentence_in_bounded_time(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     began = time.monotonic()
-    with pytest.raises(InputError) as caught:
-        with Tracker(tmp_path).workflow_run("w", tmp_path):
-            pass
+    with pytest.raises(InputError) as caught, Tracker(tmp_path).workflow_run("w", tmp_path):
+        pass
     assert str(caught.value).startswith(f"MLflow at {uri}: cannot be used")
     assert "or unset MLFLOW_TRACKING_URI" in str(caught.value)
     with pytest.raises(InputError, match="cannot be used"):
