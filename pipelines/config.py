@@ -1,15 +1,40 @@
-"""What a workflow is: one frozen dataclass per stage, filled strictly from workflows.yaml."""
+"""What a workflow is: one frozen, checked dataclass per stage, filled strictly from workflows.yaml.
+
+Each of them raises InputError for a value that is out of range.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from dhpf.config import ModelConfig, SupervisionConfig
+from dhpf.errors import InputError
 
 StageName = Literal["shard", "train", "evaluate", "match"]
 STAGES: tuple[StageName, ...] = ("shard", "train", "evaluate", "match")
+
+
+def _require(name: str, value: object, is_valid: bool, wanted: str) -> None:
+    if not is_valid:
+        raise InputError(f"{name}: {value} must be {wanted}")
+
+
+def _require_distinct(name: str, values: Collection[object]) -> None:
+    if not values or len(set(values)) < len(values):
+        raise InputError(f"{name}: {list(values)} must be one or more different values")
+
+
+def _require_names(name: str, values: Collection[str]) -> None:
+    """What becomes the name of a folder, of a metric and of a part of `stage.key` on the command line."""
+    if not values:
+        raise InputError(f"{name}: must name at least one")
+    for value in values:
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", value):
+            raise InputError(f"{name}: {value!r} must consist of letters, digits, '-' and '_', and not begin with '-'")
 
 
 @dataclass(frozen=True)
@@ -18,6 +43,10 @@ class Resources:
 
     cpus: float = 1.0
     gpus: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require("cpus", self.cpus, 0 < self.cpus < math.inf, "above 0")
+        _require("gpus", self.gpus, 0 <= self.gpus < math.inf, "0 or more")
 
 
 @dataclass(frozen=True)
@@ -34,6 +63,9 @@ class SourceConfig:
     splits: tuple[str, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        _require_distinct("splits", self.splits)
+
 
 @dataclass(frozen=True)
 class ShardConfig:
@@ -48,6 +80,11 @@ class ShardConfig:
     max_pairs: int = 64
     max_images: int = 64
     resources: Resources = Resources()
+
+    def __post_init__(self) -> None:
+        _require_names("sources", self.sources)
+        _require("max_pairs", self.max_pairs, self.max_pairs >= 1, "at least 1")
+        _require("max_images", self.max_images, self.max_images >= 2, "at least 2, the images of one pair")
 
 
 @dataclass(frozen=True)
@@ -74,6 +111,17 @@ class TrainConfig:
     max_failures: int = 2
     resources: Resources = Resources()
 
+    def __post_init__(self) -> None:
+        _require("epochs", self.epochs, self.epochs >= 1, "at least 1")
+        _require("num_workers", self.num_workers, self.num_workers >= 1, "at least 1")
+        # Batch normalisation has nothing to normalise in a batch of one.
+        enough = self.batch_size >= 2 * self.num_workers
+        _require("batch_size", self.batch_size, enough, f"at least 2 for each of {self.num_workers} workers")
+        _require("learning_rate", self.learning_rate, 0 < self.learning_rate < math.inf, "above 0")
+        _require("momentum", self.momentum, 0 <= self.momentum < 1, "in [0, 1)")
+        _require("seed", self.seed, 0 <= self.seed < 2**31, "in [0, 2**31)")
+        _require("max_failures", self.max_failures, self.max_failures >= 0, "0 or more")
+
 
 @dataclass(frozen=True)
 class EvaluateConfig:
@@ -93,6 +141,15 @@ class EvaluateConfig:
     batch_size: int = 4
     num_actors: int = 2
     resources: Resources = Resources()
+
+    def __post_init__(self) -> None:
+        _require_distinct("on", self.on)
+        _require_names("methods", self.methods)
+        _require_distinct("alphas", self.alphas)
+        for alpha in self.alphas:
+            _require("alphas", alpha, 0 < alpha <= 1, "in (0, 1]")
+        _require("batch_size", self.batch_size, self.batch_size >= 1, "at least 1")
+        _require("num_actors", self.num_actors, self.num_actors >= 1, "at least 1")
 
 
 @dataclass(frozen=True)
@@ -114,6 +171,12 @@ class MatchConfig:
     num_actors: int = 2
     resources: Resources = Resources()
 
+    def __post_init__(self) -> None:
+        _require_distinct("on", self.on)
+        _require("matches_per_pair", self.matches_per_pair, self.matches_per_pair >= 1, "at least 1")
+        _require("batch_size", self.batch_size, self.batch_size >= 1, "at least 1")
+        _require("num_actors", self.num_actors, self.num_actors >= 1, "at least 1")
+
 
 @dataclass(frozen=True)
 class Workflow:
@@ -131,3 +194,7 @@ class Workflow:
     evaluate: EvaluateConfig | None = None
     match: MatchConfig | None = None
     registered_model: str = "dhpf"
+
+    def __post_init__(self) -> None:
+        _require_names("name", [self.name])
+        _require_names("registered_model", [self.registered_model])

@@ -38,22 +38,31 @@ _StrictLoader.yaml_implicit_resolvers = {
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _StrictLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(true|false)$"), list("tf"))
+# YAML 1.1 takes 1e-3 for text, because it has no point.
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
-def read_workflows(path: Path) -> dict[str, Any]:
+def read_workflows(path: Path) -> dict[str, dict[str, Any]]:
     """The raw workflows of a file by name.
 
     Raises:
-        InputError: the file is missing or not a YAML mapping.
+        InputError: the file is missing or cannot be read, or is not a YAML mapping of names to workflows.
     """
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)  # noqa: S506 (a SafeLoader)
     except FileNotFoundError as error:
         raise InputError(f"workflow file {path}: no such file; name one with --file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise InputError(f"workflow file {path}: cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"workflow file {path}: not YAML ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict):
         raise InputError(f"workflow file {path}: must map workflow names to their stages")
+    for name, workflow in content.items():
+        if not isinstance(name, str) or not isinstance(workflow, dict):
+            raise InputError(f"workflow file {path}: {name!r} must be a name with a mapping of stages below it")
     return content
 
 
@@ -69,12 +78,15 @@ def load_workflow(path: Path, name: str, overrides: Sequence[str], data_folder: 
     workflows = read_workflows(path)
     if name not in workflows:
         raise InputError(f"workflow {name!r}: not in {path}; {nearest_name(name, workflows)}")
-    raw = dict(workflows[name] or {})
+    raw = dict(workflows[name])
     for override in overrides:
         _override(raw, override)
+    if "name" in raw:
+        raise InputError(f"{name}: unknown key 'name'; a workflow's name is the one that it stands under")
     workflow: Workflow = _convert(raw | {"name": name}, Workflow, name)
     sources = {key: _resolved(source, data_folder) for key, source in workflow.shard.sources.items()}
     workflow = dataclasses.replace(workflow, shard=dataclasses.replace(workflow.shard, sources=sources))
+    _check_weights(workflow.model, f"{name}.model")
     _check_references(workflow)
     return workflow
 
@@ -97,10 +109,13 @@ def _override(raw: dict[str, Any], text: str) -> None:
         raise InputError(f"--set {text!r}: write stage.key=value")
     try:
         parsed = yaml.load(value, _StrictLoader)  # noqa: S506 (a SafeLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise InputError(f"--set {text!r}: the value is not YAML") from error
     level = raw
-    for key in keys[:-1]:
+    for depth, key in enumerate(keys[:-1]):
+        if keys[:depth] == ["shard", "sources"] and key not in level:
+            # A new source comes whole; one option alone is a slip of the pen.
+            raise InputError(f"--set {text!r}: no source {key!r}; {nearest_name(key, level)}")
         inner = level.get(key)
         if inner is not None and not isinstance(inner, dict):
             raise InputError(f"--set {text!r}: {key!r} is a single value, it has no {keys[-1]!r}")
@@ -133,10 +148,26 @@ def _check_references(workflow: Workflow) -> None:
         if on not in shard_sets:
             raise InputError(f"{name}.{stage}.on: no shard set {on!r}; {nearest_name(on, shard_sets)}")
     for place, method in _methods(workflow).items():
-        if isinstance(method, Mapping):
-            method_model(workflow, method, place)
-        elif method == "trained" and workflow.train is None:
-            raise InputError(f"{place}: 'trained' needs a train stage, which workflow {name} does not have")
+        _check_method(workflow, method, place)
+
+
+def _check_method(workflow: Workflow, method: str | Mapping[str, Any], place: str) -> None:
+    """What would otherwise be found out only after the stages before it."""
+    if isinstance(method, Mapping):
+        _check_weights(method_model(workflow, method, place), place)
+    elif method == "trained":
+        if workflow.train is None:
+            raise InputError(f"{place}: 'trained' needs a train stage, which workflow {workflow.name} does not have")
+    elif not method.startswith("models:/") and not Path(method).is_file():
+        raise InputError(
+            f"{place}: no checkpoint {method!r}; give 'trained', a checkpoint's path, models:/NAME@ALIAS, "
+            "or fields of the model"
+        )
+
+
+def _check_weights(model: ModelConfig, place: str) -> None:
+    if model.weights is not None and not Path(model.weights).is_file():
+        raise InputError(f"{place}: no weights file {model.weights!r}")
 
 
 def _methods(workflow: Workflow) -> dict[str, str | Mapping[str, Any]]:

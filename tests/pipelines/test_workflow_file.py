@@ -54,6 +54,31 @@ def test_values_are_set_at_any_depth() -> None:
         ("train.epochs", "write stage.key=value"),
         ("summary.x=1", "is a single value"),
         ("train.epochs=[", "the value is not YAML"),
+        ("train.epochs=!!python/name:os.system", "the value is not YAML"),
+        ("shard.sources.photo-warp.options.views=2", "no source 'photo-warp'; did you mean 'photo-warps'"),
+        ("shard.sources={}", "quickstart.shard: sources: must name at least one"),
+        ("shard.max_images=1", "quickstart.shard: max_images: 1 must be at least 2"),
+        ("shard.max_pairs=0", "max_pairs: 0 must be at least 1"),
+        ("shard.resources.cpus=0", "quickstart.shard.resources: cpus: 0.0 must be above 0"),
+        ("shard.sources.photo-warps.splits=[test, test]", "splits: ['test', 'test'] must be one or more different"),
+        ("train.epochs=0", "quickstart.train: epochs: 0 must be at least 1"),
+        ("train.batch_size=3", "batch_size: 3 must be at least 2 for each of 2 workers"),
+        ("train.learning_rate=.nan", "learning_rate: nan must be above 0"),
+        ("train.learning_rate=fast", "train.learning_rate: 'fast' should be a number"),
+        ("train.momentum=1", "momentum: 1.0 must be in [0, 1)"),
+        ("train.max_failures=-1", "max_failures: -1 must be 0 or more"),
+        ("evaluate.alphas=[]", "alphas: [] must be one or more"),
+        ("evaluate.alphas=[0.1, 10]", "alphas: 10.0 must be in (0, 1]"),
+        ("evaluate.methods={}", "methods: must name at least one"),
+        ("evaluate.methods={../../x: trained}", "methods: '../../x' must consist of letters"),
+        ("evaluate.methods.x=5", "quickstart.evaluate.methods.x: 5 should be text or a mapping"),
+        ("evaluate.methods.x=traned", "quickstart.evaluate.methods.x: no checkpoint 'traned'; give 'trained'"),
+        ("evaluate.methods.x={weights: none.pth}", "evaluate.methods.x: no weights file 'none.pth'"),
+        ("model.weights=none.pth", "quickstart.model: no weights file 'none.pth'"),
+        ("match.model={selction: all}", "quickstart.match.model: unknown key 'selction'; did you mean 'selection'"),
+        ("match.num_actors=0", "quickstart.match: num_actors: 0 must be at least 1"),
+        ("registered_model=a/b", "registered_model: 'a/b' must consist of letters"),
+        ("name=x", "unknown key 'name'"),
     ],
 )
 def test_wrong_settings_are_one_clear_sentence(setting: str, sentence: str) -> None:
@@ -71,6 +96,12 @@ def test_wrong_settings_are_one_clear_sentence(setting: str, sentence: str) -> N
         ("a: [\n", "not YAML"),
         ("a: !!python/object/apply:os.system ['true']\n", "not YAML"),
         ("a: {summary: x}\n", "a: key 'model' is missing"),
+        ("a: hello\n", "'a' must be a name with a mapping of stages below it"),
+        ("a: {}\nb: [1]\n", "'b' must be a name with a mapping of stages below it"),
+        ("a:\n", "'a' must be a name with a mapping of stages below it"),
+        ("1: {}\n", "1 must be a name with a mapping of stages below it"),
+        ("[" * 3000, "not YAML"),
+        ("a: {\x00}", "not YAML"),
     ],
 )
 def test_wrong_files(tmp_path: Path, text: str, sentence: str) -> None:
@@ -78,6 +109,43 @@ def test_wrong_files(tmp_path: Path, text: str, sentence: str) -> None:
     with pytest.raises(InputError) as caught:
         load_workflow(tmp_path / "w.yaml", "a", [], Path())
     assert sentence in str(caught.value)
+
+
+def test_a_workflow_needs_a_name_for_its_folder(tmp_path: Path) -> None:
+    text = FILE.read_text().replace("quickstart:", "../up:", 1)
+    (tmp_path / "w.yaml").write_text(text)
+    with pytest.raises(InputError, match="name: '../up' must consist of letters"):
+        load_workflow(tmp_path / "w.yaml", "../up", [], Path())
+
+
+def test_a_folder_is_no_workflow_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        read_workflows(tmp_path)
+
+
+@pytest.mark.parametrize(("text", "value"), [("1e-3", 0.001), ("5E2", 500.0), ("0.5", 0.5), ("1", 1.0)])
+def test_numbers_are_read_as_people_write_them(text: str, value: float) -> None:
+    workflow = load_workflow(FILE, "quickstart", [f"train.learning_rate={text}"], Path())
+    assert workflow.train is not None and workflow.train.learning_rate == value
+
+
+def test_words_that_look_like_truth_or_numbers_stay_words(tmp_path: Path) -> None:
+    (tmp_path / "w.yaml").write_text("a: {on: off, yes: 1e, no: e5}\n")
+    assert read_workflows(tmp_path / "w.yaml") == {"a": {"on": "off", "yes": "1e", "no": "e5"}}
+
+
+def test_data_and_checkpoints_are_found(tmp_path: Path) -> None:
+    (tmp_path / "m.safetensors").write_bytes(b"x")
+    sets = [
+        "shard.sources.photos.options={root: mine, pairing: list, pair_list: /abs/pairs.csv}",
+        f"match.model={tmp_path / 'm.safetensors'}",
+    ]
+    workflow = load_workflow(FILE, "match-collection", sets, Path("/data"))
+    options = workflow.shard.sources["photos"].options
+    assert (options["root"], options["pair_list"]) == ("/data/mine", "/abs/pairs.csv")
+    assert workflow.match is not None and workflow.match.model == str(tmp_path / "m.safetensors")
+    whole = "shard.sources.more={kind: photo_warps, splits: [test]}"
+    assert set(load_workflow(FILE, "quickstart", [whole], Path()).shard.sources) == {"photo-warps", "more"}
 
 
 def test_a_missing_file_and_an_unknown_workflow() -> None:
