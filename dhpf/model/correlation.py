@@ -59,11 +59,15 @@ class NativeCorrelation:
     def __init__(self, source: Sequence[Tensor], target: Sequence[Tensor], weights: Tensor) -> None:
         """Args: (B, C_l, side_l, side_l) maps of source and target, and the (B, L) weight of each layer."""
         self.by_side: dict[int, Tensor] = {}
+        self._matrices: dict[int, Tensor] = {}
+        self._taps: dict[int, list[tuple[int, float]]] = {}
         for side in sorted({m.shape[-1] for m in source}):
             layers = [l for l, m in enumerate(source) if m.shape[-1] == side]  # noqa: E741
             left, right = _weighted_features(source, target, weights, layers)
             if left.shape[1]:
-                self.by_side[side] = _upsample_targets(left.mT @ right, side)
+                self._matrices[side] = interpolation_matrix(side, left)
+                self._taps[side] = interpolation_taps(self._matrices[side])
+                self.by_side[side] = _upsample_targets(left.mT @ right, self._matrices[side])
 
     def row_block(self, y: int) -> Tensor:
         """(B, 60, 3600) inner products of the source cells in grid row y with all target cells."""
@@ -75,12 +79,12 @@ class NativeCorrelation:
             if side == GRID_SIDE:
                 full = products[:, y].reshape(batch, GRID_SIDE, NUM_CELLS)
                 continue
-            lower, upper_weight = interpolation_taps(side)[y]
+            lower, upper_weight = self._taps[side][y]
             row = products[:, lower]
             if upper_weight:
                 row = torch.lerp(row, products[:, lower + 1], upper_weight)
             rows.append(row.reshape(batch, side, NUM_CELLS))
-            factors.append(interpolation_matrix(side, products))
+            factors.append(self._matrices[side])
         if not rows:
             assert full is not None
             return full
@@ -102,13 +106,12 @@ def _weighted_features(
     return torch.cat(left, dim=1), torch.cat(right, dim=1)
 
 
-def _upsample_targets(products: Tensor, side: int) -> Tensor:
-    batch = products.shape[0]
-    products = products.view(batch, side, side, side, side)
+def _upsample_targets(products: Tensor, matrix: Tensor) -> Tensor:
+    side = matrix.shape[1]
+    products = products.view(-1, side, side, side, side)
     if side == GRID_SIDE:
         return products
-    factor = interpolation_matrix(side, products)
-    return factor @ (products @ factor.T)
+    return matrix @ (products @ matrix.T)
 
 
 def cosine_power(products: Tensor, source_norms: Tensor, target_norms: Tensor, exponent: int) -> Tensor:

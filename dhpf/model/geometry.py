@@ -72,14 +72,15 @@ def interpolation_matrix(side: int, like: Tensor) -> Tensor:
     return F.interpolate(identity[None], size=GRID_SIDE, mode="linear", align_corners=True)[0].T.contiguous()
 
 
-def interpolation_taps(side: int) -> list[tuple[int, float]]:
-    """For each of the 60 grid rows: the lower of the two map rows it lies between, and the weight of the upper one."""
-    matrix = interpolation_matrix(side, torch.empty(0, dtype=torch.float64))
-    taps = []
-    for weights in matrix:
-        lower = min(int(weights.nonzero()[0]), max(side - 2, 0))
-        taps.append((lower, float(weights[lower + 1]) if side > 1 else 0.0))
-    return taps
+def interpolation_taps(matrix: Tensor) -> list[tuple[int, float]]:
+    """For each of the 60 grid rows: the lower of the two map rows it lies between, and the weight of the upper one.
+
+    Args:
+        matrix: (60, side) from `interpolation_matrix`, side at least 2.
+    """
+    lower = (matrix != 0).to(torch.uint8).argmax(dim=1).clamp(max=matrix.shape[1] - 2)
+    upper_weight = matrix.gather(1, lower[:, None] + 1)[:, 0]
+    return list(zip(lower.tolist(), upper_weight.tolist(), strict=True))
 
 
 def to_grid(maps: Tensor) -> Tensor:
