@@ -134,7 +134,7 @@ def test_a_second_run_does_nothing(quickstart: Path) -> None:
 def test_another_configuration_is_refused_by_name(quickstart: Path) -> None:
     done = run(quickstart, "quickstart", "--only", "train", settings=[*TINY, "train.learning_rate=0.5"])
     assert done.returncode == 2
-    assert "config.learning_rate: 0.03 -> 0.5" in done.stderr and "--restart train" in done.stderr
+    assert "config.learning_rate: 0.1 -> 0.5" in done.stderr and "--restart train" in done.stderr
 
 
 def test_scores_come_from_the_stored_predictions(quickstart: Path) -> None:
