@@ -1,7 +1,8 @@
 """Untrusted bytes to an RGB array, or a reason why not.
 
 Only a few raster formats are read, their declared size is checked before a pixel is decoded, and nothing is guessed:
-an image that Pillow would silently damage (16 bits per channel) is scaled properly.
+16 bits per channel, which Pillow would silently damage, are scaled properly; 32 bits, which have no agreed white, are
+refused.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def decode_image(data: bytes, name: str) -> RGB:
         (H, W, 3) uint8 array.
 
     Raises:
-        ImageError: not one of FORMATS, damaged, truncated, or more than MAX_PIXELS.
+        ImageError: not one of FORMATS, damaged, truncated, 32 bits per channel, or more than MAX_PIXELS.
     """
     try:
         with warnings.catch_warnings():
@@ -52,10 +53,14 @@ def decode_image(data: bytes, name: str) -> RGB:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
                     raise ImageError(f"image {name}: {width} x {height} pixels, more than {MAX_PIXELS:,} are refused")
+                if image.mode in ("I", "F"):
+                    raise ImageError(f"image {name}: 32 bits per channel; save it with 8 or 16")
                 image.load()
                 return np.ascontiguousarray(_to_rgb(ImageOps.exif_transpose(image)))
     except ImageError:
         raise
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"image {name}: declares far more than the {MAX_PIXELS:,} pixels that are read") from error
     except UnidentifiedImageError as error:
         raise ImageError(f"image {name}: not a {', '.join(FORMATS)} image ({len(data)} bytes)") from error
     # Decoders raise many kinds of errors on hostile bytes; each one means the same here.
@@ -64,10 +69,8 @@ def decode_image(data: bytes, name: str) -> RGB:
 
 
 def _to_rgb(image: Image.Image) -> RGB:
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        values = np.asarray(image, dtype=np.float64)
-        full_scale = 65535.0 if values.max(initial=0) > 255 else 255.0
-        grey = np.clip(np.rint(values * (255.0 / full_scale)), 0, 255).astype(np.uint8)
+    if image.mode.startswith("I;16"):
+        grey = np.rint(np.asarray(image, dtype=np.float32) / 257).astype(np.uint8)  # 65535 / 255
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         opaque = Image.new("RGBA", image.size, "white")

@@ -33,12 +33,52 @@ def test_sixteen_bits_keep_their_greys() -> None:
     assert np.abs(decoded[..., 0].astype(int) - np.rint(values / 257)).max() <= 1
 
 
+def test_a_dark_image_of_sixteen_bits_stays_dark() -> None:
+    values = np.full((4, 4), 250, np.uint16)  # less than one level of 8 bits
+    assert (decode_image(encoded(Image.fromarray(values), "PNG"), "x") == 1).all()
+
+
+def test_sixteen_bits_in_the_other_byte_order() -> None:
+    """A TIFF of 4 x 4 pixels written by hand, big-endian, which Pillow does not write."""
+    pixels = np.full(16, 0x8000, ">u2").tobytes()
+    shorts = {256: 4, 257: 4, 258: 16, 259: 1, 262: 1}
+    fields = [struct.pack(">HHIHH", tag, 3, 1, value, 0) for tag, value in shorts.items()]
+    fields += [struct.pack(">HHII", tag, 4, 1, value) for tag, value in ((273, 8), (278, 4), (279, len(pixels)))]
+    header = b"MM\0*" + struct.pack(">I", 8 + len(pixels))
+    data = header + pixels + struct.pack(">H", len(fields)) + b"".join(fields) + bytes(4)
+    assert (decode_image(data, "x") == 128).all()
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_thirty_two_bits_have_no_agreed_white(kind: type) -> None:
+    with pytest.raises(ImageError, match="image x: 32 bits per channel; save it with 8 or 16"):
+        decode_image(encoded(Image.fromarray(np.ones((4, 4), kind)), "TIFF"), "x")
+
+
+def test_colours_of_sixteen_bits() -> None:
+    rows = b"".join(b"\0" + np.tile(np.array([0x8000, 0xFFFF, 0x0101], ">u2"), 4).tobytes() for _ in range(4))
+    assert (decode_image(png_of((4, 4), 16, rows), "x") == (128, 255, 1)).all()
+
+
 def test_exif_orientation_is_applied() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise by 90 degrees
     decoded = decode_image(encoded(Image.fromarray(RGB), "JPEG", exif=exif, quality=95), "x")
     assert decoded.shape == (64, 48, 3)
     assert np.abs(decoded.astype(int) - np.rot90(RGB, -1)).mean() < 6
+
+
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"]
+)
+def test_broken_exif_is_no_reason_to_refuse_a_photo(exif: bytes) -> None:
+    assert decode_image(encoded(Image.fromarray(RGB), "JPEG", exif=exif), "x").shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF", "PNG", "MPO"])
+def test_of_several_frames_the_first_counts(kind: str) -> None:
+    white, black = (Image.new("RGB", (64, 48), name) for name in ("white", "black"))
+    assert (decode_image(encoded(white, kind, save_all=True, append_images=[black]), "x") > 250).all()
 
 
 def test_transparency_goes_on_white() -> None:
@@ -53,14 +93,14 @@ def test_cmyk() -> None:
     assert np.abs(decoded.astype(int) - RGB).mean() < 12
 
 
-def bomb() -> bytes:
-    """A PNG of a few bytes that declares 60000 x 60000 pixels."""
+def png_of(size: tuple[int, int], bits: int, rows: bytes) -> bytes:
+    """An RGB PNG with any header, whatever its pixels are."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    header = struct.pack(">IIBBBBB", *size, bits, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize(
@@ -71,7 +111,14 @@ def bomb() -> bytes:
         (np.random.default_rng(0).bytes(5000), "not a JPEG"),
         (encoded(Image.fromarray(RGB), "JPEG")[:-300], "damaged or truncated"),
         (encoded(Image.fromarray(RGB), "PNG")[:-40], "damaged or truncated"),
-        (bomb(), "60000 x 60000 pixels|damaged"),
+        (encoded(Image.fromarray(RGB), "GIF")[:-300], "damaged or truncated"),
+        (encoded(Image.fromarray(RGB), "WEBP")[:-90], "damaged or truncated"),
+        (encoded(Image.fromarray(RGB), "TIFF")[:-900], "damaged or truncated"),
+        (encoded(Image.fromarray(RGB), "PNG").replace(b"IDAT", b"IDAX"), "damaged or truncated|not a JPEG"),
+        (png_of((60000, 60000), 8, b""), "declares far more than the 100,000,000 pixels"),
+        (png_of((12000, 9000), 8, b""), "12000 x 9000 pixels, more than 100,000,000"),
+        (png_of((0, 9), 8, b""), "not a JPEG"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a JPEG"),
     ],
 )
 def test_what_is_no_image(data: bytes, reason: str) -> None:
