@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayTaskError
 from tqdm import tqdm
 
 from dhpf.data.blocks import Block, plan_blocks
-from dhpf.data.shards import encode_shard, pair_to_json
+from dhpf.data.pair_json import pair_to_json
+from dhpf.data.shards import encode_shard
+from dhpf.errors import InputError
 from dhpf.pairs import open_pair_source
 from dhpf.records import PairRecord, Rejection
 from pipelines.code_version import code_version
@@ -71,7 +74,11 @@ def _shard_split(name: str, config: ShardConfig, source: SourceConfig, split: st
         "code_version": code_version(),
         "seconds": round(time.time() - started, 3),
     }
-    assert totals["num_pairs"] + len(rejections) == plan["num_listed"]
+    if totals["num_pairs"] + len(rejections) != plan["num_listed"]:
+        raise InputError(
+            f"shard set {name}: {plan['num_listed']} pairs were listed, but {totals['num_pairs']} written and "
+            f"{len(rejections)} rejected, the source changed meanwhile; run again with --restart shard"
+        )
     output.finish(record)
 
 
@@ -128,7 +135,12 @@ def _encode_missing(name: str, config: ShardConfig, source: SourceConfig, split:
 
 def _collect(in_flight: list[Any], bar: Any) -> list[Any]:
     done, rest = ray.wait(in_flight, num_returns=1)
-    ray.get(done)
+    try:
+        ray.get(done)
+    except RayTaskError as error:
+        if isinstance(error.cause, InputError):  # the sentence for the user, without the worker's traceback
+            raise error.cause from error
+        raise
     bar.update(len(done))
     return list(rest)
 

@@ -20,7 +20,7 @@ class ShardSet:
 
     Attributes:
         name: SOURCE/SPLIT.
-        shards: task name of each block, with its shard.
+        shards: task name of each block, with its shard; blocks whose every pair was rejected are left out.
         thresholds: names of the PCK thresholds that apply, the main one first.
         digest: sha256 of the content: the dataset's fingerprint.
         record: counts and settings of the shard stage.
@@ -70,5 +70,8 @@ def open_shard_set(stage_folder: Path, name: str) -> ShardSet:
 
 
 def _shards(output: StageOutput, manifest: Manifest) -> Sequence[tuple[str, Shard]]:
-    blocks = [commit for commit in manifest.commits if commit.task != REJECTS_TASK]
-    return [(c.task, Shard(output.path(c, "shard.tar"), output.path(c, "index.json"))) for c in blocks]
+    blocks = [commit for commit in manifest.commits if commit.task != REJECTS_TASK and commit.info["num_pairs"]]
+    # The index has a digest of every member, so that a tar is not read as a whole.
+    return [
+        (c.task, Shard(output.path(c, "shard.tar", check_digest=False), output.path(c, "index.json"))) for c in blocks
+    ]

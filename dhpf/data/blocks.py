@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from dhpf.errors import InputError
 from dhpf.records import PairRecord
 
 
@@ -27,7 +28,13 @@ def plan_blocks(pairs: Iterable[PairRecord], *, max_pairs: int, max_images: int)
     """Cuts a stream of pairs into blocks, in order; a block closes when the next pair would exceed a limit.
 
     The same pairs and limits give the same blocks; memory holds one block at a time.
+
+    Raises:
+        InputError: a limit that no pair can keep.
     """
+    for name, limit, least in (("max_pairs", max_pairs, 1), ("max_images", max_images, 2)):
+        if limit < least:
+            raise InputError(f"{name}: {limit} must be at least {least}")
     number = 0
     current: list[PairRecord] = []
     images: dict[str, None] = {}

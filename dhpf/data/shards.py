@@ -1,7 +1,8 @@
 """Shards: a block as a webdataset tar with each image once, and an index by which it is read at any place.
 
 Members are image-000003.jpg with image-000003.json (id, size, digest), then pair-000007.json. Bytes depend on the
-block alone. A tar is untrusted: nothing in it is executed, and what the index does not name is never looked at.
+block alone. Tar and index are untrusted: only images and JSON pairs are read, each checked, and what the index does
+not name is never looked at; nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from typing import Any
 import numpy as np
 
 from dhpf.data.blocks import Block
+from dhpf.data.pair_json import pair_from_json, pair_to_json, parse_json
 from dhpf.errors import InputError
 from dhpf.images import ImageError, decode_image
-from dhpf.records import PairRecord, Points, Rejection
+from dhpf.records import PairRecord, Rejection
 
 os.environ.setdefault("WDS_SECURE", "1")  # webdataset reads it on import: no pickles, no shell
 import webdataset  # noqa: E402
@@ -32,8 +34,6 @@ BORDER_TOLERANCE = 2.0
 """Pixels by which an annotation may overstep its image: published ones do by up to 1, being rounded or scaled."""
 
 _ENDINGS = ((b"\xff\xd8\xff", "jpg"), (b"\x89PNG", "png"), (b"RIFF", "webp"), (b"BM", "bmp"), (b"GIF8", "gif"))
-_POINT_FIELDS = ("source_keypoints", "target_keypoints", "source_outline", "target_outline")
-_PAIR_FIELDS = {field.name for field in dataclasses.fields(PairRecord)}
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,15 @@ class IndexEntry:
     sha256: str
     width: int = 0
     height: int = 0
+
+    def __post_init__(self) -> None:
+        numbers = (self.offset, self.size, self.width, self.height)
+        if self.kind not in ("image", "pair"):
+            raise ValueError(f"unknown kind of member {self.kind!r}")
+        if not (isinstance(self.id, str) and isinstance(self.sha256, str)):
+            raise ValueError("id and sha256 must be text")
+        if not all(type(number) is int and number >= 0 for number in numbers):
+            raise ValueError("offset, size, width and height must be whole numbers, not negative")
 
 
 @dataclass(frozen=True)
@@ -81,7 +90,7 @@ def encode_shard(block: Block, read: Callable[[str], bytes]) -> EncodedShard:
         if reason is None:
             pairs.append(pair)
         else:
-            rejections.append(Rejection(pair.pair_id, pair.source, pair.target, reason))
+            rejections.append(Rejection(pair.pair_id, _printable(pair.source), _printable(pair.target), reason))
     used = {image for pair in pairs for image in (pair.source, pair.target)}
     kept = {image: images[image] for image in block.images if image in used}
     tar = _write_tar(kept, pairs)
@@ -99,6 +108,8 @@ def _load_images(ids: Iterable[str], read: Callable[[str], bytes]) -> tuple[dict
     images, broken = {}, {}
     for image_id in ids:
         try:
+            if image_id != _printable(image_id):
+                raise ImageError(f"image {_printable(image_id)}: its name is not UTF-8 text; rename the file")
             data = read(image_id)
             height, width = decode_image(data, image_id).shape[:2]
             images[image_id] = _Image(data, width, height)
@@ -113,10 +124,11 @@ def _unusable(pair: PairRecord, images: dict[str, _Image], broken: dict[str, str
             return broken[image_id]
     for side, image_id in (("source", pair.source), ("target", pair.target)):
         image = images[image_id]
-        for what in ("keypoints", "outline"):
-            points: Points | None = getattr(pair, f"{side}_{what}")
-            if points is None or not len(points):
+        for what in ("keypoints", "outline", "box"):
+            values = getattr(pair, f"{side}_{what}")
+            if values is None or not len(values):
                 continue
+            points = np.reshape(values, (-1, 2))  # a box is two points
             overstep = np.maximum(-points, points - (image.width, image.height)).max(axis=1)
             if overstep.max() > BORDER_TOLERANCE:
                 x, y = points[overstep.argmax()]
@@ -125,6 +137,11 @@ def _unusable(pair: PairRecord, images: dict[str, _Image], broken: dict[str, str
                     f"of {image.width} x {image.height} pixels"
                 )
     return None
+
+
+def _printable(name: str) -> str:
+    """A file name as text that any table can hold: bytes that are not UTF-8 are written as \\udcXX."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _write_tar(images: dict[str, _Image], pairs: list[PairRecord]) -> bytes:
@@ -169,46 +186,6 @@ def _json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, allow_nan=False).encode()
 
 
-def pair_to_json(pair: PairRecord) -> dict[str, Any]:
-    """A pair record as plain JSON values, without the fields that are empty."""
-    fields: dict[str, Any] = {}
-    for name in _PAIR_FIELDS:
-        value = getattr(pair, name)
-        if isinstance(value, np.ndarray):
-            fields[name] = value.tolist()
-        elif name == "difficulty":
-            fields[name] = dict(value)
-        else:
-            fields[name] = value
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def pair_from_json(value: Any, where: str) -> PairRecord:
-    """The inverse of `pair_to_json`, for untrusted values.
-
-    Raises:
-        InputError: not a pair record.
-    """
-    try:
-        fields = dict(value)
-        unknown = set(fields) - _PAIR_FIELDS
-        if unknown:
-            raise ValueError(f"unknown field {sorted(unknown)[0]!r}")
-        for name in _POINT_FIELDS:
-            if name in fields:
-                fields[name] = np.array(fields[name], dtype=np.float32).reshape(-1, 2)
-        for name in ("source_box", "target_box"):
-            if name in fields:
-                x0, y0, x1, y1 = map(float, fields[name])
-                fields[name] = (x0, y0, x1, y1)
-        if not all(isinstance(fields.get(name), str) for name in ("pair_id", "category", "source", "target")):
-            raise ValueError("pair_id, category, source and target must be text")
-        fields["keypoint_names"] = tuple(map(str, fields.get("keypoint_names", ())))
-        return PairRecord(**fields)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{where}: not a pair record ({error})") from error
-
-
 class Shard:
     """Reads a shard at any place through its index; opens the tar anew for each read, so it travels to workers.
 
@@ -222,12 +199,7 @@ class Shard:
 
     def __init__(self, tar: str | Path, index: str | Path) -> None:
         self.paths = (str(tar), str(index))
-        try:
-            content = json.loads(Path(index).read_bytes())
-            entries = [IndexEntry(**entry) for entry in content["entries"]]
-            expected = int(content["tar_size"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"shard index {index}: damaged ({error})") from error
+        entries, expected = _read_index(Path(index))
         size = Path(tar).stat().st_size if Path(tar).is_file() else -1
         if size != expected:
             raise InputError(f"shard {tar}: {size} bytes, its index says {expected}; write it again")
@@ -248,13 +220,25 @@ class Shard:
         return [self.pair(number) for number in range(len(self))]
 
     def pair(self, number: int) -> PairRecord:
-        """The pair with this number, from 0."""
+        """The pair with this number, from 0.
+
+        Raises:
+            InputError: it is damaged, no pair record, or names an image that the shard does not hold.
+        """
         entry = self._pairs[number]
-        where = f"shard {self.paths[0]}, pair {entry.id}"
-        return pair_from_json(json.loads(self._read(entry)), where)
+        where = f"shard {self.paths[0]}, pair {entry.id!r}"
+        pair = pair_from_json(parse_json(self._read(entry), where), where)
+        for image_id in (pair.source, pair.target):
+            if image_id not in self._images:
+                raise InputError(f"{where}: image {image_id!r} is not in the shard; write the shard again")
+        return pair
 
     def image_bytes(self, image_id: str) -> bytes:
-        """An image's encoded bytes."""
+        """An image's encoded bytes.
+
+        Raises:
+            InputError: they are damaged.
+        """
         return self._read(self._images[image_id])
 
     def image_size(self, image_id: str) -> tuple[int, int]:
@@ -273,3 +257,19 @@ class Shard:
         if hashlib.sha256(data).hexdigest() != entry.sha256:
             raise InputError(f"shard {self.paths[0]}: {entry.kind} {entry.id!r} is damaged; write the shard again")
         return data
+
+
+def _read_index(path: Path) -> tuple[list[IndexEntry], int]:
+    """The entries of an index, and the size of its tar in bytes."""
+    try:
+        content = parse_json(path.read_bytes(), f"shard index {path}")
+        entries = [IndexEntry(**entry) for entry in content["entries"]]
+        tar_size = int(content["tar_size"])
+        beyond = next((entry.id for entry in entries if entry.offset + entry.size > tar_size), None)
+        if beyond is not None:
+            raise ValueError(f"{beyond!r} lies beyond the end of the tar")
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"shard index {path}: damaged ({error})") from error
+    return entries, tar_size

@@ -1,4 +1,9 @@
+from collections.abc import Iterator
+
+import pytest
+
 from dhpf.data.blocks import plan_blocks
+from dhpf.errors import InputError
 from dhpf.records import PairRecord
 
 
@@ -21,3 +26,29 @@ def test_a_block_holds_so_many_pairs() -> None:
 
 def test_no_pairs_no_blocks() -> None:
     assert list(plan_blocks([], max_pairs=2, max_images=2)) == []
+
+
+def test_a_pair_of_an_image_with_itself_is_one_image() -> None:
+    assert next(plan_blocks(pairs("aa"), max_pairs=1, max_images=2)).images == ("a",)
+
+
+def test_memory_holds_one_block() -> None:
+    """The planner is never more than one pair ahead of what it gave, so that any number of pairs can stream through."""
+    taken = 0
+
+    def counted() -> Iterator[PairRecord]:
+        nonlocal taken
+        for pair in pairs(*["ab"] * 1000):
+            taken += 1
+            yield pair
+
+    blocks = plan_blocks(counted(), max_pairs=10, max_images=2)
+    for number in range(1, 6):
+        assert len(next(blocks).pairs) == 10
+        assert taken == 10 * number + 1
+
+
+@pytest.mark.parametrize(("max_pairs", "max_images"), [(0, 9), (-1, 9), (9, 1)])
+def test_limits_that_no_pair_can_keep(max_pairs: int, max_images: int) -> None:
+    with pytest.raises(InputError, match="must be at least"):
+        next(plan_blocks(pairs("ab"), max_pairs=max_pairs, max_images=max_images))
