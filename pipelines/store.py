@@ -7,6 +7,7 @@ commits/<task>.json, which only the first can; MANIFEST.json comes last and mean
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -20,6 +21,9 @@ from typing import Any
 from dhpf.errors import InputError
 
 PLAN, MANIFEST, COMMITS, DATA = "PLAN.json", "MANIFEST.json", "commits", "data"
+
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What a file system without hard links answers: FAT, many object stores mounted as folders."""
 
 
 class PlanConflict(InputError):
@@ -72,7 +76,7 @@ class StageOutput:
         wanted = json.loads(canonical_json(plan))
         if put_if_absent(self.root / PLAN, canonical_json(plan)):
             return
-        found = json.loads((self.root / PLAN).read_bytes())
+        found = _read_json(self.root / PLAN)
         changes = _differences(found, wanted)
         if changes:
             raise PlanConflict(
@@ -113,11 +117,18 @@ class StageOutput:
         return [task for task in self._planned() if task not in done]
 
     def finish(self, record: Mapping[str, Any]) -> Manifest:
-        """Puts the manifest, after which the output is complete, and removes data that no commit names."""
+        """Puts the manifest, after which the output is complete, and removes data that no commit names.
+
+        Raises:
+            InputError: a committed file is gone or has another size.
+        """
         missing = self.missing()
         if missing:
             raise RuntimeError(f"{self.root}: {len(missing)} tasks are not done, the first is {missing[0]}")
         commits = self.committed()
+        for task in self._planned():
+            for name in commits[task].files:
+                self.path(commits[task], name, check_digest=False)
         content = {
             "record": record,
             "commits": [{"task": t, "files": commits[t].files, "info": commits[t].info} for t in self._planned()],
@@ -130,36 +141,46 @@ class StageOutput:
 
     def manifest(self) -> Manifest | None:
         """The manifest, or None while the output is not complete."""
-        try:
-            content = json.loads((self.root / MANIFEST).read_bytes())
-        except FileNotFoundError:
+        path = self.root / MANIFEST
+        if not path.exists():
             return None
-        return Manifest(content["record"], tuple(CommitRecord(**commit) for commit in content["commits"]))
+        content = _read_json(path)
+        try:
+            return Manifest(content["record"], tuple(_commit_record(commit, path) for commit in content["commits"]))
+        except (KeyError, TypeError) as error:
+            raise _damaged(path) from error
 
-    def path(self, commit: CommitRecord, name: str) -> Path:
-        """The path of a committed file, once its size is checked."""
+    def path(self, commit: CommitRecord, name: str, *, check_digest: bool = True) -> Path:
+        """The path of a committed file, once its size and its digest are checked.
+
+        Args:
+            check_digest: reads the whole file; False for large files that hold digests of their own.
+
+        Raises:
+            InputError: the file is not as it was committed.
+        """
         entry = commit.files[name]
         path = self.root / entry["key"]
         size = path.stat().st_size if path.exists() else -1
         if size != entry["size"]:
             raise InputError(f"{path}: {size} bytes instead of {entry['size']}; run the stage again with --restart")
+        if check_digest:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if digest != entry["sha256"]:
+                raise _damaged(path)
         return path
 
     def read(self, commit: CommitRecord, name: str) -> bytes:
-        """The bytes of a committed file, once their digest is checked."""
-        path = self.path(commit, name)
-        content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest() != commit.files[name]["sha256"]:
-            raise InputError(f"{path}: damaged since it was written; run the stage again with --restart")
-        return content
+        """The bytes of a committed file, once their size and their digest are checked.
 
-    def delete(self) -> None:
-        """Removes the output, the manifest first, so that a half deleted output is not complete."""
-        (self.root / MANIFEST).unlink(missing_ok=True)
-        shutil.rmtree(self.root, ignore_errors=True)
+        Raises:
+            InputError: the file is not as it was committed.
+        """
+        return self.path(commit, name).read_bytes()
 
     def _planned(self) -> list[str]:
-        tasks: list[str] = json.loads((self.root / PLAN).read_bytes())["tasks"]
+        tasks: list[str] = _read_json(self.root / PLAN)["tasks"]
         return tasks
 
     def _remove_unreferenced(self, manifest: Manifest) -> None:
@@ -182,12 +203,23 @@ def write_durably(path: Path, content: bytes) -> None:
 
 
 def put_if_absent(path: Path, content: bytes) -> bool:
-    """Creates a file whole, unless it exists; True for the one caller that created it."""
+    """Creates a file whole, unless it exists; True for the one caller that created it.
+
+    Raises:
+        InputError: the file system cannot create a file for one caller only.
+    """
     temporary = _write_temporary(path, content)
     try:
         os.link(temporary, path)  # unlike a rename, a link never overwrites
     except FileExistsError:
         return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        raise InputError(
+            f"folder {path.parent}: its file system has no hard links, by which one of several writers is chosen; "
+            "use a --work folder on a local or NFS disk"
+        ) from error
     finally:
         temporary.unlink()
     _sync_folder(path.parent)
@@ -195,13 +227,26 @@ def put_if_absent(path: Path, content: bytes) -> bool:
 
 
 def _write_temporary(path: Path, content: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder_durably(path.parent)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:  # a full disk, an interrupt: leave no half file behind
+        temporary.unlink(missing_ok=True)
+        raise
     return temporary
+
+
+def _make_folder_durably(folder: Path) -> None:
+    """A new folder outlasts a power failure only once its own name is on the disk."""
+    if folder.is_dir():
+        return
+    _make_folder_durably(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync_folder(folder.parent)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -212,7 +257,25 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _read_commit(path: Path) -> CommitRecord:
-    return CommitRecord(**json.loads(path.read_bytes()))
+    return _commit_record(_read_json(path), path)
+
+
+def _commit_record(content: Any, path: Path) -> CommitRecord:
+    try:
+        return CommitRecord(**content)
+    except TypeError as error:
+        raise _damaged(path) from error
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise _damaged(path) from error
+
+
+def _damaged(path: Path) -> InputError:
+    return InputError(f"{path}: damaged since it was written; run the stage again with --restart")
 
 
 def _differences(found: Any, wanted: Any, place: str = "") -> list[str]:

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -129,3 +130,105 @@ def test_a_task_killed_before_its_commit_leaves_nothing_that_counts(tmp_path: Pa
     assert output.read(manifest.commits[0], "part") == b"whole"
     assert len(list(tmp_path.glob("data/t/*"))) == 1
     assert json.loads((tmp_path / "MANIFEST.json").read_bytes())["commits"][0]["task"] == "t"
+
+
+FULL_DISK = """
+import resource, sys
+from pipelines.store import StageOutput
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    StageOutput(sys.argv[1]).commit("t", {"small": b"1", "large": bytes(5000)}, {})
+except OSError as error:
+    print(error.strerror)
+"""
+
+
+def test_a_file_that_does_not_fit_leaves_nothing_behind(tmp_path: Path) -> None:
+    output = StageOutput(tmp_path)
+    output.plan({"stage": "s", "tasks": ["t"]})
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "File too large"
+    assert output.missing() == ["t"]
+    assert [path.name for path in tmp_path.glob("data/t/*/*")] == ["small"]
+
+
+ENDLESS_WRITER = """
+import sys
+from pipelines.store import StageOutput
+output = StageOutput(sys.argv[1])
+print("ready", flush=True)
+while True:
+    output.commit("t", {"part": bytes(range(256)) * 40_000}, {})
+"""
+
+
+@pytest.mark.chaos
+def test_a_file_under_its_final_name_is_whole_whenever_the_writer_is_killed(tmp_path: Path) -> None:
+    whole = bytes(range(256)) * 40_000
+    torn = 0
+    for number in range(4):
+        root = tmp_path / str(number)
+        StageOutput(root).plan({"stage": "s", "tasks": ["t"]})
+        writer = subprocess.Popen([sys.executable, "-c", ENDLESS_WRITER, str(root)], stdout=subprocess.PIPE, text=True)
+        assert writer.stdout is not None and writer.stdout.readline().strip() == "ready"
+        deadline = time.time() + 30
+        while not list(root.glob("data/t/*/.part.*")) and time.time() < deadline:
+            pass
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.wait(timeout=10)
+        torn += len(list(root.glob("data/t/*/.part.*")))
+        assert all(path.read_bytes() == whole for path in root.glob("data/t/*/part"))
+        output = StageOutput(root)
+        assert all(output.read(commit, "part") == whole for commit in output.committed().values())
+        output.commit("t", {"part": whole}, {})
+        output.finish({})
+        assert [path.name for path in root.glob("data/t/*/*")] == ["part"]
+        assert len(list(root.glob("data/t/*"))) == 1
+    assert torn, "no writer was killed in the middle of a file, this test shows nothing"
+
+
+def test_nothing_is_complete_without_its_data(tmp_path: Path) -> None:
+    output = StageOutput(tmp_path)
+    output.plan({"stage": "s", "tasks": ["t"]})
+    commit = output.commit("t", {"part": b"content"}, {})
+    output.path(commit, "part").unlink()
+    with pytest.raises(InputError, match="part: -1 bytes instead of 7.*--restart"):
+        output.finish({})
+    assert output.manifest() is None
+
+
+def test_a_path_is_given_once_the_digest_is_checked(tmp_path: Path) -> None:
+    output = StageOutput(tmp_path)
+    output.plan({"stage": "s", "tasks": ["t"]})
+    commit = output.commit("t", {"part": b"content"}, {})
+    output.path(commit, "part").write_bytes(b"contenT")
+    with pytest.raises(InputError, match="part: damaged since it was written"):
+        output.path(commit, "part")
+    assert output.path(commit, "part", check_digest=False).name == "part"
+
+
+@pytest.mark.parametrize("name", ["PLAN.json", "MANIFEST.json", "commits/t.json"])
+@pytest.mark.parametrize("junk", [b"", b"{", b'{"other": 1}'])
+def test_damaged_records_are_named(tmp_path: Path, name: str, junk: bytes) -> None:
+    output = StageOutput(tmp_path)
+    plan = {"stage": "s", "tasks": ["t"]}
+    output.plan(plan)
+    output.commit("t", {"part": b"content"}, {})
+    output.finish({})
+    (tmp_path / name).write_bytes(junk)
+    with pytest.raises(InputError, match=f"{name}: damaged|holds an earlier s"):
+        output.plan(plan)
+        output.manifest()
+        output.committed()
+
+
+def test_a_file_system_without_links_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(source: object, target: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(InputError, match="its file system has no hard links.*use a --work folder"):
+        StageOutput(tmp_path).plan({"stage": "s", "tasks": []})
+    assert list(tmp_path.iterdir()) == []
