@@ -1,0 +1,84 @@
+"""What matching reads of a correlation: maxima and where they stand. The matrix itself need not be kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+ZERO_MAXIMUM = 1e-30
+"""Stands for a row's or column's maximum of exactly 0, so that it can be divided by (ALGORITHM section 7)."""
+
+
+@dataclass(frozen=True)
+class BestCells:
+    """The best cells of B pairs, by the correlation as it is and after the mutual nearest neighbour filter.
+
+    Attributes:
+        target: (B, N) each source cell's target cell of highest correlation; the first one on ties.
+        value: (B, N) that highest correlation.
+        column_maximum: (B, N) highest correlation of each target cell.
+        filtered_target: (B, N) each wanted source cell's best target cell after the filter; 0 where not wanted.
+        filtered_value: (B, N) correlation, unfiltered, of that match; 0 where not wanted.
+        geometric_scores: (B, 119, 119) Hough score of each displacement [dy, dx] in cells, from -59 to 59.
+    """
+
+    target: Tensor
+    value: Tensor
+    column_maximum: Tensor
+    filtered_target: Tensor
+    filtered_value: Tensor
+    geometric_scores: Tensor
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    @property
+    def best_score(self) -> Tensor:
+        """(B,) geometric score of the strongest displacement, the unit of confidences."""
+        return self.geometric_scores.amax(dim=(1, 2))
+
+    def __getitem__(self, pair: int) -> BestCells:
+        """One pair alone, as a batch of one."""
+        return BestCells(*(getattr(self, field.name)[pair : pair + 1] for field in fields(self)))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[BestCells]) -> BestCells:
+        """Several batches as one."""
+        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
+    def to(self, device: torch.device | str) -> BestCells:
+        """The same on a device."""
+        return BestCells(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+
+def best_cells(correlation: Tensor, geometric_scores: Tensor, wanted: Tensor) -> BestCells:
+    """The best cells of whole (B, S, T) correlations.
+
+    Args:
+        geometric_scores: (B, 119, 119) as in BestCells.
+        wanted: (B, N) bool, the source cells whose filtered match is asked for.
+    """
+    value, target = correlation.max(dim=2)
+    column_maximum = correlation.amax(dim=1)
+    filtered_target = torch.zeros_like(target)
+    filtered_value = torch.zeros_like(value)
+    for pair, cells in enumerate(wanted):
+        rows = correlation[pair, cells]
+        best = filtered_best(rows, value[pair, cells], column_maximum[pair])
+        filtered_target[pair, cells] = best
+        filtered_value[pair, cells] = rows.gather(1, best[:, None])[:, 0]
+    return BestCells(target, value, column_maximum, filtered_target, filtered_value, geometric_scores)
+
+
+def filtered_best(rows: Tensor, row_maximum: Tensor, column_maximum: Tensor) -> Tensor:
+    """(R,) best target of (R, T) rows of a correlation after the mutual filter, from (R,) and (T,) maxima."""
+    row_maximum, column_maximum = nonzero(row_maximum), nonzero(column_maximum)
+    return (rows * (rows / row_maximum[:, None]) * (rows / column_maximum)).argmax(dim=1)
+
+
+def nonzero(maximum: Tensor) -> Tensor:
+    """Maxima by which one can divide."""
+    return torch.where(maximum == 0, torch.full_like(maximum, ZERO_MAXIMUM), maximum)
