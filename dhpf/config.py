@@ -18,10 +18,13 @@ GRID_SIDE = 60
 BackboneName = Literal["efficientnet_lite0", "resnet50", "resnet101"]
 SelectionName = Literal["dynamic", "fixed", "all", "last"]
 HoughBinsName = Literal["current", "legacy"]
+EngineName = Literal["auto", "torch", "compiled"]
 
 BACKBONES: tuple[BackboneName, ...] = ("efficientnet_lite0", "resnet50", "resnet101")
 SELECTIONS: tuple[SelectionName, ...] = ("dynamic", "fixed", "all", "last")
 HOUGH_BINS: tuple[HoughBinsName, ...] = ("current", "legacy")
+ENGINES: tuple[EngineName, ...] = ("auto", "torch", "compiled")
+"""Implementations of matching: auto takes the fastest for the device; torch runs anywhere; compiled needs a CPU."""
 
 PUBLISHED_LAYERS: dict[str, dict[str, tuple[int, ...]]] = {
     "resnet50": {"pf-pascal": (2, 7, 11, 12, 13)},

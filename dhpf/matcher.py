@@ -14,14 +14,18 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
+from torch import Tensor
 
 from dhpf.checkpoint import build_network, load_network, save_network
-from dhpf.config import ModelConfig
+from dhpf.config import EngineName, ModelConfig
 from dhpf.data.preprocessing import points_from_frame, points_to_frame, to_square
 from dhpf.errors import InputError
 from dhpf.images import RGB, ImageError, read_image
-from dhpf.model.network import HyperpixelNetwork, ImageFeatures, MatcherOutput
-from dhpf.model.transfer import mutual_matches, transfer
+from dhpf.model.best_cells import BestCells
+from dhpf.model.engines.choose import choose_engine
+from dhpf.model.geometry import NUM_CELLS
+from dhpf.model.network import HyperpixelNetwork
+from dhpf.model.transfer import cells_of_points, mutual_matches, transfer
 from dhpf.records import Correspondences, Points
 
 ImageLike = str | Path | Image.Image | NDArray[np.uint8]
@@ -35,10 +39,12 @@ class Matcher:
 
     Args:
         model: what to build (its learned parts, if any, are fresh: see `load`), or a network that is ready.
+        engine: one of dhpf.config.ENGINES; they differ in speed alone.
     """
 
-    def __init__(self, model: ModelConfig | HyperpixelNetwork = UNTRAINED) -> None:
+    def __init__(self, model: ModelConfig | HyperpixelNetwork = UNTRAINED, engine: EngineName = "auto") -> None:
         self.network = build_network(model) if isinstance(model, ModelConfig) else model.eval()
+        self._engine = choose_engine(engine, self.network.backbone.mean.device)
 
     @classmethod
     def load(cls, path: str | Path, weights: str | None = None) -> Matcher:
@@ -65,13 +71,13 @@ class Matcher:
             ImageError: an image cannot be read.
         """
         images = [_as_rgb(source, "source"), _as_rgb(target, "target")]
-        output = self._correlate(images)
-        found = mutual_matches(output.correlation[0], output.best_score[0], limit)
+        found, layers = self._match(images, torch.zeros(1, NUM_CELLS, dtype=torch.bool))
+        best = mutual_matches(found, limit)
         return Correspondences(
-            points_from_frame(found.source_points.numpy(), _size(images[0])),
-            points_from_frame(found.target_points.numpy(), _size(images[1])),
-            found.confidence.numpy(),
-            tuple(output.selection[0].nonzero().flatten().tolist()),
+            points_from_frame(best.source_points.numpy(), _size(images[0])),
+            points_from_frame(best.target_points.numpy(), _size(images[1])),
+            best.confidence.numpy(),
+            layers,
         )
 
     @torch.inference_mode()
@@ -92,17 +98,21 @@ class Matcher:
         """
         images = [_as_rgb(source, "source"), _as_rgb(target, "target")]
         wanted = _checked_points(points, _size(images[0]))
-        output = self._correlate(images)
         framed = torch.from_numpy(points_to_frame(wanted, _size(images[0])))[None]
-        moved = transfer(output.correlation, output.best_score, framed, torch.ones(1, len(wanted), dtype=torch.bool))
+        every = torch.ones(1, len(wanted), dtype=torch.bool)
+        found, _ = self._match(images, cells_of_points(framed, every))
+        moved = transfer(found, framed, every)
         valid = moved.valid[0].numpy()
-        found = points_from_frame(moved.points[0].numpy(), _size(images[1]))
-        return np.where(valid[:, None], found, np.float32(np.nan)), valid, moved.confidence[0].numpy()
+        points_found = points_from_frame(moved.points[0].numpy(), _size(images[1]))
+        return np.where(valid[:, None], points_found, np.float32(np.nan)), valid, moved.confidence[0].numpy()
 
-    def _correlate(self, images: list[RGB]) -> MatcherOutput:
-        side = self.network.config.image_side
-        features: ImageFeatures = self.network.describe(torch.stack([to_square(i, side) for i in images]))
-        return self.network.correlate(features[torch.tensor([0])], features[torch.tensor([1])])
+    def _match(self, images: list[RGB], wanted: Tensor) -> tuple[BestCells, tuple[int, ...]]:
+        """The best cells of two images, on the CPU, and the selected layers."""
+        squares = torch.stack([to_square(image, self.network.config.image_side) for image in images])
+        device = self.network.backbone.mean.device
+        features = self.network.describe(squares.to(device))
+        found, selection = self.network.match(features, features, [(0, 1)], wanted.to(device), self._engine)
+        return found.to("cpu"), tuple(selection[0].nonzero().flatten().tolist())
 
 
 def _size(image: RGB) -> tuple[int, int]:

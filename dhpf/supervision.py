@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dhpf.config import GRID_SIDE, SupervisionConfig
+from dhpf.model.engines.problem import MatchEngine
 from dhpf.model.geometry import nearest_cells
 from dhpf.model.network import HyperpixelNetwork, ImageFeatures
-from dhpf.model.transfer import TransferredPoints, mutual_filter, transfer
+from dhpf.model.transfer import TransferredPoints, cells_of_points, mutual_filter, transfer
 
 TINY = 1e-30
 SQUEEZED_SIDE = GRID_SIDE // 4
@@ -61,6 +62,7 @@ def supervise_strongly(
     keypoints: KeypointBatch,
     config: SupervisionConfig,
     uniform: Tensor,
+    engine: MatchEngine,
 ) -> Objective:
     """The strong objective of B pairs.
 
@@ -69,14 +71,15 @@ def supervise_strongly(
 
     Args:
         uniform: (B, L, 2) draws that make the gates' noise.
+        engine: matches, for the part without gradient.
     """
     gates = network.select(source, target, uniform)
-    with torch.no_grad():
-        output = network.correlate_selected(source, target, gates)
-        moved = transfer(output.correlation, output.best_score, keypoints.source, keypoints.valid)
+    wanted = cells_of_points(keypoints.source, keypoints.valid)
+    found = network.match_selected(source, target, [(n, n) for n in range(len(source))], gates, wanted, engine)
+    moved = transfer(found, keypoints.source, keypoints.valid)
     weights = keypoint_weights(moved, keypoints, config.alpha)
     source_cells, target_cells = nearest_cells(keypoints.source), nearest_cells(keypoints.target)
-    rows = network.correlate_cells(source, target, gates, source_cells, output.geometric_scores)
+    rows = network.correlate_cells(source, target, gates, source_cells, found.geometric_scores)
     return _with_selection_rate(
         "cross_entropy", strong_loss(rows, target_cells, weights, keypoints.valid), gates, config
     )

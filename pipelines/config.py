@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from dhpf.config import ModelConfig, SupervisionConfig
+from dhpf.config import ENGINES, EngineName, ModelConfig, SupervisionConfig, require_choice
 from dhpf.errors import InputError
 
 StageName = Literal["shard", "train", "evaluate", "match"]
@@ -132,7 +132,8 @@ class EvaluateConfig:
         methods: by the name they get in tables: "trained" (the train stage's best), a checkpoint path, a
             models:/ URI, or fields that override the workflow's model.
         alphas: PCK thresholds as a share of the threshold side.
-        batch_size: pairs correlated at once.
+        batch_size: pairs matched at once.
+        engine: which implementation matches; "auto" takes the fastest for the device.
     """
 
     on: tuple[str, ...]
@@ -140,6 +141,7 @@ class EvaluateConfig:
     alphas: tuple[float, ...] = (0.05, 0.1, 0.15)
     batch_size: int = 4
     num_actors: int = 2
+    engine: EngineName = "auto"
     resources: Resources = Resources()
 
     def __post_init__(self) -> None:
@@ -150,6 +152,7 @@ class EvaluateConfig:
             _require("alphas", alpha, 0 < alpha <= 1, "in (0, 1]")
         _require("batch_size", self.batch_size, self.batch_size >= 1, "at least 1")
         _require("num_actors", self.num_actors, self.num_actors >= 1, "at least 1")
+        require_choice("engine", self.engine, ENGINES)
 
 
 @dataclass(frozen=True)
@@ -161,6 +164,7 @@ class MatchConfig:
         model: "trained", a checkpoint path, a models:/ URI, or fields that override the workflow's model.
         matches_per_pair: at most this many mutual matches are kept for a pair, the best first.
         flow: also store the target point of every source cell (60 x 60 x 2 values a pair).
+        engine: which implementation matches; "auto" takes the fastest for the device.
     """
 
     on: tuple[str, ...]
@@ -169,6 +173,7 @@ class MatchConfig:
     flow: bool = False
     batch_size: int = 4
     num_actors: int = 2
+    engine: EngineName = "auto"
     resources: Resources = Resources()
 
     def __post_init__(self) -> None:
@@ -176,6 +181,7 @@ class MatchConfig:
         _require("matches_per_pair", self.matches_per_pair, self.matches_per_pair >= 1, "at least 1")
         _require("batch_size", self.batch_size, self.batch_size >= 1, "at least 1")
         _require("num_actors", self.num_actors, self.num_actors >= 1, "at least 1")
+        require_choice("engine", self.engine, ENGINES)
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
-from dhpf.data.preprocessing import Size, box_to_frame, points_from_frame, points_to_frame
+from dhpf.data.preprocessing import box_to_frame, points_to_frame
 from dhpf.errors import InputError
 from dhpf.metrics import (
     correct_keypoints,
@@ -23,8 +22,7 @@ from dhpf.metrics import (
     summarise,
     threshold_side,
 )
-from dhpf.model.transfer import mutual_matches, transfer
-from dhpf.records import Points
+from dhpf.records import PairRecord, Points
 from pipelines.code_version import code_version
 from pipelines.config import EvaluateConfig
 from pipelines.matcher_pool import MatchedPair, match_blocks
@@ -63,11 +61,16 @@ class PredictionRows:
     def schema(self) -> pa.Schema:
         return PREDICTIONS
 
+    def wanted_points(self, record: PairRecord) -> Sequence[Points]:
+        has_masks = record.source_outline is not None and record.target_outline is not None
+        wanted = (record.source_keypoints, record.source_outline if has_masks else None)
+        return [points for points in wanted if points is not None]
+
     def __call__(self, pair: MatchedPair) -> Mapping[str, Any]:
         record = pair.record
         row = pair.common_row() | {"seconds": pair.seconds, "target_box": record.target_box}
         if record.source_keypoints is not None:
-            predicted, valid, confidence = _transferred(pair, record.source_keypoints)
+            predicted, valid, confidence = pair.transfer(record.source_keypoints)
             row |= {
                 "source_keypoints": record.source_keypoints.tolist(),
                 "target_keypoints": None if record.target_keypoints is None else record.target_keypoints.tolist(),
@@ -76,30 +79,14 @@ class PredictionRows:
                 "confidence": confidence.tolist(),
             }
         if record.source_outline is not None and record.target_outline is not None:
-            predicted, valid, _ = _transferred(pair, record.source_outline)
+            predicted, valid, _ = pair.transfer(record.source_outline)
             row |= {
                 "source_outline": record.source_outline.tolist(),
                 "target_outline": record.target_outline.tolist(),
                 "predicted_outline": predicted[valid].tolist(),
             }
-        matches = mutual_matches(pair.correlation, pair.best_score, NUM_PICTURED_MATCHES)
-        row["matches_source"] = _original(matches.source_points.numpy(), pair.source_size, record.mirrored).tolist()
-        row["matches_target"] = _original(matches.target_points.numpy(), pair.target_size, record.mirrored).tolist()
-        return row
-
-
-def _transferred(pair: MatchedPair, points: Points) -> tuple[Points, Any, Any]:
-    """(K, 2) points of the source in the target's original pixels, (K,) valid and (K,) confidence."""
-    mirrored = pair.record.mirrored
-    framed = torch.from_numpy(points_to_frame(points, pair.source_size, mirrored))[None]
-    everything = torch.ones(framed.shape[:2], dtype=torch.bool)
-    moved = transfer(pair.correlation[None], pair.best_score[None], framed, everything)
-    predicted = _original(moved.points[0].numpy(), pair.target_size, mirrored)
-    return predicted, moved.valid[0].numpy(), moved.confidence[0].numpy()
-
-
-def _original(points: Any, size: Size, mirrored: bool) -> Points:
-    return points_from_frame(points, size, mirrored)
+        source, target, _ = pair.matches(NUM_PICTURED_MATCHES)
+        return row | {"matches_source": source.tolist(), "matches_target": target.tolist()}
 
 
 def evaluate(
@@ -142,6 +129,7 @@ def _predict(
             batch_size=config.batch_size,
             num_actors=config.num_actors,
             resources=config.resources,
+            engine=config.engine,
         )
         record = {"stage": "evaluate", "num_pairs": shards.num_pairs, "code_version": code_version()}
         output.finish(record | {"seconds": round(time.time() - started, 3)})

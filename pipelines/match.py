@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 
-from dhpf.data.preprocessing import points_from_frame, points_to_frame
-from dhpf.model.transfer import dense_flow, mutual_matches, transfer
+from dhpf.records import PairRecord, Points
 from pipelines.code_version import code_version
 from pipelines.config import MatchConfig
 from pipelines.matcher_pool import MatchedPair, match_blocks
@@ -38,26 +36,29 @@ class CorrespondenceRows:
     def schema(self) -> pa.Schema:
         return CORRESPONDENCES
 
+    def wanted_points(self, record: PairRecord) -> Sequence[Points] | None:
+        if self.flow:
+            return None
+        return [] if record.source_keypoints is None else [record.source_keypoints]
+
     def __call__(self, pair: MatchedPair) -> Mapping[str, Any]:
-        mirrored = pair.record.mirrored
-        found = mutual_matches(pair.correlation, pair.best_score, self.matches_per_pair)
+        source, target, confidence = pair.matches(self.matches_per_pair)
         row = pair.common_row() | {
-            "score": float(found.confidence.mean()) if len(found.confidence) else 0.0,
-            "source_points": points_from_frame(found.source_points.numpy(), pair.source_size, mirrored).tolist(),
-            "target_points": points_from_frame(found.target_points.numpy(), pair.target_size, mirrored).tolist(),
-            "confidence": found.confidence.tolist(),
+            "score": float(confidence.mean()) if len(confidence) else 0.0,
+            "source_points": source.tolist(),
+            "target_points": target.tolist(),
+            "confidence": confidence.tolist(),
         }
         given = pair.record.source_keypoints
         if given is not None:
-            framed = torch.from_numpy(points_to_frame(given, pair.source_size, mirrored))[None]
-            everything = torch.ones(framed.shape[:2], dtype=torch.bool)
-            moved = transfer(pair.correlation[None], pair.best_score[None], framed, everything)
-            row["given_points"] = given.tolist()
-            row["transferred_points"] = points_from_frame(moved.points[0].numpy(), pair.target_size, mirrored).tolist()
-            row["transferred_valid"] = moved.valid[0].tolist()
+            moved, valid, _ = pair.transfer(given)
+            row |= {
+                "given_points": given.tolist(),
+                "transferred_points": moved.tolist(),
+                "transferred_valid": valid.tolist(),
+            }
         if self.flow:
-            flow = dense_flow(pair.correlation).numpy()
-            row["flow"] = points_from_frame(flow, pair.target_size, mirrored).tolist()
+            row["flow"] = pair.flow().tolist()
         return row
 
 
@@ -117,6 +118,7 @@ def match(config: MatchConfig, shards: ShardSet, model: ModelSource, folder: Pat
             batch_size=config.batch_size,
             num_actors=config.num_actors,
             resources=config.resources,
+            engine=config.engine,
         )
         encoded = sum(int(commit.info["num_encoded"]) for commit in output.committed().values())
         record = {key: value for key, value in plan.items() if key != "tasks"} | {

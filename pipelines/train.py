@@ -22,7 +22,8 @@ from torch import Tensor
 from dhpf.checkpoint import build_network, load_network, save_network
 from dhpf.config import ModelConfig, SupervisionConfig
 from dhpf.errors import InputError
-from dhpf.model.transfer import transfer
+from dhpf.model.engines.choose import choose_engine
+from dhpf.model.transfer import cells_of_points, transfer
 from dhpf.supervision import Objective, negative_pairs, supervise_strongly, supervise_weakly
 from pipelines.code_version import code_version
 from pipelines.config import TrainConfig
@@ -170,6 +171,7 @@ class Worker:
         self.task, self.rank, self.world_size = task, rank, world_size
         self.device = torch.device("cuda" if config.resources.gpus else "cpu")
         self.network = build_network(task.model).to(self.device)
+        self.engine = choose_engine("auto", self.device)
         self.learned = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
         self.optimiser = torch.optim.SGD(self.learned.values(), lr=config.learning_rate, momentum=config.momentum)
         self.train_data = PairDataset(task.train, task.model.image_side)
@@ -257,7 +259,9 @@ class Worker:
         if batch.keypoints is None:
             pairs = ", ".join(record.pair_id for record in batch.records if record.target_keypoints is None)
             raise InputError(f"strong supervision: pairs {pairs} have no keypoints")
-        return supervise_strongly(network, source, target, batch.keypoints.to(self.device), supervision, uniform)
+        return supervise_strongly(
+            network, source, target, batch.keypoints.to(self.device), supervision, uniform, self.engine
+        )
 
     @torch.no_grad()
     def _validate(self) -> float:
@@ -269,10 +273,11 @@ class Worker:
             batch = self.val_data.batch([number])
             if batch.keypoints is None:
                 continue
-            source = self.network.describe(batch.source.to(self.device))
-            output = self.network.correlate(source, self.network.describe(batch.target.to(self.device)))
+            features = self.network.describe(torch.cat([batch.source, batch.target]).to(self.device))
             keypoints = batch.keypoints.to(self.device)
-            moved = transfer(output.correlation, output.best_score, keypoints.source, keypoints.valid)
+            wanted = cells_of_points(keypoints.source, keypoints.valid)
+            found, _ = self.network.match(features, features, [(0, 1)], wanted, self.engine)
+            moved = transfer(found, keypoints.source, keypoints.valid)
             distance = (moved.points - keypoints.target).norm(dim=2)
             right = moved.valid & (distance <= self.task.config.supervision.alpha * keypoints.threshold[:, None])
             sums += torch.tensor([right.sum().item() / keypoints.valid.sum().item(), 1.0], dtype=torch.float64)

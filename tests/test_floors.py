@@ -9,6 +9,9 @@ ROOT = Path(__file__).parents[1]
 WITHOUT_OWN_TEST = {
     "dhpf/errors.py": "one exception",
     "dhpf/drawing/": "tested together in test_drawing.py",
+    "dhpf/model/best_cells.py": "tested with transfer and every engine",
+    "dhpf/model/engines/compiled.py": "tested beside the engine in torch, test_row_blocks.py",
+    "dhpf/model/engines/problem.py": "tested by every engine, test_row_blocks.py",
     "dhpf/pairs/source.py": "tested through every pair source",
     "pipelines/config.py": "tested by loading workflows, test_workflow_file.py",
     "pipelines/cluster.py": "tested by every run, test_workflow.py",

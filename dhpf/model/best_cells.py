@@ -45,6 +45,11 @@ class BestCells:
         return BestCells(*(getattr(self, field.name)[pair : pair + 1] for field in fields(self)))
 
     @classmethod
+    def of_pair(cls, *values: Tensor) -> BestCells:
+        """One pair's values, in the order of the attributes and without their first dimension."""
+        return cls(*(value[None] for value in values))
+
+    @classmethod
     def concatenate(cls, parts: Sequence[BestCells]) -> BestCells:
         """Several batches as one."""
         return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))

@@ -1,9 +1,11 @@
 """The network, top to bottom: images -> features of an image -> correlation of a pair.
 
-    describe(images) -> ImageFeatures        all that the network knows of an image
-    correlate(source, target) -> MatcherOutput
+    describe(images) -> ImageFeatures                       all that the network knows of an image
+    match(source, target, pairs) -> BestCells, selection    what is read of a correlation, without keeping it
+    correlate(source, target) -> MatcherOutput              the whole correlation, with gradient
 
-One forward pass serves training, evaluation and batch matching; a batch of N pairs gives what N single pairs give.
+`match` is what inference runs, by the fastest engine; `correlate` is the same arithmetic on whole matrices. A batch of
+N pairs gives what N single pairs give.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 from dhpf.config import ModelConfig
 from dhpf.errors import InputError
 from dhpf.model.backbone import Backbone
+from dhpf.model.best_cells import BestCells
 from dhpf.model.correlation import (
     NativeCorrelation,
     appearance_blocks,
@@ -25,6 +28,7 @@ from dhpf.model.correlation import (
     products_at,
     squared_norms,
 )
+from dhpf.model.engines.problem import MatchEngine, MatchProblem
 from dhpf.model.geometry import to_grid
 from dhpf.model.hough import NUM_DISPLACEMENTS, HoughVoting
 from dhpf.model.selection import LayerGates, layer_weights, open_gates, sample_gates
@@ -148,11 +152,67 @@ class HyperpixelNetwork(nn.Module):
         Args:
             uniform: (B, L, 2) draws from [0, 1) for the Gumbel noise of training.
         """
+        every = torch.arange(len(source), device=source.squared_norms.device)
+        return self._select(source, target, every, every, uniform)
+
+    def _select(
+        self, source: ImageFeatures, target: ImageFeatures, sources: Tensor, targets: Tensor, uniform: Tensor | None
+    ) -> Tensor:
         if self.selector is None:
-            return source.squared_norms.new_ones(len(source), len(self.layers))
+            return source.squared_norms.new_ones(len(sources), len(self.layers))
         assert source.gate_activations is not None and target.gate_activations is not None
-        logits = self.selector(source.gate_activations, target.gate_activations)
+        logits = self.selector(source.gate_activations[sources], target.gate_activations[targets])
         return open_gates(logits) if uniform is None else sample_gates(logits, uniform)
+
+    @torch.no_grad()
+    def match(
+        self,
+        source: ImageFeatures,
+        target: ImageFeatures,
+        pairs: Sequence[tuple[int, int]],
+        wanted: Tensor,
+        engine: MatchEngine,
+    ) -> tuple[BestCells, Tensor]:
+        """What is read of the correlations of B pairs, and which layers each selected.
+
+        Args:
+            source, target: features of images; the same object where pairs are of one collection.
+            pairs: (number in source, number in target) of each pair.
+            wanted: (B, N) bool, source cells whose match after the mutual filter is asked for.
+
+        Returns:
+            the best cells, and the (B, L) selection over all layers of the backbone.
+        """
+        index = torch.tensor(pairs, device=source.squared_norms.device).view(-1, 2)
+        gates = self._select(source, target, index[:, 0], index[:, 1], None)
+        found = self.match_selected(source, target, pairs, gates, wanted, engine)
+        return found, self._on_all_layers(gates)
+
+    @torch.no_grad()
+    def match_selected(
+        self,
+        source: ImageFeatures,
+        target: ImageFeatures,
+        pairs: Sequence[tuple[int, int]],
+        gates: Tensor,
+        wanted: Tensor,
+        engine: MatchEngine,
+    ) -> BestCells:
+        """`match` of B pairs whose (B, L) gates are known."""
+        weights = layer_weights(gates)
+        sources, targets = torch.tensor(pairs, device=gates.device).view(-1, 2).unbind(dim=1)
+        problem = MatchProblem(
+            source_maps=source.maps,
+            target_maps=target.maps,
+            pairs=pairs,
+            selected=weights > 0,
+            source_lengths=feature_lengths(source.squared_norms[sources], weights, self.training),
+            target_lengths=feature_lengths(target.squared_norms[targets], weights, self.training),
+            exponent=self.config.appearance_exponent,
+            hough=self.hough,
+            wanted=wanted,
+        )
+        return engine(problem)
 
     def appearance(self, source: ImageFeatures, target: ImageFeatures, gates: Tensor) -> list[Tensor]:
         """The appearance matrix of B pairs, as 60 blocks (B, 60, N) of source grid rows."""

@@ -1,4 +1,4 @@
-"""From a correlation to points: the mutual nearest neighbour filter, keypoint transfer, dense flow, best matches."""
+"""From best cells to points: keypoint transfer, dense flow, best matches; and the mutual nearest neighbour filter."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ import torch
 from torch import Tensor
 
 from dhpf.config import GRID_SIDE
+from dhpf.model.best_cells import ZERO_MAXIMUM, BestCells, nonzero
 from dhpf.model.geometry import cell_centres, covering_cells, transfer_points
-
-ZERO_MAXIMUM = 1e-30
-"""Stands for a row's or column's maximum of exactly 0, so that it can be divided by."""
-
 
 TILE_SIDE = 4
 """Cells per side of the tiles that give one match each."""
@@ -57,60 +54,52 @@ def match_confidence(correlation: Tensor, best_score: Tensor) -> Tensor:
 
 def mutual_filter(correlation: Tensor) -> Tensor:
     """(B, S, T) correlation with each entry scaled by its share of its row's and of its column's maximum."""
-    row_maximum = _nonzero(correlation.amax(dim=2, keepdim=True))
-    column_maximum = _nonzero(correlation.amax(dim=1, keepdim=True))
+    row_maximum = nonzero(correlation.amax(dim=2, keepdim=True))
+    column_maximum = nonzero(correlation.amax(dim=1, keepdim=True))
     return correlation * (correlation / row_maximum) * (correlation / column_maximum)
 
 
-def best_target_cells(correlation: Tensor, source_cells: Tensor) -> Tensor:
-    """(R,) the target cell that each of (R,) source cells points to, in one pair's (S, T) correlation."""
-    column_maximum = _nonzero(correlation.amax(dim=0))
-    rows = correlation[source_cells]
-    return (rows * (rows / _nonzero(rows.amax(dim=1, keepdim=True))) * (rows / column_maximum)).argmax(dim=1)
+def cells_of_points(points: Tensor, valid: Tensor) -> Tensor:
+    """(B, N) bool, the source cells whose match is needed to transfer (B, K, 2) points of the frame, (B, K) valid."""
+    return (covering_cells(points) & valid.unsqueeze(-1)).any(dim=1)
 
 
-def transfer(correlation: Tensor, best_score: Tensor, points: Tensor, valid: Tensor) -> TransferredPoints:
+def transfer(found: BestCells, points: Tensor, valid: Tensor) -> TransferredPoints:
     """Transfers source points to the target (ALGORITHM section 7).
 
     Args:
-        correlation: (B, S, T).
-        best_score: (B,) from MatcherOutput.
+        found: of B pairs, matched with `cells_of_points(points, valid)` wanted.
         points: (B, K, 2) source points in the frame.
         valid: (B, K) bool, False for padding.
     """
     covering = covering_cells(points) & valid.unsqueeze(-1)
-    target_cells = torch.zeros(covering.shape[0], covering.shape[2], dtype=torch.long, device=points.device)
-    confidence = torch.zeros_like(target_cells, dtype=points.dtype)
-    for pair, needed in enumerate(covering.any(dim=1)):
-        cells = needed.nonzero().flatten()
-        best = best_target_cells(correlation[pair], cells)
-        target_cells[pair, cells] = best
-        confidence[pair, cells] = match_confidence(correlation[pair, cells, best], best_score[pair]).to(points.dtype)
-    moved, found = transfer_points(points, covering, target_cells)
+    moved, located = transfer_points(points, covering, found.filtered_target)
+    confidence = match_confidence(found.filtered_value, found.best_score[:, None]).to(points.dtype)
     share = covering.to(points.dtype)
     mean_confidence = (share @ confidence.unsqueeze(-1)).squeeze(-1) / share.sum(dim=-1).clamp(min=1)
-    return TransferredPoints(moved, found, mean_confidence)
+    return TransferredPoints(moved, located, mean_confidence)
 
 
-def dense_flow(correlation: Tensor) -> Tensor:
-    """(S, 2) target point in the frame of every source cell's centre, in one pair's (S, T) correlation."""
-    every_cell = torch.arange(correlation.shape[0], device=correlation.device)
-    return cell_centres(device=correlation.device)[best_target_cells(correlation, every_cell)]
+def dense_flow(found: BestCells) -> Tensor:
+    """(B, N, 2) target point in the frame of every source cell's centre, of pairs matched with every cell wanted."""
+    return cell_centres(device=found.filtered_target.device)[found.filtered_target]
 
 
-def mutual_matches(correlation: Tensor, best_score: Tensor, limit: int) -> CellMatches:
-    """At most `limit` pairs of cells that are each other's best in one pair's (S, T) correlation.
+def mutual_matches(found: BestCells, limit: int) -> CellMatches:
+    """At most `limit` pairs of cells that are each other's best, of one pair.
 
     Neighbouring cells say almost the same, so each tile of 4 x 4 source cells gives its most confident match alone.
     """
-    value, target = correlation.max(dim=1)
-    source_of_target = correlation.argmax(dim=0)
+    value, target = found.value[0], found.target[0]
     source = torch.arange(len(target), device=target.device)
-    mutual = ((source_of_target[target] == source) & (value > 0)).nonzero().flatten()
+    agreed = (value == found.column_maximum[0][target]) & (value > 0)
+    # Of several source cells that share a target's maximum, the first one is its match.
+    first = torch.full_like(target, len(target)).scatter_reduce(0, target[agreed], source[agreed], "amin")
+    mutual = (agreed & (first[target] == source)).nonzero().flatten()
     ranked = mutual[value[mutual].argsort(descending=True, stable=True)]
     chosen = ranked[_first_of_each(_tile(ranked))][:limit]
-    centres = cell_centres(device=correlation.device)
-    return CellMatches(centres[chosen], centres[target[chosen]], match_confidence(value[chosen], best_score))
+    centres = cell_centres(device=target.device)
+    return CellMatches(centres[chosen], centres[target[chosen]], match_confidence(value[chosen], found.best_score[0]))
 
 
 def _tile(cells: Tensor) -> Tensor:
@@ -123,7 +112,3 @@ def _first_of_each(labels: Tensor) -> Tensor:
     first = torch.full((GRID_SIDE * GRID_SIDE,), len(labels), device=labels.device)
     first.scatter_reduce_(0, labels, positions, "amin")
     return first[first < len(labels)].sort().values
-
-
-def _nonzero(maximum: Tensor) -> Tensor:
-    return torch.where(maximum == 0, torch.full_like(maximum, ZERO_MAXIMUM), maximum)

@@ -21,9 +21,12 @@ from torch import Tensor
 from weights import backbone_weights, digest, learned_weights
 
 from dhpf.checkpoint import build_network, load_network
-from dhpf.config import HoughBinsName, ModelConfig, SupervisionConfig
+from dhpf.config import EngineName, HoughBinsName, ModelConfig, SupervisionConfig
+from dhpf.model.best_cells import BestCells
+from dhpf.model.engines.choose import choose_engine
+from dhpf.model.engines.row_blocks import RowBlockEngine
 from dhpf.model.network import HyperpixelNetwork, ImageFeatures
-from dhpf.model.transfer import mutual_filter, transfer
+from dhpf.model.transfer import cells_of_points, mutual_filter, transfer
 from dhpf.supervision import (
     KeypointBatch,
     Objective,
@@ -36,6 +39,7 @@ from dhpf.supervision import (
 MEASURED = Path(__file__).parent / "measured"
 REFERENCE = Path(os.environ.get("DHPF_REFERENCE", Path(__file__).parents[2].parent / "shared" / "reference"))
 
+ENGINES_UNDER_TEST: tuple[EngineName, ...] = ("torch", "compiled")
 CORRELATION_TOLERANCE = 1e-5
 """Of the maximum; sums and rows."""
 KEYPOINT_TOLERANCE = 1e-3
@@ -164,13 +168,24 @@ def check_pair(
         assert_close(correlation[measured["rows"]], measured["fin_rows"])
         some = measured["rows"][: len(measured["mnn_rows"])]
         assert_close(mutual_filter(output.correlation)[0][some], measured["mnn_rows"])
-    check_keypoints(output.correlation, output.best_score, measured)
+    check_engines(network, source, target, measured)
 
 
-def check_keypoints(correlation: Tensor, best_score: Tensor, measured: dict[str, NDArray[Any]]) -> None:
+def check_engines(
+    network: HyperpixelNetwork, source: ImageFeatures, target: ImageFeatures, measured: dict[str, NDArray[Any]]
+) -> None:
     count = int(measured["n_pts"])
-    points = torch.from_numpy(measured["src_kps"].T[:count].copy())[None]
-    moved = transfer(correlation, best_score, points, torch.ones(1, count, dtype=torch.bool))
+    points, valid = torch.from_numpy(measured["src_kps"].T[:count].copy())[None], torch.ones(1, count, dtype=torch.bool)
+    for engine in ENGINES_UNDER_TEST:
+        found, _ = network.match(source, target, [(0, 0)], cells_of_points(points, valid), choose_engine(engine))
+        if "fin_rowmax" in measured:
+            assert_close(found.value[0], measured["fin_rowmax"])
+        assert_close(found.column_maximum[0], measured["fin_colmax"])
+        check_keypoints(found, points, measured)
+
+
+def check_keypoints(found: BestCells, points: Tensor, measured: dict[str, NDArray[Any]]) -> None:
+    moved = transfer(found, points, torch.ones(points.shape[:2], dtype=torch.bool))
     clear = measured["kp_gap"] > NEAR_TIE
     assert clear.any()
     difference = np.abs(moved.points[0].numpy() - measured["prd_kps"].T)[clear]
@@ -214,6 +229,7 @@ def test_legacy_bins(folder: Path, backbone: str) -> None:
         features = network.describe(images(folder))
         for name in pairs_in(legacy):
             measured = {key.partition("/")[2]: archive[key] for key in archive.files if key.startswith(f"{name}/")}
+            del measured["fin_rowmax"]
             measured |= {key.partition("/")[2]: legacy[key] for key in legacy.files if key.startswith(f"{name}/")}
             source, target = pair_of(features, measured["pair"])
             appearance = torch.cat(network.appearance(source, target, network.select(source, target)), dim=1)
@@ -223,7 +239,7 @@ def test_legacy_bins(folder: Path, backbone: str) -> None:
             output = network.correlate(source, target)
             assert_close(output.correlation[0].sum(1, dtype=torch.float64), measured["fin_rowsum"])
             assert_close(output.correlation[0].sum(0, dtype=torch.float64), measured["fin_colsum"])
-            check_keypoints(output.correlation, output.best_score, measured)
+            check_engines(network, source, target, measured)
 
 
 # -- one training step -------------------------------------------------------------------------------------------
@@ -243,7 +259,10 @@ def training_step(network: HyperpixelNetwork, archive: Any, folder: Path, kind: 
     source, target = network.embed_pair([m[source_index] for m in maps], [m[target_index] for m in maps])
     if kind == "weak":
         return supervise_weakly(network, source, target, len(sources), SupervisionConfig(kind="weak"), uniform)
-    return supervise_strongly(network, source, target, keypoints_of(archive, dtype), SupervisionConfig(), uniform)
+    engine = RowBlockEngine(torch.device("cpu"), dtype)
+    return supervise_strongly(
+        network, source, target, keypoints_of(archive, dtype), SupervisionConfig(), uniform, engine
+    )
 
 
 def keypoints_of(archive: Any, dtype: torch.dtype) -> KeypointBatch:

@@ -10,7 +10,6 @@ import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from dhpf.config import GRID_SIDE
 from dhpf.model.best_cells import ZERO_MAXIMUM, BestCells
@@ -53,7 +52,7 @@ class CompiledEngine:
         filtered_target, filtered_value = np.zeros(NUM_CELLS, np.int64), np.zeros(NUM_CELLS, np.float32)
         _filter(matrix, table, wanted, value, column_maximum, filtered_target, filtered_value)
         found = (target, value, column_maximum, filtered_target, filtered_value)
-        return BestCells(*(torch.from_numpy(values)[None] for values in found), scores)
+        return BestCells.of_pair(*(torch.from_numpy(values) for values in found), scores[0])
 
     def _fill(self, problem: MatchProblem, pair: int) -> Floats:
         """Appearance of all matches; gives the (119, 119) votes."""
@@ -82,7 +81,7 @@ class CompiledEngine:
             self._coarse = torch.empty(sum(sizes))
         lower = np.zeros((len(sizes), GRID_SIDE), np.int64)
         upper_weight = np.zeros((len(sizes), GRID_SIDE), np.float32)
-        parts = self._coarse[: sum(sizes)].split(sizes)
+        parts = torch.split(self._coarse[: sum(sizes)], sizes)
         for row, (part, (side, layers)) in enumerate(zip(parts, layers_by_side.items(), strict=True)):
             source, target = problem.features(pair, layers)
             matrix = interpolation_matrix(side, source)
@@ -93,7 +92,7 @@ class CompiledEngine:
         return self._coarse.numpy(), np.array(list(layers_by_side), np.int64), lower, upper_weight
 
 
-@numba.njit(fastmath=True, error_model="numpy", cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(fastmath=True, error_model="numpy", cache=True, nogil=True)
 def _appearance_row(
     block: Floats,
     y: int,
@@ -159,7 +158,7 @@ def _appearance_row(
                 votes[y_t - y + _SIDE - 1, shift + np.uintp(c)] += power[c]
 
 
-@numba.njit(fastmath=True, error_model="numpy", cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(fastmath=True, error_model="numpy", cache=True, nogil=True)
 def _score(appearance: Floats, scores: Floats, value: Floats, target: Ints, column_maximum: Floats) -> None:
     """Notes the maxima of rows and columns of (N, N) appearance times (119, 119) scores, which is not stored."""
     highest, found_in = np.empty(_SIDE, np.float32), np.empty(_SIDE, np.int32)
@@ -182,7 +181,7 @@ def _score(appearance: Floats, scores: Floats, value: Floats, target: Ints, colu
         value[i], target[i] = highest[best], found_in[best] * _SIDE + best
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _filter(
     appearance: Floats,
     scores: Floats,

@@ -44,14 +44,14 @@ class MatchProblem:
             by_side.setdefault(self.source_maps[layer].shape[-1], []).append(layer)
         return dict(sorted(by_side.items()))
 
-    def features(self, pair: int, layers: list[int]) -> tuple[Tensor, Tensor]:
-        """(C, side, side) float32 features of source and target, the given layers above each other."""
+    def features(self, pair: int, layers: list[int], dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+        """(C, side, side) features of source and target, the given layers above each other."""
         source, target = self.pairs[pair]
-        return _stacked(self.source_maps, source, layers), _stacked(self.target_maps, target, layers)
+        return _stacked(self.source_maps, source, layers, dtype), _stacked(self.target_maps, target, layers, dtype)
 
 
-def _stacked(maps: tuple[Tensor, ...], image: int, layers: list[int]) -> Tensor:
-    return torch.cat([maps[layer][image] for layer in layers]).float()
+def _stacked(maps: tuple[Tensor, ...], image: int, layers: list[int], dtype: torch.dtype) -> Tensor:
+    return torch.cat([maps[layer][image] for layer in layers]).to(dtype)
 
 
 class MatchEngine(Protocol):

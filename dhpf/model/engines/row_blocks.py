@@ -21,9 +21,9 @@ from dhpf.model.hough import NUM_DISPLACEMENTS
 class RowBlockEngine:
     """Matches one pair after the other, on any device. Not for several threads at once: its buffers are reused."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
         def buffer(*shape: int) -> Tensor:
-            return torch.empty(shape, dtype=torch.float32, device=device)
+            return torch.empty(shape, dtype=dtype, device=device)
 
         self._correlation = buffer(NUM_CELLS, NUM_CELLS)
         self._scale = buffer(GRID_SIDE, NUM_CELLS)
@@ -43,12 +43,11 @@ class RowBlockEngine:
         best = filtered_best(rows, value[cells], column_maximum)
         filtered_target[cells] = best
         filtered_value[cells] = rows.gather(1, best[:, None])[:, 0]
-        found = (target, value, column_maximum, filtered_target, filtered_value)
-        return BestCells(*(values[None] for values in found), scores)
+        return BestCells.of_pair(target, value, column_maximum, filtered_target, filtered_value, scores[0])
 
     def _fill(self, problem: MatchProblem, pair: int) -> None:
         """Appearance of all matches."""
-        products = _Products(problem, pair)
+        products = _Products(problem, pair, self._correlation.dtype)
         source = problem.source_lengths[pair].view(GRID_SIDE, GRID_SIDE).flip(1)
         target = problem.target_lengths[pair]
         for y in range(GRID_SIDE):
@@ -93,11 +92,11 @@ class _Products:
     """Inner products of one pair's features, written row by row: one matrix product over channels of grid
     resolution and interpolation weights of coarser ones together."""
 
-    def __init__(self, problem: MatchProblem, pair: int) -> None:
+    def __init__(self, problem: MatchProblem, pair: int, dtype: torch.dtype) -> None:
         self._coarse: list[tuple[Tensor, list[tuple[int, float]]]] = []
         left, right = [], []
         for side, layers in problem.layers_by_side(pair).items():
-            source, target = problem.features(pair, layers)
+            source, target = problem.features(pair, layers, dtype)
             if side == GRID_SIDE:
                 left.append(source.flip(2).permute(1, 2, 0))
                 right.append(target.flatten(1))

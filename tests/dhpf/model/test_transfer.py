@@ -1,8 +1,13 @@
 import torch
 
-from dhpf.model.transfer import best_target_cells, dense_flow, mutual_filter, mutual_matches, transfer
+from dhpf.model.best_cells import BestCells, best_cells
+from dhpf.model.transfer import cells_of_points, dense_flow, mutual_filter, mutual_matches, transfer
 
-ONE = torch.ones(1)
+
+def found(correlation: torch.Tensor, wanted: torch.Tensor | None = None, best_score: float = 1.0) -> BestCells:
+    """Best cells of one pair; every cell is wanted unless said."""
+    scores = torch.full((1, 119, 119), best_score)
+    return best_cells(correlation[None], scores, torch.ones(1, 3600, dtype=torch.bool) if wanted is None else wanted)
 
 
 def shifted_identity(cells: int) -> torch.Tensor:
@@ -16,14 +21,15 @@ def shifted_identity(cells: int) -> torch.Tensor:
 
 def test_points_follow_a_shift() -> None:
     points = torch.tensor([[[100.0, 80.0], [60.0, 200.0], [300.0, 10.0]]])
-    moved = transfer(shifted_identity(5)[None], ONE, points, torch.tensor([[True, True, True]]))
+    valid = torch.tensor([[True, True, True]])
+    moved = transfer(found(shifted_identity(5), cells_of_points(points, valid)), points, valid)
     assert torch.allclose(moved.points[0, :2], points[0, :2] + torch.tensor([20.0, 0.0]))
     assert moved.valid.tolist() == [[True, True, False]]
     assert torch.allclose(moved.confidence, torch.tensor([[1.0, 1.0, 0.0]]))
 
 
 def test_padding_is_never_valid() -> None:
-    moved = transfer(shifted_identity(0)[None], ONE, torch.zeros(1, 2, 2), torch.tensor([[True, False]]))
+    moved = transfer(found(shifted_identity(0)), torch.zeros(1, 2, 2), torch.tensor([[True, False]]))
     assert moved.valid.tolist() == [[True, False]]
 
 
@@ -32,14 +38,14 @@ def test_the_filter_prefers_a_mutual_match_to_a_popular_target() -> None:
     correlation[0, 10], correlation[1, 10] = 0.9, 1.5  # target 10 prefers source 1
     correlation[0, 20] = 0.89  # target 20 has no other
     assert correlation[0].argmax() == 10
-    assert best_target_cells(correlation, torch.tensor([0, 1])).tolist() == [20, 10]
+    assert found(correlation).filtered_target[0, :2].tolist() == [20, 10]
     filtered = mutual_filter(correlation[None])[0]
     assert filtered[0].argmax() == 20
     assert torch.isfinite(filtered).all()  # rows and columns of zeros
 
 
 def test_flow_has_a_target_for_every_cell() -> None:
-    flow = dense_flow(shifted_identity(2))
+    flow = dense_flow(found(shifted_identity(2)))[0]
     assert flow.shape == (3600, 2)
     assert flow[0].tolist() == [8, 0]
 
@@ -47,16 +53,23 @@ def test_flow_has_a_target_for_every_cell() -> None:
 def test_matches_are_mutual_and_the_best_come_first() -> None:
     correlation = torch.zeros(3600, 3600)
     correlation[5, 7], correlation[8, 7], correlation[100, 200] = 0.5, 0.9, 0.7
-    found = mutual_matches(correlation, torch.tensor(2.0), 10)
-    assert torch.allclose(found.confidence, torch.tensor([0.45, 0.35]))
-    assert found.source_points[0].tolist() == [32, 0]
-    assert found.target_points[0].tolist() == [28, 0]
-    assert len(mutual_matches(correlation, torch.tensor(2.0), 1).confidence) == 1
+    best = mutual_matches(found(correlation, best_score=2.0), 10)
+    assert torch.allclose(best.confidence, torch.tensor([0.45, 0.35]))
+    assert best.source_points[0].tolist() == [32, 0]
+    assert best.target_points[0].tolist() == [28, 0]
+    assert len(mutual_matches(found(correlation), 1).confidence) == 1
 
 
 def test_each_tile_gives_its_best_match_alone() -> None:
     correlation = torch.zeros(3600, 3600)
     correlation[0, 0], correlation[63, 63], correlation[4, 4] = 0.5, 0.9, 0.4  # cells 0 and 63 share a tile
-    found = mutual_matches(correlation, torch.tensor(1.0), 10)
-    assert found.source_points.tolist() == [[12, 4], [16, 0]]
-    assert len(mutual_matches(torch.rand(3600, 3600), torch.tensor(1.0), 9999).confidence) <= 225
+    best = mutual_matches(found(correlation), 10)
+    assert best.source_points.tolist() == [[12, 4], [16, 0]]
+    assert len(mutual_matches(found(torch.rand(3600, 3600)), 9999).confidence) <= 225
+
+
+def test_sources_that_share_a_maximum_give_one_match() -> None:
+    correlation = torch.zeros(3600, 3600)
+    correlation[50, 7], correlation[3000, 7] = 0.5, 0.5
+    best = mutual_matches(found(correlation), 10)
+    assert best.source_points.tolist() == [[200, 0]]

@@ -1,0 +1,90 @@
+"""Every engine against the whole matrices of `correlate`, on real photos."""
+
+import pytest
+import skimage.data
+import torch
+from torch import Tensor
+
+from dhpf.checkpoint import build_network
+from dhpf.config import EngineName, ModelConfig
+from dhpf.data.preprocessing import to_square
+from dhpf.model.best_cells import BestCells, best_cells
+from dhpf.model.engines.choose import choose_engine
+from dhpf.model.network import HyperpixelNetwork
+
+NAMES: tuple[EngineName, ...] = ("torch", "compiled")
+CONFIGS = {
+    "dynamic": ModelConfig(projection_divisor=2),
+    "every side": ModelConfig(selection="all"),
+    "grid side alone": ModelConfig(selection="fixed", layers=(2, 3), exponent=2),
+    "coarse alone": ModelConfig(selection="fixed", layers=(5, 11, 16), exponent=3),
+    "another side": ModelConfig(selection="fixed", layers=(4, 11), image_side=400, exponent=5),
+    "legacy bins": ModelConfig(selection="fixed", layers=(3, 11), exponent=1, hough_bins="legacy"),
+}
+PAIRS = [(0, 1), (1, 2), (2, 2), (2, 0)]
+
+
+@pytest.fixture(scope="module", params=CONFIGS.values(), ids=CONFIGS.keys())
+def network(request: pytest.FixtureRequest) -> HyperpixelNetwork:
+    torch.manual_seed(3)
+    return build_network(request.param)
+
+
+def photos(side: int) -> Tensor:
+    images = [skimage.data.chelsea(), skimage.data.astronaut(), skimage.data.coffee()]
+    return torch.stack([to_square(image, side) for image in images])
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("name", NAMES)
+def test_an_engine_finds_what_stands_in_the_matrix(network: HyperpixelNetwork, name: EngineName) -> None:
+    features = network.describe(photos(network.config.image_side))
+    wanted = torch.rand(len(PAIRS), 3600, generator=torch.Generator().manual_seed(0)) < 0.05
+    found, selection = network.match(features, features, PAIRS, wanted, choose_engine(name))
+    sources, targets = torch.tensor(PAIRS).T
+    whole = network.correlate(features[sources], features[targets])
+    assert torch.equal(selection, whole.selection)
+    expected = best_cells(whole.correlation, whole.geometric_scores, wanted)
+    assert_same(found, expected, whole.correlation)
+
+
+def assert_same(found: BestCells, expected: BestCells, correlation: Tensor) -> None:
+    for name in ("value", "column_maximum", "geometric_scores"):
+        ours, theirs = getattr(found, name), getattr(expected, name)
+        assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max(), name
+    # Where two targets are as good as each other, either is right.
+    for name in ("target", "filtered_target"):
+        ours, theirs = getattr(found, name), getattr(expected, name)
+        differ = ours != theirs
+        assert differ.float().mean() < 1e-3, name
+        if name == "target":
+            values = correlation.gather(2, ours[..., None])[..., 0]
+            assert (values - expected.value).abs().max() <= 1e-5 * expected.value.max()
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_is_its_pairs_one_by_one(name: EngineName) -> None:
+    torch.manual_seed(3)
+    network = build_network(ModelConfig(projection_divisor=2))
+    features = network.describe(photos(240))
+    wanted = torch.rand(len(PAIRS), 3600) < 0.05
+    together, selection = network.match(features, features, PAIRS, wanted, choose_engine(name))
+    assert len(selection.unique(dim=0)) > 1, "pairs of this test should differ in their layers"
+    for number, pair in reversed(list(enumerate(PAIRS))):
+        alone, _ = network.match(features, features, [pair], wanted[number : number + 1], choose_engine(name))
+        for field in ("target", "value", "column_maximum", "filtered_target", "filtered_value", "geometric_scores"):
+            assert torch.equal(getattr(alone, field)[0], getattr(together, field)[number]), field
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("name", NAMES)
+def test_a_featureless_pair_matches_nothing(name: EngineName) -> None:
+    network = build_network(ModelConfig(selection="fixed", layers=(3, 11)))
+    features = network.describe(photos(240))
+    blank = type(features)(
+        tuple(torch.zeros_like(m) for m in features.maps), torch.zeros_like(features.squared_norms), None
+    )
+    found, _ = network.match(blank, blank, [(0, 1)], torch.ones(1, 3600, dtype=torch.bool), choose_engine(name))
+    assert found.value.abs().max() == 0
+    assert found.filtered_target.abs().max() == 0
