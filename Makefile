@@ -1,17 +1,21 @@
 # make quickstart  - everything once, on photos that installed packages ship
 # make test        - linters, types, floors, all tests that need no GPU
-# Both make .venv with the pinned dependencies if it is not there.
+# make bench       - what a pair costs, beside the published way of computing it; writes bench.json
+# Each makes .venv with the pinned dependencies if it is not there.
 
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: quickstart test lint lock
+.PHONY: quickstart test lint bench lock
 
 quickstart: .venv/installed
 	$(BIN)/dhpf run quickstart
 
 test: lint
 	$(BIN)/python -m pytest -m "not gpu"
+
+bench: .venv/installed
+	$(BIN)/python -m benchmarks.bench
 
 lint: .venv/installed
 	$(BIN)/ruff check .

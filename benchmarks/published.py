@@ -7,6 +7,7 @@ those of the published implementation (shared facts: ALGORITHM sections 3 to 7);
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dhpf.config import FRAME_SIDE, GRID_SIDE
+from dhpf.model.backbone import Backbone
 from dhpf.model.geometry import NUM_CELLS, cell_centres
 from dhpf.model.hough import bin_layout
 from dhpf.model.network import HyperpixelNetwork
@@ -25,6 +27,7 @@ class PublishedMatcher:
     """Holds what the published implementation keeps between pairs: the bin of each of the N x N matches."""
 
     network: HyperpixelNetwork
+    backbone: Backbone
     bins: Tensor
     num_bins: int
 
@@ -36,12 +39,23 @@ class PublishedMatcher:
         centres = cell_centres(device=device)
         offset = FRAME_SIDE - centres[:, None, :] + centres[None, :, :]
         axis = torch.floor(offset / size).long()
-        return cls(network, axis[..., 0] + axis[..., 1] * per_axis, per_axis * per_axis)
+        backbone = copy.deepcopy(network.backbone).to(memory_format=torch.contiguous_format)
+        return cls(network, backbone, axis[..., 0] + axis[..., 1] * per_axis, per_axis * per_axis)
 
     @torch.no_grad()
     def cold(self, source: Tensor, target: Tensor) -> Tensor:
         """`from_maps` of two (1, 3, side, side) images, each passed through the backbone on its own."""
-        return self.from_maps(self.network.extract(source), self.network.extract(target))
+        return self.from_maps(self.extract(source), self.extract(target))
+
+    @torch.no_grad()
+    def extract(self, image: Tensor) -> list[Tensor]:
+        """The backbone's maps in torch's default memory layout."""
+        maps: list[Tensor] = []
+        output = (image.to(self.backbone.mean.dtype) / 255 - self.backbone.mean) / self.backbone.std
+        for layer in self.backbone.layers:
+            output = layer(output)
+            maps.append(output)
+        return maps
 
     @torch.no_grad()
     def from_maps(self, source: list[Tensor], target: list[Tensor], selected: Tensor | None = None) -> Tensor:

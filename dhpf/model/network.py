@@ -124,7 +124,7 @@ class HyperpixelNetwork(nn.Module):
         projected = maps
         if self.projections:
             projected = [project(m) for project, m in zip(self.projections, maps, strict=True)]
-        on_grid = tuple(to_grid(m) for m in projected)
+        on_grid = tuple(to_grid(m).contiguous() for m in projected)
         norms = torch.stack([squared_norms(m) for m in on_grid], dim=1)
         return ImageFeatures(on_grid, norms, activations)
 

@@ -33,7 +33,7 @@ class LayerGates(nn.Module):
 
     def activate(self, maps: list[Tensor]) -> Tensor:
         """(B, L, 32): the first convolution of each layer's gate, on the map's average, for each image."""
-        pooled = [gate[0](m.mean(dim=(2, 3), keepdim=True)) for gate, m in zip(self.gates, maps, strict=True)]  # type: ignore[index]
+        pooled = [gate[0](_average(m)) for gate, m in zip(self.gates, maps, strict=True)]  # type: ignore[index]
         return torch.stack([p.flatten(1) for p in pooled], dim=1)
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
@@ -43,6 +43,11 @@ class LayerGates(nn.Module):
             raise InputError("train.batch_size: one pair cannot be normalised; use at least 2 pairs per worker")
         logits = [gate[1:](pooled[:, l, :, None, None]) for l, gate in enumerate(self.gates)]  # type: ignore[index]  # noqa: E741
         return torch.stack([r.flatten(1) for r in logits], dim=1)
+
+
+def _average(maps: Tensor) -> Tensor:
+    """(B, C, 1, 1) mean of (B, C, side, side) maps, whose channels may come last in memory: then rows are added up."""
+    return maps.permute(0, 2, 3, 1).flatten(1, 2).mean(dim=1)[:, :, None, None]
 
 
 def open_gates(logits: Tensor) -> Tensor:

@@ -1,7 +1,9 @@
 """The engine for CPUs: the passes over the N x N matrix compiled by numba.
 
-The matrix is made and voted with in one pass, in tiles of one source row by one target row (60 x 60) that stay in the
-first-level cache, and scored and searched in a second one. Only matrix products are left to torch.
+The matrix is made and voted with in one pass, in tiles of one source row by one target row that stay in the first-level
+cache, and scored and searched in a second one. Only matrix products are left to torch. Each row of 60 target columns is
+padded to 64 with zeros, so that loops are whole vectors; what is written here avoids all that keeps LLVM from using
+them: slices with steps, indices that may be negative, and comparisons with constants of another type.
 """
 
 from __future__ import annotations
@@ -9,7 +11,9 @@ from __future__ import annotations
 import numba
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dhpf.config import GRID_SIDE
 from dhpf.model.best_cells import ZERO_MAXIMUM, BestCells
@@ -25,6 +29,13 @@ Coarse = tuple[Floats, Ints, Ints, Floats]
 each side and grid cell the lower of the two map cells it lies between and the weight of the upper one."""
 
 _SIDE = GRID_SIDE
+_PADDED = 64
+_PADDED_DISPLACEMENTS = 128
+_PHASES = 8
+"""Votes of neighbouring source columns are shifted by one column. Added to one table they would overlap with what has
+just been stored at another alignment, for which a processor waits; a table for each place in a vector avoids that."""
+_FUSED = 3
+"""Coarse resolutions that the innermost loop adds at once; torchvision's and timm's CNNs have no more."""
 _ZERO = np.float32(0)
 _EPSILON = np.float32(COSINE_EPSILON)
 _ZERO_MAXIMUM = np.float32(ZERO_MAXIMUM)
@@ -34,7 +45,7 @@ class CompiledEngine:
     """Matches one pair after the other on the CPU. Not for several threads at once: its buffers are reused."""
 
     def __init__(self) -> None:
-        self._correlation = torch.empty(NUM_CELLS, NUM_CELLS)
+        self._correlation = torch.empty(NUM_CELLS, GRID_SIDE * _PADDED)
         self._coarse = torch.empty(0)
 
     @torch.no_grad()
@@ -44,25 +55,29 @@ class CompiledEngine:
     def _match(self, problem: MatchProblem, pair: int) -> BestCells:
         votes = self._fill(problem, pair)
         scores = problem.hough.scores(torch.from_numpy(votes)[None])
-        table, matrix = scores[0].numpy(), self._correlation.numpy()
+        table = F.pad(scores[0], (0, _PADDED_DISPLACEMENTS - NUM_DISPLACEMENTS)).numpy()
+        matrix = self._correlation.view(NUM_CELLS, GRID_SIDE, _PADDED).numpy()
         value, target = np.empty(NUM_CELLS, np.float32), np.empty(NUM_CELLS, np.int64)
-        column_maximum = np.zeros(NUM_CELLS, np.float32)
+        column_maximum = np.zeros((GRID_SIDE, _PADDED), np.float32)
         _score(matrix, table, value, target, column_maximum)
-        wanted = problem.wanted[pair].numpy()
         filtered_target, filtered_value = np.zeros(NUM_CELLS, np.int64), np.zeros(NUM_CELLS, np.float32)
+        wanted = problem.wanted[pair].numpy()
         _filter(matrix, table, wanted, value, column_maximum, filtered_target, filtered_value)
-        found = (target, value, column_maximum, filtered_target, filtered_value)
+        columns = column_maximum[:, :GRID_SIDE].reshape(NUM_CELLS)
+        found = (target, value, columns, filtered_target, filtered_value)
         return BestCells.of_pair(*(torch.from_numpy(values) for values in found), scores[0])
 
     def _fill(self, problem: MatchProblem, pair: int) -> Floats:
-        """Appearance of all matches; gives the (119, 119) votes."""
+        """Appearance of all matches; gives the (119, 119) votes per displacement."""
         layers_by_side = problem.layers_by_side(pair)
         on_grid = layers_by_side.pop(GRID_SIDE, None)
         coarse = self._coarse_products(problem, pair, layers_by_side)
-        fine = None if on_grid is None else [f.flatten(1) for f in problem.features(pair, on_grid)]
-        votes = np.zeros((NUM_DISPLACEMENTS, NUM_DISPLACEMENTS), np.float32)
-        source_lengths = problem.source_lengths[pair].numpy().reshape(GRID_SIDE, GRID_SIDE)
-        target_lengths = problem.target_lengths[pair].numpy().reshape(GRID_SIDE, GRID_SIDE)
+        fine = None if on_grid is None else problem.features(pair, on_grid)
+        if fine is not None:
+            fine = fine[0].flatten(1), _padded(fine[1]).flatten(1)
+        votes = np.zeros((NUM_DISPLACEMENTS, _PHASES, _PADDED_DISPLACEMENTS), np.float32)
+        source_lengths = problem.source_lengths[pair].view(GRID_SIDE, GRID_SIDE).numpy()
+        target_lengths = _padded(problem.target_lengths[pair].view(GRID_SIDE, GRID_SIDE)).numpy()
         for y in range(GRID_SIDE):
             cells = slice(y * GRID_SIDE, (y + 1) * GRID_SIDE)
             block = self._correlation[cells]
@@ -70,13 +85,16 @@ class CompiledEngine:
                 block.zero_()
             else:
                 torch.mm(fine[0][:, cells].T, fine[1], out=block)
-            tiles = block.view(GRID_SIDE, GRID_SIDE, GRID_SIDE).numpy()
+            tiles = block.view(GRID_SIDE, GRID_SIDE, _PADDED).numpy()
             _appearance_row(tiles, y, coarse, source_lengths[y], target_lengths, problem.exponent, votes)
-        return votes
+        total = np.zeros((NUM_DISPLACEMENTS, NUM_DISPLACEMENTS), np.float32)
+        for phase in range(_PHASES):
+            total[:, phase:] += votes[:, phase, : NUM_DISPLACEMENTS - phase]
+        return total
 
     def _coarse_products(self, problem: MatchProblem, pair: int, layers_by_side: dict[int, list[int]]) -> Coarse:
         """Products at resolutions below the grid's, brought to the grid along the target's columns."""
-        sizes = [side**3 * GRID_SIDE for side in layers_by_side]
+        sizes = [side**3 * _PADDED for side in layers_by_side]
         if sum(sizes) > len(self._coarse):
             self._coarse = torch.empty(sum(sizes))
         lower = np.zeros((len(sizes), GRID_SIDE), np.int64)
@@ -86,10 +104,15 @@ class CompiledEngine:
             source, target = problem.features(pair, layers)
             matrix = interpolation_matrix(side, source)
             products = source.flatten(1).T @ target.flatten(1)
-            torch.mm(products.view(-1, side), matrix.T, out=part.view(-1, GRID_SIDE))
+            torch.mm(products.view(-1, side), _padded(matrix.T), out=part.view(-1, _PADDED))
             taps = interpolation_taps(matrix)
             lower[row], upper_weight[row] = [tap[0] for tap in taps], [tap[1] for tap in taps]
         return self._coarse.numpy(), np.array(list(layers_by_side), np.int64), lower, upper_weight
+
+
+def _padded(rows: Tensor) -> Tensor:
+    """(..., 60) -> (..., 64), zeros at the end."""
+    return F.pad(rows, (0, _PADDED - GRID_SIDE))
 
 
 @numba.njit(fastmath=True, error_model="numpy", cache=True, nogil=True)
@@ -104,76 +127,86 @@ def _appearance_row(
 ) -> None:
     """Adds the coarse products to the fine ones [x_s, y_t, x_t] of source row y, normalises, raises, and votes."""
     products, sides, lower, weight = coarse
-    total = 0
-    for side in sides:
-        total += side
-    # Products of source row y: [side and source column, target row, target column of the grid].
-    rows = np.empty((total, sides.max() if len(sides) else 0, _SIDE), np.float32)
-    mixed = np.empty((total, _SIDE), np.float32)
-    tile = np.empty(_SIDE, np.float32)
-    power = np.empty(_SIDE, np.float32)
-    first, begin = 0, 0
-    for s in range(len(sides)):
-        side = sides[s]
-        size = side * side * _SIDE
-        a = products[begin + lower[s, y] * size : begin + (lower[s, y] + 1) * size].reshape(side, side, _SIDE)
-        b = products[begin + (lower[s, y] + 1) * size : begin + (lower[s, y] + 2) * size].reshape(side, side, _SIDE)
-        w = weight[s, y]
-        for x in range(side):
-            for t in range(side):
-                for c in range(_SIDE):
-                    rows[first + x, t, c] = a[x, t, c] + w * (b[x, t, c] - a[x, t, c])
-        first += side
-        begin += side * size
+    rows = _products_of_row(y, products, sides, lower, weight)
+    total = len(rows)
+    mixed = np.zeros((total + 2, _PADDED), np.float32)  # the last two stay zero, for resolutions that are not there
+    at, w = np.full(_FUSED, total), np.zeros(_FUSED, np.float32)
+    one = np.float32(1)
+    odd, twos, fours, eights = exponent & 1 != 0, exponent & 2 != 0, exponent & 4 != 0, exponent & 8 != 0
     for y_t in range(_SIDE):
         first = 0
         for s in range(len(sides)):
-            t, w = lower[s, y_t], weight[s, y_t]
+            t, share = lower[s, y_t], weight[s, y_t]
             for x in range(first, first + sides[s]):
-                for c in range(_SIDE):
-                    mixed[x, c] = rows[x, t, c] + w * (rows[x, t + 1, c] - rows[x, t, c])
+                for c in range(_PADDED):
+                    mixed[x, c] = rows[x, t, c] + share * (rows[x, t + 1, c] - rows[x, t, c])
             first += sides[s]
         for x in range(_SIDE):
-            for c in range(_SIDE):
-                tile[c] = block[x, y_t, c]
             first = 0
             for s in range(len(sides)):
-                at, w = first + lower[s, x], weight[s, x]
-                for c in range(_SIDE):
-                    tile[c] += mixed[at, c] + w * (mixed[at + 1, c] - mixed[at, c])
+                if s < _FUSED:
+                    at[s], w[s] = first + lower[s, x], weight[s, x]
+                else:
+                    above, share = first + lower[s, x], weight[s, x]
+                    for c in range(_PADDED):
+                        block[x, y_t, c] += mixed[above, c] + share * (mixed[above + 1, c] - mixed[above, c])
                 first += sides[s]
             length = source_lengths[x]
-            for c in range(_SIDE):
-                cosine = tile[c] / (length * target_lengths[y_t, c] + _EPSILON)
-                tile[c] = cosine if cosine > _ZERO else _ZERO
-            for c in range(_SIDE):
-                power[c] = tile[c]
-            for _ in range(exponent - 1):
-                for c in range(_SIDE):
-                    power[c] *= tile[c]
-            for c in range(_SIDE):
-                block[x, y_t, c] = power[c]
-            shift = np.uintp(_SIDE - 1 - x)
-            for c in range(_SIDE):
-                votes[y_t - y + _SIDE - 1, shift + np.uintp(c)] += power[c]
+            i, j, k = at[0], at[1], at[2]
+            w_i, w_j, w_k = w[0], w[1], w[2]
+            phase = np.uintp(_SIDE - 1 - x) % np.uintp(_PHASES)
+            first_column = np.uintp(_SIDE - 1 - x) - phase
+            for c in range(_PADDED):  # one loop for all, so that nothing is stored in between
+                product = block[x, y_t, c]
+                product += mixed[i, c] + w_i * (mixed[i + 1, c] - mixed[i, c])
+                product += mixed[j, c] + w_j * (mixed[j + 1, c] - mixed[j, c])
+                product += mixed[k, c] + w_k * (mixed[k + 1, c] - mixed[k, c])
+                cosine = product / (length * target_lengths[y_t, c] + _EPSILON)
+                cosine = cosine if cosine > _ZERO else _ZERO
+                square = cosine * cosine
+                fourth = square * square
+                power = (cosine if odd else one) * (square if twos else one)
+                power *= (fourth if fours else one) * (fourth * fourth if eights else one)
+                block[x, y_t, c] = power
+                votes[y_t - y + _SIDE - 1, phase, first_column + np.uintp(c)] += power
+
+
+@numba.njit(fastmath=True, error_model="numpy", cache=True, nogil=True)
+def _products_of_row(y: int, products: Floats, sides: Ints, lower: Ints, weight: Floats) -> Floats:
+    """Coarse products of grid row y: [side and source column, target row, target column of the grid]."""
+    rows = np.empty((sides.sum(), sides.max() if len(sides) else 0, _PADDED), np.float32)
+    first, begin = 0, 0
+    for s in range(len(sides)):
+        side, w = sides[s], weight[s, y]
+        size = side * side * _PADDED
+        at = begin + lower[s, y] * size
+        above = products[at : at + size].reshape(side, side, _PADDED)
+        below = products[at + size : at + 2 * size].reshape(side, side, _PADDED)
+        for x in range(side):
+            for t in range(side):
+                for c in range(_PADDED):
+                    rows[first + x, t, c] = above[x, t, c] + w * (below[x, t, c] - above[x, t, c])
+        first += side
+        begin += side * size
+    return rows
 
 
 @numba.njit(fastmath=True, error_model="numpy", cache=True, nogil=True)
 def _score(appearance: Floats, scores: Floats, value: Floats, target: Ints, column_maximum: Floats) -> None:
-    """Notes the maxima of rows and columns of (N, N) appearance times (119, 119) scores, which is not stored."""
-    highest, found_in = np.empty(_SIDE, np.float32), np.empty(_SIDE, np.int32)
+    """Notes the maxima of rows and columns of (N, 60, 64) appearance times (119, 128) scores, which is not stored."""
+    highest, found_in = np.empty(_PADDED, np.float32), np.empty(_PADDED, np.int32)
     for i in range(_SIDE * _SIDE):
         y, x = i // _SIDE, i % _SIDE
+        shift = np.uintp(_SIDE - 1 - x)
         highest[:] = -1
         for y_t in range(_SIDE):
-            matches = appearance[i][y_t * _SIDE : (y_t + 1) * _SIDE]
-            score = scores[y_t - y + _SIDE - 1][_SIDE - 1 - x : 2 * _SIDE - 1 - x]
-            maxima = column_maximum[y_t * _SIDE : (y_t + 1) * _SIDE]
-            for c in range(_SIDE):
-                correlation = matches[c] * score[c]
+            row = np.uintp(y_t - y + _SIDE - 1)
+            for c in range(_PADDED):
+                correlation = appearance[i, y_t, c] * scores[row, shift + np.uintp(c)]
                 found_in[c] = y_t if correlation > highest[c] else found_in[c]
                 highest[c] = correlation if correlation > highest[c] else highest[c]
-                maxima[c] = correlation if correlation > maxima[c] else maxima[c]
+                maximum = column_maximum[y_t, c]
+                column_maximum[y_t, c] = correlation if correlation > maximum else maximum
         best = 0
         for c in range(1, _SIDE):  # the first cell on ties, row by row
             if highest[c] > highest[best] or (highest[c] == highest[best] and found_in[c] < found_in[best]):
@@ -196,9 +229,10 @@ def _filter(
         y, x = i // _SIDE, i % _SIDE
         row = row_maximum[i] if row_maximum[i] != 0 else _ZERO_MAXIMUM
         best = np.float32(-1)
-        for j in range(_SIDE * _SIDE):
-            correlation = appearance[i, j] * scores[j // _SIDE - y + _SIDE - 1, j % _SIDE - x + _SIDE - 1]
-            column = column_maximum[j] if column_maximum[j] != 0 else _ZERO_MAXIMUM
-            filtered = correlation * (correlation / row) * (correlation / column)
-            if filtered > best:
-                best, filtered_target[i], filtered_value[i] = filtered, j, correlation
+        for y_t in range(_SIDE):
+            for x_t in range(_SIDE):
+                correlation = appearance[i, y_t, x_t] * scores[y_t - y + _SIDE - 1, x_t - x + _SIDE - 1]
+                column = column_maximum[y_t, x_t] if column_maximum[y_t, x_t] != 0 else _ZERO_MAXIMUM
+                filtered = correlation * (correlation / row) * (correlation / column)
+                if filtered > best:
+                    best, filtered_target[i], filtered_value[i] = filtered, y_t * _SIDE + x_t, correlation
