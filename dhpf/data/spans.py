@@ -1,0 +1,169 @@
+"""Sets of pairs in closed form: counted, cut and listed without ever being held.
+
+Images are positions in a collection's list of ids. A span pairs a range of sources with a range of targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import astuple, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dhpf.errors import InputError
+
+Range = tuple[int, int]
+"""Positions from the first number up to, not including, the second."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """The pairs (i, j) with i in [source_begin, source_end), j in [target_begin, target_end), and 0 < j - i <= reach.
+
+    With reach 0 every source is paired with every target: a rectangle. Every position of both ranges is in a pair,
+    so that a span reads exactly the images it names; `triangle` and `band` make such spans.
+
+    Raises:
+        InputError: numbers that are no such span; they may come from a file.
+    """
+
+    source_begin: int
+    source_end: int
+    target_begin: int
+    target_end: int
+    reach: int = 0
+
+    def __post_init__(self) -> None:
+        numbers = astuple(self)
+        if any(type(n) is not int or n < 0 for n in numbers):
+            raise InputError(f"span {numbers}: must be whole numbers, none below 0")
+        if self.source_begin >= self.source_end or self.target_begin >= self.target_end:
+            raise InputError(f"span {numbers}: holds no pair")
+        if self.reach and _trimmed(*numbers) != numbers[:4]:
+            raise InputError(f"span {numbers}: names an image that is in none of its pairs")
+        if not self.reach and self.source_begin < self.target_end and self.target_begin < self.source_end:
+            raise InputError(f"span {numbers}: pairs an image with itself")
+
+    @property
+    def num_pairs(self) -> int:
+        sources, targets = self.source_end - self.source_begin, self.target_end - self.target_begin
+        if not self.reach:
+            return sources * targets
+        return self._num_up_to(self.reach) - self._num_up_to(0)
+
+    @property
+    def num_images(self) -> int:
+        return num_positions(merged(self.ranges))
+
+    @property
+    def ranges(self) -> tuple[Range, Range]:
+        """The sources' range and the targets'; they may overlap."""
+        return (self.source_begin, self.source_end), (self.target_begin, self.target_end)
+
+    def targets_of(self, source: int) -> Range:
+        """The targets of one of the sources, never empty."""
+        if not self.reach:
+            return self.target_begin, self.target_end
+        return max(self.target_begin, source + 1), min(self.target_end, source + self.reach + 1)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """The pairs (i, j), ascending."""
+        for source in range(self.source_begin, self.source_end):
+            for target in range(*self.targets_of(source)):
+                yield source, target
+
+    def positions(self) -> NDArray[np.int32]:
+        """(num_pairs, 2) the pairs (i, j), ascending."""
+        sources = np.arange(self.source_begin, self.source_end, dtype=np.int32)
+        bounds = np.array([self.targets_of(int(source)) for source in sources])
+        counts = bounds[:, 1] - bounds[:, 0]
+        starts = np.cumsum(counts) - counts
+        targets = np.arange(counts.sum()) + np.repeat(bounds[:, 0] - starts, counts)
+        return np.stack((np.repeat(sources, counts), targets.astype(np.int32)), axis=1)
+
+    def to_json(self) -> list[int]:
+        """Five numbers, as `span_from_json` takes them."""
+        return list(astuple(self))
+
+    def _num_up_to(self, step: int) -> int:
+        """How many pairs of the two ranges have j - i <= step: a sum of clipped lengths, which is a polynomial."""
+        width = self.target_end - self.target_begin
+
+        def clipped_sum(end: int) -> int:
+            """Sum over all i < end of min(max(i + step + 1 - target_begin, 0), width)."""
+            last = end + step - self.target_begin
+            return _triangular(last) - _triangular(last - width)
+
+        return clipped_sum(self.source_end) - clipped_sum(self.source_begin)
+
+
+def triangle(begin: int, end: int) -> Span | None:
+    """Every unordered pair of the positions [begin, end), the smaller one as source; None of fewer than two."""
+    return band((begin, end), (begin, end), end - begin)
+
+
+def band(sources: Range, targets: Range, reach: int) -> Span | None:
+    """The pairs of two ranges with 0 < j - i <= reach, without positions that are in none; None if there is none."""
+    begin, end, target_begin, target_end = _trimmed(*sources, *targets, reach)
+    if reach < 1 or begin >= end or target_begin >= target_end:
+        return None
+    # One span for each set of pairs: a reach beyond the farthest pair says nothing.
+    farthest = target_end - 1 - begin
+    is_rectangle = end <= target_begin and reach >= farthest
+    return Span(begin, end, target_begin, target_end, 0 if is_rectangle else min(reach, farthest))
+
+
+def span_from_json(value: Any) -> Span:
+    """The inverse of `Span.to_json`, for values that nobody vouches for.
+
+    Raises:
+        InputError: not a span.
+    """
+    if not isinstance(value, list) or len(value) != 5:
+        raise InputError(f"span {str(value)[:80]}: must be a list of 5 whole numbers")
+    return Span(*value)
+
+
+def merged(ranges: Iterable[Range]) -> list[Range]:
+    """The same positions as ascending ranges that neither overlap nor touch."""
+    union: list[Range] = []
+    for begin, end in sorted(ranges):
+        if union and begin <= union[-1][1]:
+            union[-1] = (union[-1][0], max(end, union[-1][1]))
+        else:
+            union.append((begin, end))
+    return union
+
+
+def num_positions(ranges: Iterable[Range]) -> int:
+    """How many positions ranges that do not overlap hold."""
+    return sum(end - begin for begin, end in ranges)
+
+
+def num_degrees(spans: Iterable[Span], num_images: int) -> NDArray[np.int64]:
+    """(num_images,) how many pairs of the spans each position is in."""
+    degrees = np.zeros(num_images, dtype=np.int64)
+    for span in spans:
+        sources, targets = span.ranges
+        degrees[slice(*sources)] += _num_partners(sources, targets, (1, span.reach) if span.reach else None)
+        degrees[slice(*targets)] += _num_partners(targets, sources, (-span.reach, -1) if span.reach else None)
+    return degrees
+
+
+def _num_partners(positions: Range, partners: Range, steps: tuple[int, int] | None) -> NDArray[np.int64] | int:
+    """For each position the number of partners from steps[0] to steps[1] away; without steps, all of them."""
+    if steps is None:
+        return partners[1] - partners[0]
+    each = np.arange(*positions, dtype=np.int64)
+    return np.minimum(each + steps[1] + 1, partners[1]) - np.maximum(each + steps[0], partners[0])
+
+
+def _trimmed(begin: int, end: int, target_begin: int, target_end: int, reach: int) -> tuple[int, int, int, int]:
+    begin, end = max(begin, target_begin - reach), min(end, target_end - 1)
+    return begin, end, max(target_begin, begin + 1), min(target_end, end + reach)
+
+
+def _triangular(number: int) -> int:
+    return number * (number + 1) // 2 if number > 0 else 0
