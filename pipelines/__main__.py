@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dhpf.errors import InputError
-from pipelines.config import STAGES
+from pipelines.config import STAGES, Workflow
 
 EXIT_INPUT, EXIT_REJECTS, EXIT_INTERRUPTED = 2, 3, 130
 
@@ -40,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_workflow_options(run)
     run.add_argument("--only", choices=STAGES, help="run this stage alone")
     run.add_argument("--restart", choices=STAGES, metavar="STAGE", help="delete this stage's output first")
+    run.add_argument("--dry-run", action="store_true", help="say what matching its collections takes, and stop there")
     run.add_argument("--address", default=os.environ.get("RAY_ADDRESS"), help="Ray cluster (default: one here)")
     run.set_defaults(command=_run)
 
@@ -79,6 +80,8 @@ def _run(options: argparse.Namespace) -> int:
 
     workflow = load_workflow(options.file, options.workflow, options.set, options.data.resolve())
     folder = (options.work / workflow.name).resolve()
+    if options.dry_run:
+        return _dry_run(workflow, folder, options.work)
     if options.restart:
         shutil.rmtree(folder / options.restart, ignore_errors=True)
 
@@ -97,10 +100,19 @@ def _run(options: argparse.Namespace) -> int:
     if outcome.num_rejected:
         print(
             f"dhpf: {outcome.num_rejected} pairs rejected, all others done; the first: {outcome.first_rejection}; "
-            f"all in {folder / 'shard'}/**/rejects.parquet",
+            f"all in {folder / 'shard'}/**/rejects.parquet and in column status of {folder / 'match'}",
             file=sys.stderr,
         )
         return EXIT_REJECTS
+    return 0
+
+
+def _dry_run(workflow: Workflow, folder: Path, work: Path) -> int:
+    from pipelines.tracking import Tracker
+    from pipelines.workflow import WorkflowRun
+
+    for line in WorkflowRun(workflow, folder, Tracker(work)).dry_run():
+        print(line)
     return 0
 
 

@@ -156,28 +156,64 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True)
+class CollectionConfig:
+    """A folder of images that is matched as it lies, without being sharded first.
+
+    Attributes:
+        root: the folder, relative to the data folder.
+        select: which pairs: "all", those "within-folders", one "reference" against all, or "neighbours" in order.
+        reference: id of the reference image: its path below the folder.
+        reach: how many next images each is matched with, for "neighbours".
+        feature_memory_mb: memory that an actor gives to the features of a block's images; more means fewer blocks, and
+            fewer images that are read for several.
+        max_pairs: a block holds at most this many: what is lost at most when an actor dies.
+    """
+
+    root: str
+    select: Literal["all", "within-folders", "reference", "neighbours"] = "within-folders"
+    reference: str | None = None
+    reach: int | None = None
+    feature_memory_mb: int = 1000
+    max_pairs: int = 500
+
+    def __post_init__(self) -> None:
+        _require("feature_memory_mb", self.feature_memory_mb, self.feature_memory_mb >= 1, "at least 1")
+        _require("max_pairs", self.max_pairs, self.max_pairs >= 1, "at least 1")
+
+
+@dataclass(frozen=True)
 class MatchConfig:
-    """Correspondences of every pair of some shard sets.
+    """Correspondences of every pair of some shard sets and collections.
 
     Attributes:
         on: shard sets, SOURCE/SPLIT.
+        collections: folders of images that need no sharding, by the name their outputs get.
         model: "trained", a checkpoint path, a models:/ URI, or fields that override the workflow's model.
         matches_per_pair: at most this many mutual matches are kept for a pair, the best first.
         flow: also store the target point of every source cell (60 x 60 x 2 values a pair).
+        price_per_hour: of one actor, in any currency, for `dhpf run --dry-run`.
         engine: which implementation matches; "auto" takes the fastest for the device.
     """
 
-    on: tuple[str, ...]
+    on: tuple[str, ...] = ()
+    collections: Mapping[str, CollectionConfig] = field(default_factory=dict)
     model: str | Mapping[str, Any] = "trained"
     matches_per_pair: int = 50
     flow: bool = False
+    price_per_hour: float = 0.0
     batch_size: int = 4
     num_actors: int = 2
     engine: EngineName = "auto"
     resources: Resources = Resources()
 
     def __post_init__(self) -> None:
-        _require_distinct("on", self.on)
+        if self.on:
+            _require_distinct("on", self.on)
+        if self.collections:
+            _require_names("collections", self.collections)
+        if not self.on and not self.collections:
+            raise InputError("on: nothing to match; name shard sets, or collections")
+        _require("price_per_hour", self.price_per_hour, 0 <= self.price_per_hour < math.inf, "0 or more")
         _require("matches_per_pair", self.matches_per_pair, self.matches_per_pair >= 1, "at least 1")
         _require("batch_size", self.batch_size, self.batch_size >= 1, "at least 1")
         _require("num_actors", self.num_actors, self.num_actors >= 1, "at least 1")
@@ -195,7 +231,7 @@ class Workflow:
     name: str
     summary: str
     model: ModelConfig
-    shard: ShardConfig
+    shard: ShardConfig | None = None
     train: TrainConfig | None = None
     evaluate: EvaluateConfig | None = None
     match: MatchConfig | None = None

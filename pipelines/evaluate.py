@@ -61,6 +61,9 @@ class PredictionRows:
     def schema(self) -> pa.Schema:
         return PREDICTIONS
 
+    def failed(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        return row
+
     def wanted_points(self, record: PairRecord) -> Sequence[Points]:
         has_masks = record.source_outline is not None and record.target_outline is not None
         wanted = (record.source_keypoints, record.source_outline if has_masks else None)
@@ -116,21 +119,12 @@ def _predict(
         "on": shards.name,
         "dataset": shards.digest,
         "model": model.identity(),
-        "tasks": [task for task, _ in shards.shards],
+        "tasks": shards.tasks,
     }
     output.plan(plan)
     if output.manifest() is None:
-        match_blocks(
-            f"evaluate {shards.name} {method}",
-            shards,
-            model,
-            PredictionRows(),
-            output,
-            batch_size=config.batch_size,
-            num_actors=config.num_actors,
-            resources=config.resources,
-            engine=config.engine,
-        )
+        title = f"evaluate {shards.name} {method}"
+        match_blocks(shards, model, PredictionRows(), output, config, title=title)
         record = {"stage": "evaluate", "num_pairs": shards.num_pairs, "code_version": code_version()}
         output.finish(record | {"seconds": round(time.time() - started, 3)})
     return output
@@ -219,6 +213,6 @@ def summarise_scores(predictions: pa.Table, scores: pa.Table) -> dict[str, float
         counts = None if rows["num_keypoints"].isna().any() else rows["num_keypoints"].to_numpy(dtype=np.int64)
         summary |= summarise({str(metric): rows["value"].to_numpy()}, list(rows["category"]), counts)
     if predictions.num_rows:
-        summary["layers"] = float(np.mean([len(layers) for layers in predictions["layers"].to_pylist()]))
+        summary["layers"] = float(np.mean([mask.bit_count() for mask in predictions["layers"].to_pylist()]))
         summary["seconds"] = float(np.mean(predictions["seconds"].to_numpy()))
     return summary

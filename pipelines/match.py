@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from itertools import combinations, islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dhpf.data.plan_summary import estimate
+from dhpf.model.engines.choose import choose_engine
 from dhpf.records import PairRecord, Points
 from pipelines.code_version import code_version
+from pipelines.collection import Collection, pair_record
 from pipelines.config import MatchConfig
-from pipelines.matcher_pool import MatchedPair, match_blocks
+from pipelines.matcher_pool import MatchedPair, OpenBlock, Progress, match_block, match_blocks
 from pipelines.model_source import ModelSource
 from pipelines.shard_set import ShardSet
 from pipelines.store import StageOutput
@@ -27,10 +32,16 @@ class CorrespondenceRows:
 
     Attributes:
         matches_per_pair, flow: as in MatchConfig.
+        model, code_version: which model and which code made the row.
     """
 
     matches_per_pair: int
     flow: bool
+    model: str
+    code_version: str
+
+    def failed(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        return row | {"model": self.model, "code_version": self.code_version}
 
     @property
     def schema(self) -> pa.Schema:
@@ -59,7 +70,7 @@ class CorrespondenceRows:
             }
         if self.flow:
             row["flow"] = pair.flow().tolist()
-        return row
+        return row | {"model": self.model, "code_version": self.code_version}
 
 
 @dataclass(frozen=True)
@@ -75,11 +86,12 @@ class MatchResult:
     parts: tuple[Path, ...]
 
     def scores(self) -> dict[int, float]:
-        """Each pair's score by its running number."""
+        """Each matched pair's score by its running number."""
         table = read_parquet(self.parts, CORRESPONDENCES, ("number", "score"))
-        return dict(zip(table["number"].to_pylist(), table["score"].to_pylist(), strict=True))
+        scores = zip(table["number"].to_pylist(), table["score"].to_pylist(), strict=True)
+        return {number: score for number, score in scores if score is not None}
 
-    def rows(self, numbers: Collection[int]) -> list[dict[str, Any]]:
+    def rows(self, numbers: AbstractSet[int]) -> list[dict[str, Any]]:
         """The whole rows of a few pairs."""
         found = []
         for part in self.parts:
@@ -88,44 +100,88 @@ class MatchResult:
         return found
 
 
-def match(config: MatchConfig, shards: ShardSet, model: ModelSource, folder: Path) -> MatchResult:
-    """Matches all pairs of a shard set; what is complete is left as it is.
+def match(
+    config: MatchConfig,
+    pairs: ShardSet | Collection,
+    model: ModelSource,
+    folder: Path,
+    log_metrics: Callable[[Mapping[str, float]], None],
+) -> MatchResult:
+    """Matches all pairs of a shard set or a collection; what is complete is left as it is.
 
     Args:
-        folder: of the stage; SOURCE/SPLIT below it holds this set's correspondences.
+        folder: of the stage; the set's name below it holds its correspondences.
+        log_metrics: told of pairs, pairs per second and failures while it runs.
     """
     started = time.time()
-    output = StageOutput(folder / shards.name)
+    output = StageOutput(folder / pairs.name)
     plan = {
         "stage": "match",
-        "on": shards.name,
-        "dataset": shards.digest,
+        "on": pairs.name,
+        "dataset": pairs.digest,
         "model": model.identity(),
         "matches_per_pair": config.matches_per_pair,
         "flow": config.flow,
-        "tasks": [task for task, _ in shards.shards],
+        "tasks": pairs.tasks,
     }
     output.plan(plan)
     manifest = output.manifest()
     if manifest is None:
-        rows = CorrespondenceRows(config.matches_per_pair, config.flow)
-        match_blocks(
-            f"match {shards.name}",
-            shards,
-            model,
-            rows,
-            output,
-            batch_size=config.batch_size,
-            num_actors=config.num_actors,
-            resources=config.resources,
-            engine=config.engine,
-        )
-        encoded = sum(int(commit.info["num_encoded"]) for commit in output.committed().values())
+        rows = CorrespondenceRows(config.matches_per_pair, config.flow, model.name(), code_version())
+
+        def report(progress: Progress) -> None:
+            rate = progress.num_pairs / max(progress.seconds, 1e-9)
+            done = {"num_pairs": progress.num_pairs, "num_failed": progress.num_failed, "pairs_per_second": rate}
+            log_metrics({f"{pairs.name}/running/{key}": float(value) for key, value in done.items()})
+
+        match_blocks(pairs, model, rows, output, config, title=f"match {pairs.name}", report=report)
+        infos = [commit.info for commit in output.committed().values()]
         record = {key: value for key, value in plan.items() if key != "tasks"} | {
-            "num_pairs": shards.num_pairs,
-            "num_encoded": encoded,
+            "num_pairs": pairs.num_pairs,
+            "num_failed": sum(int(info["num_failed"]) for info in infos),
+            "first_failure": next((info["first_failure"] for info in infos if info["first_failure"]), None),
+            "num_encoded": sum(int(info["num_encoded"]) for info in infos),
             "code_version": code_version(),
             "seconds": round(time.time() - started, 3),
         }
         manifest = output.finish(record)
     return MatchResult(manifest.record, tuple(output.path(c, "part.parquet") for c in manifest.commits))
+
+
+def estimate_run(config: MatchConfig, collection: Collection, model: ModelSource) -> list[str]:
+    """Lines that say what matching a collection comes to, at the speed that a few images and pairs show here."""
+    per_image, per_pair = measured_speed(config, collection, model)
+    summary = collection.summary()
+    wanted = estimate(
+        summary,
+        seconds_per_image=per_image,
+        seconds_per_pair=per_pair,
+        bytes_per_image_file=collection.mean_file_size(),
+        num_actors=config.num_actors,
+        price_per_hour=config.price_per_hour,
+    )
+    speed = f"{per_image * 1000:.0f} ms per image and {per_pair * 1000:.0f} ms per pair on one actor, measured here"
+    return [*str(summary).splitlines(), speed, f"{wanted} with {config.num_actors} actors"]
+
+
+def measured_speed(config: MatchConfig, collection: Collection, model: ModelSource) -> tuple[float, float]:
+    """Seconds to describe an image and to match a pair, on this machine: the medians of a few of the collection's."""
+    network = model.load(int(config.resources.cpus))
+    engine = choose_engine(config.engine, network.backbone.mean.device)
+    rows = CorrespondenceRows(config.matches_per_pair, config.flow, "", "")
+    images = list(dict.fromkeys(image for pair in islice(collection.selection.pairs(), 4) for image in pair))[:4]
+    timed = []
+    for number in (2, len(images), 2, len(images)):  # the first of each is not counted
+        chosen = images[:number]
+        records = [pair_record(n, s, t) for n, (s, t) in enumerate(combinations(chosen, 2))]
+        started = time.perf_counter()
+        for pair in match_block(network, engine, OpenBlock(0, records, collection.read), 1, rows):
+            if isinstance(pair, MatchedPair):
+                rows(pair)
+        timed.append((number, len(records), time.perf_counter() - started))
+    (few, one, short), (many, several, long) = timed[2:]
+    # Two equations: few * image + one * pair = short, many * image + several * pair = long.
+    if many == few:
+        return short / 3, short / 3
+    per_pair = max((long * few - short * many) / (several * few - one * many), 1e-4)
+    return max((short - one * per_pair) / few, 1e-4), per_pair

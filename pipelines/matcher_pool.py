@@ -5,11 +5,16 @@ Evaluation and matching share them and differ in the rows they make of a pair.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,19 +30,26 @@ from tqdm import tqdm
 from dhpf.config import EngineName
 from dhpf.data.preprocessing import Size, points_from_frame, points_to_frame, to_square
 from dhpf.data.shards import Shard
-from dhpf.images import decode_image
+from dhpf.images import ImageError, decode_image
 from dhpf.model.best_cells import BestCells
 from dhpf.model.engines.choose import choose_engine
 from dhpf.model.engines.problem import MatchEngine
 from dhpf.model.geometry import NUM_CELLS
 from dhpf.model.network import HyperpixelNetwork, ImageFeatures
 from dhpf.model.transfer import cells_of_points, dense_flow, mutual_matches, transfer
+from dhpf.pairs.source import read_inside
 from dhpf.records import PairRecord, Points
-from pipelines.config import Resources
+from pipelines.collection import Collection, pair_record
+from pipelines.config import EvaluateConfig, MatchConfig
 from pipelines.model_source import ModelSource
 from pipelines.shard_set import ShardSet
 from pipelines.store import StageOutput
-from pipelines.tables import table_of, to_parquet
+from pipelines.tables import MATCHED, layer_mask, table_of, to_parquet
+
+DECODED_AHEAD = 4
+"""Images that are decoded, or wait for it, while the network looks at one."""
+
+REPORT_SECONDS = 5.0
 
 DESCRIBE_BATCH = {"cpu": 1, "cuda": 8}
 """Images that pass through the backbone together. On a CPU one alone is as fast, and an image's features are then the
@@ -45,11 +57,38 @@ same to the last bit whatever block it is in."""
 
 
 @dataclass(frozen=True)
+class ImageFacts:
+    """What a row says of an image: its size in pixels, as decoded, and the sha256 of its bytes; or why it failed."""
+
+    size: Size = (0, 0)
+    sha256: str = ""
+    failure: str = ""
+
+
+def common_row(number: int, record: PairRecord, source: ImageFacts, target: ImageFacts) -> dict[str, Any]:
+    """The columns that every table of pairs has."""
+    return {
+        "number": number,
+        "pair_id": record.pair_id,
+        "category": record.category,
+        "source": record.source,
+        "target": record.target,
+        "status": source.failure or target.failure or MATCHED,
+        "source_sha256": source.sha256,
+        "target_sha256": target.sha256,
+        "mirrored": record.mirrored,
+        "source_size": list(source.size),
+        "target_size": list(target.size),
+        "layers": 0,
+    }
+
+
+@dataclass(frozen=True)
 class MatchedPair:
     """One pair and what the network says of it.
 
     Attributes:
-        number: running number of the pair in its shard set.
+        number: running number of the pair in its set.
         found: of this pair alone, on the CPU.
         layers: selected layers, ascending.
         seconds: its share of the block's matching time.
@@ -57,47 +96,34 @@ class MatchedPair:
 
     number: int
     record: PairRecord
-    source_size: Size
-    target_size: Size
-    source_sha256: str
-    target_sha256: str
+    source: ImageFacts
+    target: ImageFacts
     found: BestCells
     layers: tuple[int, ...]
     seconds: float
 
     def common_row(self) -> dict[str, Any]:
         """The columns that every table of pairs has."""
-        return {
-            "number": self.number,
-            "pair_id": self.record.pair_id,
-            "category": self.record.category,
-            "source": self.record.source,
-            "target": self.record.target,
-            "source_sha256": self.source_sha256,
-            "target_sha256": self.target_sha256,
-            "mirrored": self.record.mirrored,
-            "source_size": list(self.source_size),
-            "target_size": list(self.target_size),
-            "layers": list(self.layers),
-        }
+        row = common_row(self.number, self.record, self.source, self.target)
+        return row | {"layers": layer_mask(self.layers)}
 
     def matches(self, limit: int) -> tuple[Points, Points, NDArray[np.float32]]:
         """The best mutual matches: points of source and target in original pixels, and confidences."""
         best = mutual_matches(self.found, limit)
-        source = points_from_frame(best.source_points.numpy(), self.source_size, self.record.mirrored)
-        target = points_from_frame(best.target_points.numpy(), self.target_size, self.record.mirrored)
+        source = points_from_frame(best.source_points.numpy(), self.source.size, self.record.mirrored)
+        target = points_from_frame(best.target_points.numpy(), self.target.size, self.record.mirrored)
         return source, target, best.confidence.numpy()
 
     def transfer(self, points: Points) -> tuple[Points, NDArray[np.bool_], NDArray[np.float32]]:
         """(K, 2) source points, which were wanted, in the target's original pixels; (K,) valid; (K,) confidence."""
-        framed = torch.from_numpy(points_to_frame(points, self.source_size, self.record.mirrored))[None]
+        framed = torch.from_numpy(points_to_frame(points, self.source.size, self.record.mirrored))[None]
         moved = transfer(self.found, framed, torch.ones(framed.shape[:2], dtype=torch.bool))
-        predicted = points_from_frame(moved.points[0].numpy(), self.target_size, self.record.mirrored)
+        predicted = points_from_frame(moved.points[0].numpy(), self.target.size, self.record.mirrored)
         return predicted, moved.valid[0].numpy(), moved.confidence[0].numpy()
 
     def flow(self) -> Points:
         """(N, 2) target point in original pixels of every source cell; every cell was wanted."""
-        return points_from_frame(dense_flow(self.found)[0].numpy(), self.target_size, self.record.mirrored)
+        return points_from_frame(dense_flow(self.found)[0].numpy(), self.target.size, self.record.mirrored)
 
 
 class RowMaker(Protocol):
@@ -111,49 +137,74 @@ class RowMaker(Protocol):
 
     def __call__(self, pair: MatchedPair) -> Mapping[str, Any]: ...
 
+    def failed(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The row of a pair that could not be matched, from its `common_row`."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far matching has come.
+
+    Attributes:
+        num_pairs: done in this run.
+        num_failed: of these, pairs with an image that cannot be used.
+        seconds: since the first block was handed out.
+    """
+
+    num_pairs: int
+    num_failed: int
+    seconds: float
+
 
 def match_blocks(
-    name: str,
-    shards: ShardSet,
+    pairs: ShardSet | Collection,
     model: ModelSource,
     rows: RowMaker,
     output: StageOutput,
+    config: EvaluateConfig | MatchConfig,
     *,
-    batch_size: int,
-    num_actors: int,
-    resources: Resources,
-    engine: EngineName,
+    title: str,
+    report: Callable[[Progress], None] = lambda progress: None,
 ) -> None:
-    """Has actors do every block of the plan that is not done; a block is done when its table is committed."""
-    missing = output.missing()
-    if not missing:
+    """Has actors do every block of the plan that is not done; a block is done when its table is committed.
+
+    Args:
+        title: of the progress bar.
+        report: told of the progress every few seconds.
+    """
+    jobs = list(pairs.jobs(set(output.missing())))
+    if not jobs:
         return
-    by_task = dict(shards.shards)
-    numbers = shards.first_numbers()
-    jobs = [{"task": t, "paths": list(by_task[t].paths), "first": numbers[t]} for t in missing]
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     # These bounds have no other name yet, without them a crashing block is retried for ever.
     warnings.filterwarnings("ignore", category=RayDeprecationWarning, message=".*ray_remote_args.*")
-    # A pool is never larger than the work; Ray Data also needs free CPUs beside its actors.
-    pool = ActorPoolStrategy(size=min(num_actors, len(jobs)))
-    results = ray.data.from_items(jobs, override_num_blocks=len(jobs)).map_batches(
+    items = [{"task": job["task"], "job": json.dumps(job["job"])} for job in jobs]
+    results = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         BlockMatcher,
-        fn_constructor_args=(model, rows, str(output.root), batch_size, resources.cpus, engine),
+        fn_constructor_args=(model, rows, str(output.root), config.batch_size, config.resources.cpus, config.engine),
         batch_size=1,
         batch_format="numpy",
-        compute=pool,
-        num_cpus=resources.cpus,
-        num_gpus=resources.gpus,
+        # A pool is never larger than the work; Ray Data also needs free CPUs beside its actors.
+        compute=ActorPoolStrategy(size=min(config.num_actors, len(items))),
+        num_cpus=config.resources.cpus,
+        num_gpus=config.resources.gpus,
         max_task_retries=2,
         max_restarts=4,
     )
-    total = sum(len(by_task[task]) for task in missing)
-    with tqdm(total=total, desc=name, unit="pair") as bar:
+    started = reported = time.time()
+    num_pairs = num_failed = 0
+    with tqdm(total=sum(job["num_pairs"] for job in jobs), desc=title, unit="pair") as bar:
         for row in results.iter_rows():
+            num_pairs, num_failed = num_pairs + int(row["num_pairs"]), num_failed + int(row["num_failed"])
             bar.update(int(row["num_pairs"]))
+            if num_failed:
+                bar.set_postfix(failed=num_failed)
+            if time.time() - reported > REPORT_SECONDS:
+                reported = time.time()
+                report(Progress(num_pairs, num_failed, reported - started))
 
 
 class BlockMatcher:
@@ -169,58 +220,90 @@ class BlockMatcher:
         self._batch_size = batch_size
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
-        num_pairs = []
-        for task, paths, first in zip(batch["task"], batch["paths"], batch["first"], strict=True):
+        num_pairs, num_failed = [], []
+        for task, job in zip(batch["task"], batch["job"], strict=True):
             started = time.time()
-            shard = Shard(*paths)
-            matched = match_shard(self._network, self._engine, shard, int(first), self._batch_size, self._rows)
-            rows = [self._rows(pair) for pair in matched]
-            table = to_parquet(table_of(rows, self._rows.schema))
-            info = {"num_pairs": len(rows), "num_encoded": len(images_of(shard)), "seconds": time.time() - started}
-            self._output.commit(str(task), {"part.parquet": table}, info)
+            block = open_block(json.loads(str(job)))
+            rows = list(self._match(block))
+            failures = [row["status"] for row in rows if row["status"] != MATCHED]
+            info = {
+                "num_pairs": len(rows),
+                "num_failed": len(failures),
+                "first_failure": failures[0] if failures else None,
+                "num_encoded": len(block.images),
+                "seconds": time.time() - started,
+            }
+            self._output.commit(str(task), {"part.parquet": to_parquet(table_of(rows, self._rows.schema))}, info)
             num_pairs.append(len(rows))
-        return {"num_pairs": num_pairs}
+            num_failed.append(len(failures))
+        return {"num_pairs": num_pairs, "num_failed": num_failed}
+
+    def _match(self, block: OpenBlock) -> Iterator[Mapping[str, Any]]:
+        for pair in match_block(self._network, self._engine, block, self._batch_size, self._rows):
+            yield self._rows(pair) if isinstance(pair, MatchedPair) else self._rows.failed(pair)
 
 
-def images_of(shard: Shard) -> list[tuple[str, bool]]:
-    """The images to describe, each once: (id, mirrored)."""
-    return list(dict.fromkeys((i, p.mirrored) for p in shard.pairs for i in (p.source, p.target)))
+@dataclass(frozen=True)
+class OpenBlock:
+    """A block in an actor's hands.
+
+    Attributes:
+        first: running number of its first pair.
+        read: gives an image's encoded bytes, or raises ImageError.
+    """
+
+    first: int
+    pairs: Sequence[PairRecord]
+    read: Callable[[str], bytes]
+
+    @cached_property
+    def images(self) -> list[tuple[str, bool]]:
+        """The images to describe, each once: (id, mirrored)."""
+        return list(dict.fromkeys((i, p.mirrored) for p in self.pairs for i in (p.source, p.target)))
+
+
+def open_block(job: Mapping[str, Any]) -> OpenBlock:
+    """The block that a job of ShardSet.jobs or Collection.jobs names."""
+    first = int(job["first"])
+    if "shard" in job:
+        shard = Shard(*job["shard"])
+        return OpenBlock(first, shard.pairs, shard.image_bytes)
+    records = [pair_record(first + n, source, target) for n, (source, target) in enumerate(job["pairs"])]
+    return OpenBlock(first, records, partial(read_inside, str(job["root"])))
 
 
 @torch.inference_mode()
-def match_shard(
-    network: HyperpixelNetwork, engine: MatchEngine, shard: Shard, first: int, batch_size: int, rows: RowMaker
-) -> Iterator[MatchedPair]:
-    """Matches every pair of a block, each image described once.
+def match_block(
+    network: HyperpixelNetwork, engine: MatchEngine, block: OpenBlock, batch_size: int, rows: RowMaker
+) -> Iterator[MatchedPair | Mapping[str, Any]]:
+    """Matches every pair of a block, each image described once; a pair that cannot be matched gives its row at once.
 
     Args:
-        first: running number of the block's first pair.
         batch_size: pairs that are matched together.
         rows: says which points will be transferred.
     """
     started = time.perf_counter()
-    places, features = _describe(network, shard)
-    describe_share = (time.perf_counter() - started) / max(1, len(shard))
-    for begin in range(0, len(shard), batch_size):
-        records = shard.pairs[begin : begin + batch_size]
+    places, features, facts = _describe(network, block)
+    describe_share = (time.perf_counter() - started) / max(1, len(block.pairs))
+    usable = []
+    for number, record in enumerate(block.pairs, start=block.first):
+        source, target = facts[record.source], facts[record.target]
+        if source.failure or target.failure:
+            yield common_row(number, record, source, target)
+        else:
+            usable.append((number, record))
+    for begin in range(0, len(usable), batch_size):
+        batch = usable[begin : begin + batch_size]
         started = time.perf_counter()
-        pairs = [(places[r.source, r.mirrored], places[r.target, r.mirrored]) for r in records]
-        wanted = torch.stack([_wanted_cells(rows, r, shard.image_size(r.source)) for r in records])
+        pairs = [(places[r.source, r.mirrored], places[r.target, r.mirrored]) for _, r in batch]
+        wanted = torch.stack([_wanted_cells(rows, r, facts[r.source].size) for _, r in batch])
         found, selection = network.match(features, features, pairs, wanted.to(features.squared_norms.device), engine)
         found = found.to("cpu")
-        seconds = describe_share + (time.perf_counter() - started) / len(records)
-        for offset, record in enumerate(records):
-            yield MatchedPair(
-                number=first + begin + offset,
-                record=record,
-                source_size=shard.image_size(record.source),
-                target_size=shard.image_size(record.target),
-                source_sha256=shard.image_digest(record.source),
-                target_sha256=shard.image_digest(record.target),
-                found=found[offset],
-                layers=tuple(selection[offset].nonzero().flatten().tolist()),
-                seconds=seconds,
-            )
+        seconds = describe_share + (time.perf_counter() - started) / len(batch)
+        for offset, (number, record) in enumerate(batch):
+            layers = tuple(selection[offset].nonzero().flatten().tolist())
+            source, target = facts[record.source], facts[record.target]
+            yield MatchedPair(number, record, source, target, found[offset], layers, seconds)
 
 
 def _wanted_cells(rows: RowMaker, record: PairRecord, size: Size) -> Tensor:
@@ -234,17 +317,50 @@ def _wanted_cells(rows: RowMaker, record: PairRecord, size: Size) -> Tensor:
     return cells_of_points(framed, torch.ones(framed.shape[:2], dtype=torch.bool))[0]
 
 
-def _describe(network: HyperpixelNetwork, shard: Shard) -> tuple[dict[tuple[str, bool], int], ImageFeatures]:
-    """The features of all images of a block, and the place of each image in them."""
-    images = images_of(shard)
-    side = network.config.image_side
-    device = network.backbone.mean.device
-    parts = []
-    batch = DESCRIBE_BATCH[device.type]
-    for begin in range(0, len(images), batch):
-        squares = [
-            to_square(decode_image(shard.image_bytes(image_id), image_id), side, mirrored)
-            for image_id, mirrored in images[begin : begin + batch]
-        ]
+def _describe(
+    network: HyperpixelNetwork, block: OpenBlock
+) -> tuple[dict[tuple[str, bool], int], ImageFeatures, dict[str, ImageFacts]]:
+    """The place of each usable image in the features of all of them, these features, and what is known of each.
+
+    The next images are decoded while the network looks at one.
+    """
+    side, device = network.config.image_side, network.backbone.mean.device
+    places: dict[tuple[str, bool], int] = {}
+    facts: dict[str, ImageFacts] = {}
+    squares: list[Tensor] = []
+    parts: list[ImageFeatures] = []
+
+    def describe() -> None:
         parts.append(network.describe(torch.stack(squares).to(device)))
-    return {image: place for place, image in enumerate(images)}, ImageFeatures.concatenate(parts)
+        squares.clear()
+
+    with ThreadPoolExecutor(1) as decoder:
+        waiting = deque(block.images)
+        decoding: deque[tuple[tuple[str, bool], Future[tuple[ImageFacts, Tensor | None]]]] = deque()
+        while waiting or decoding:
+            while waiting and len(decoding) < DECODED_AHEAD:
+                image = waiting.popleft()
+                decoding.append((image, decoder.submit(_load, block.read, *image, side)))
+            image, result = decoding.popleft()
+            facts[image[0]], square = result.result()
+            if square is None:
+                continue
+            places[image] = len(places)
+            squares.append(square)
+            if len(squares) == DESCRIBE_BATCH[device.type]:
+                describe()
+    if squares or not parts:
+        squares = squares or [torch.zeros(3, side, side, dtype=torch.uint8)]  # no image can be used: a stand-in
+        describe()
+    return places, ImageFeatures.concatenate(parts), facts
+
+
+def _load(read: Callable[[str], bytes], image_id: str, mirrored: bool, side: int) -> tuple[ImageFacts, Tensor | None]:
+    """An image as the network sees it, or nothing where it cannot be used."""
+    try:
+        data = read(image_id)
+        image = decode_image(data, image_id)
+    except ImageError as error:
+        return ImageFacts(failure=str(error)), None
+    height, width = image.shape[:2]
+    return ImageFacts((width, height), hashlib.sha256(data).hexdigest()), to_square(image, side, mirrored)

@@ -19,19 +19,21 @@ from dhpf.drawing import (
 )
 from dhpf.images import RGB, decode_image
 from dhpf.records import Points
+from pipelines.collection import Collection
 from pipelines.evaluate import MethodScores, correct_keypoints_of
 from pipelines.match import MatchResult
 from pipelines.shard_set import ShardSet
+from pipelines.tables import layers_of_mask
 
 NUM_SHOWN_MATCHES = 30
 PICTURED_ALPHA = 0.1
 
 
 class PairImages:
-    """Decoded images of a shard set's pairs, not mirrored: a table's points are in original pixels."""
+    """Decoded images of a set's pairs, not mirrored: a table's points are in original pixels."""
 
-    def __init__(self, shards: ShardSet) -> None:
-        self._shard_of = {image: shard for _, shard in shards.shards for image in shard.image_ids}
+    def __init__(self, pairs: ShardSet | Collection) -> None:
+        self._read = pairs.read
 
     def of(self, row: Mapping[str, Any]) -> tuple[RGB, RGB]:
         """Source and target of a table's row."""
@@ -39,7 +41,7 @@ class PairImages:
         return source, target
 
     def _image(self, image_id: str) -> RGB:
-        return decode_image(self._shard_of[image_id].image_bytes(image_id), image_id)
+        return decode_image(self._read(image_id), image_id)
 
 
 def method_pictures(result: MethodScores, shards: ShardSet, num_layers: int) -> Iterator[tuple[str, Picture]]:
@@ -59,7 +61,7 @@ def layer_picture(rows: Sequence[Mapping[str, Any]], num_layers: int, title: str
     categories = sorted({row["category"] for row in rows})
     rates = np.zeros((len(categories), num_layers))
     for index, category in enumerate(categories):
-        members = [row["layers"] for row in rows if row["category"] == category]
+        members = [layers_of_mask(row["layers"]) for row in rows if row["category"] == category]
         for layers in members:
             rates[index, layers] += 1 / len(members)
     return draw_layer_selection(rates, [c or "all pairs" for c in categories], list(range(num_layers)), title)
@@ -89,9 +91,9 @@ def training_pictures(history: Sequence[Mapping[str, Any]]) -> Iterator[tuple[st
     )
 
 
-def correspondence_pictures(result: MatchResult, shards: ShardSet) -> Iterator[tuple[str, Picture]]:
+def correspondence_pictures(result: MatchResult, pairs: ShardSet | Collection) -> Iterator[tuple[str, Picture]]:
     """Matches of the pairs with the highest, the median and the lowest score."""
-    images = PairImages(shards)
+    images = PairImages(pairs)
     chosen = best_median_worst(result.scores())
     rows = {row["number"]: row for row in result.rows(set(chosen.values()))}
     for name, number in chosen.items():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,26 @@ class ShardSet:
     def num_pairs(self) -> int:
         return int(self.record["num_pairs"])
 
-    def first_numbers(self) -> dict[str, int]:
-        """The running number of each block's first pair."""
-        numbers, total = {}, 0
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the blocks, in order."""
+        return [task for task, _ in self.shards]
+
+    def jobs(self, missing: set[str]) -> Iterator[dict[str, Any]]:
+        """What an actor needs to know of each block in `missing`."""
+        first = 0
         for task, shard in self.shards:
-            numbers[task] = total
-            total += len(shard)
-        return numbers
+            if task in missing:
+                yield {"task": task, "job": {"shard": list(shard.paths), "first": first}, "num_pairs": len(shard)}
+            first += len(shard)
+
+    def read(self, image_id: str) -> bytes:
+        """The encoded image."""
+        return self._shard_of[image_id].image_bytes(image_id)
+
+    @cached_property
+    def _shard_of(self) -> dict[str, Shard]:
+        return {image: shard for _, shard in self.shards for image in shard.image_ids}
 
 
 def shard_set_folder(stage_folder: Path, name: str) -> Path:

@@ -1,6 +1,7 @@
 """The Parquet tables that stages write: zstd, page checksums on, one schema each.
 
-Points are lists of [x, y] in the original image's pixels.
+Points are lists of [x, y] in the original image's pixels. `status` is "matched", or why the pair could not be: then the
+other columns are empty. `layers` is a bit mask: bit l stands for hyperpixel layer l (see `layers_of_mask`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import pyarrow.parquet as pq
 from dhpf.errors import InputError
 from dhpf.records import Rejection
 
+MATCHED = "matched"
+
 _POINTS = pa.list_(pa.list_(pa.float32(), 2))
 
 _PAIR = [
@@ -25,12 +28,13 @@ _PAIR = [
     pa.field("category", pa.string(), nullable=False),
     pa.field("source", pa.string(), nullable=False),
     pa.field("target", pa.string(), nullable=False),
+    pa.field("status", pa.string(), nullable=False),
     pa.field("source_sha256", pa.string(), nullable=False),
     pa.field("target_sha256", pa.string(), nullable=False),
     pa.field("mirrored", pa.bool_(), nullable=False),
     pa.field("source_size", pa.list_(pa.int32(), 2), nullable=False),
     pa.field("target_size", pa.list_(pa.int32(), 2), nullable=False),
-    pa.field("layers", pa.list_(pa.int16()), nullable=False),
+    pa.field("layers", pa.int64(), nullable=False),
 ]
 
 REJECTS = pa.schema([(name, pa.string()) for name in ("pair_id", "source", "target", "reason")])
@@ -74,7 +78,7 @@ SCORES = pa.schema(
 CORRESPONDENCES = pa.schema(
     [
         *_PAIR,
-        pa.field("score", pa.float32(), nullable=False),
+        pa.field("score", pa.float32()),
         ("source_points", _POINTS),
         ("target_points", _POINTS),
         ("confidence", pa.list_(pa.float32())),
@@ -82,13 +86,25 @@ CORRESPONDENCES = pa.schema(
         ("transferred_points", _POINTS),
         ("transferred_valid", pa.list_(pa.bool_())),
         ("flow", _POINTS),
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("code_version", pa.string(), nullable=False),
     ]
 )
 """Matches of a collection's pairs: mutual best points, the most confident first; `score` is their mean confidence.
 
 `given_points` came with the pair and are transferred; `flow`, if asked for, is the target point of each of the 60 x 60
-source cells, row by row.
+source cells, row by row. `model` is NAME/VERSION of the registry, or the sha256 of the checkpoint or the configuration.
 """
+
+
+def layer_mask(layers: Iterable[int]) -> int:
+    """Layer numbers as a bit mask."""
+    return sum(1 << layer for layer in layers)
+
+
+def layers_of_mask(mask: int) -> list[int]:
+    """The layer numbers of a bit mask, ascending."""
+    return [layer for layer in range(mask.bit_length()) if mask >> layer & 1]
 
 
 def rejects_table(rejections: Iterable[Rejection]) -> pa.Table:

@@ -11,9 +11,10 @@ from typing import Any
 from dhpf.checkpoint import load_network
 from dhpf.errors import InputError
 from dhpf.model.backbone import load_backbone
-from pipelines.config import STAGES, StageName, Workflow
+from pipelines.collection import Collection
+from pipelines.config import STAGES, MatchConfig, StageName, Workflow
 from pipelines.evaluate import MethodScores, evaluate
-from pipelines.match import match
+from pipelines.match import estimate_run, match
 from pipelines.model_source import ModelSource
 from pipelines.pictures import comparison_picture, correspondence_pictures, method_pictures, training_pictures
 from pipelines.shard import shard
@@ -67,6 +68,7 @@ class WorkflowRun:
     # -- stages --
 
     def _shard(self, run: StageRun) -> None:
+        assert self.workflow.shard is not None
         for shards in shard(self.workflow.shard, self.folder / "shard"):
             record = shards.record
             rejected = int(record["num_rejected"])
@@ -125,21 +127,52 @@ class WorkflowRun:
         config = self.workflow.match
         assert config is not None
         model = self._model(config.model, "match.model")
+        run.set_tags({"model": str(model.identity())})
         for on in config.on:
-            shards = self._open(on)
-            result = match(config, shards, model, self.folder / "match")
-            num_pairs, seconds = int(result.record["num_pairs"]), float(result.record["seconds"])
-            run.log_metrics(
-                {
-                    f"{on}/num_pairs": num_pairs,
-                    f"{on}/pairs_per_second": num_pairs / max(seconds, 1e-9),
-                    f"{on}/encoded_per_pair": result.record["num_encoded"] / max(num_pairs, 1),
-                }
-            )
-            run.set_tags({f"dataset {on}": shards.digest, "model": str(model.identity())})
-            for name, picture in correspondence_pictures(result, shards):
-                run.log_picture(picture, f"pictures/{on}/{name}.png")
-            self._say(f"match     {on}: {num_pairs} pairs in {seconds:.0f} s, in {self.folder / 'match' / on}")
+            self._match_one(run, config, self._open(on), model)
+        for name in config.collections:
+            self._match_one(run, config, self.collection(name), model)
+
+    def _match_one(self, run: StageRun, config: MatchConfig, pairs: ShardSet | Collection, model: ModelSource) -> None:
+        name = pairs.name
+        result = match(config, pairs, model, self.folder / "match", run.log_metrics)
+        record = result.record
+        num_pairs, seconds = int(record["num_pairs"]), float(record["seconds"])
+        run.log_metrics(
+            {
+                f"{name}/num_pairs": num_pairs,
+                f"{name}/num_failed": record["num_failed"],
+                f"{name}/pairs_per_second": num_pairs / max(seconds, 1e-9),
+                f"{name}/encoded_per_pair": record["num_encoded"] / max(num_pairs, 1),
+            }
+        )
+        run.set_tags({f"dataset {name}": pairs.digest})
+        for title, picture in correspondence_pictures(result, pairs):
+            run.log_picture(picture, f"pictures/{name}/{title}.png")
+        self._say(
+            f"match     {name}: {num_pairs} pairs in {seconds:.0f} s, {record['num_encoded'] / num_pairs:.3f} images "
+            f"encoded per pair, in {self.folder / 'match' / name}"
+        )
+        if record["num_failed"]:
+            self.outcome.num_rejected += record["num_failed"]
+            self.outcome.first_rejection = self.outcome.first_rejection or str(record["first_failure"])
+
+    def dry_run(self) -> list[str]:
+        """What matching the collections would come to; nothing is written."""
+        config = self.workflow.match
+        if config is None or not config.collections:
+            raise InputError(f"--dry-run: workflow {self.workflow.name} has no match stage with collections")
+        model = self._model(config.model, "match.model")
+        lines = []
+        for name in config.collections:
+            lines += [f"{name}:", *estimate_run(config, self.collection(name), model)]
+        return lines
+
+    def collection(self, name: str) -> Collection:
+        """A collection of the match stage, with the memory that this workflow's model needs for an image."""
+        config = self.workflow.match
+        assert config is not None
+        return Collection(name, config.collections[name], self._model(config.model, "match.model").bytes_per_image())
 
     # -- what stages need --
 
@@ -191,7 +224,7 @@ def score_table(results: Sequence[MethodScores]) -> list[str]:
 def stage_states(workflow: Workflow, folder: Path) -> list[tuple[str, str]]:
     """(output, state) of everything that a run would make; looks at files only."""
     parts: list[tuple[str, Path]] = []
-    for name, source in workflow.shard.sources.items():
+    for name, source in (workflow.shard.sources if workflow.shard else {}).items():
         parts += [(f"shard {name}/{split}", folder / "shard" / name / split) for split in source.splits]
     if workflow.train is not None:
         parts.append((f"train on {workflow.train.on}", folder / "train"))
@@ -200,7 +233,8 @@ def stage_states(workflow: Workflow, folder: Path) -> list[tuple[str, str]]:
             for method in workflow.evaluate.methods:
                 parts.append((f"evaluate {method} on {on}", folder / "evaluate" / on / method / "predictions"))
     if workflow.match is not None:
-        parts += [(f"match {on}", folder / "match" / on) for on in workflow.match.on]
+        names = (*workflow.match.on, *workflow.match.collections)
+        parts += [(f"match {name}", folder / "match" / name) for name in names]
     return [(title, _state(StageOutput(path))) for title, path in parts]
 
 

@@ -84,8 +84,15 @@ def load_workflow(path: Path, name: str, overrides: Sequence[str], data_folder: 
     if "name" in raw:
         raise InputError(f"{name}: unknown key 'name'; a workflow's name is the one that it stands under")
     workflow: Workflow = _convert(raw | {"name": name}, Workflow, name)
-    sources = {key: _resolved(source, data_folder) for key, source in workflow.shard.sources.items()}
-    workflow = dataclasses.replace(workflow, shard=dataclasses.replace(workflow.shard, sources=sources))
+    if workflow.shard is not None:
+        sources = {key: _resolved(source, data_folder) for key, source in workflow.shard.sources.items()}
+        workflow = dataclasses.replace(workflow, shard=dataclasses.replace(workflow.shard, sources=sources))
+    if workflow.match is not None:
+        collections = {
+            key: dataclasses.replace(collection, root=str(data_folder / collection.root))
+            for key, collection in workflow.match.collections.items()
+        }
+        workflow = dataclasses.replace(workflow, match=dataclasses.replace(workflow.match, collections=collections))
     _check_weights(workflow.model, f"{name}.model")
     _check_references(workflow)
     return workflow
@@ -133,7 +140,7 @@ def _resolved(source: SourceConfig, data_folder: Path) -> SourceConfig:
 
 
 def _check_references(workflow: Workflow) -> None:
-    name, sources = workflow.name, workflow.shard.sources
+    name, sources = workflow.name, workflow.shard.sources if workflow.shard else {}
     for key, source in sources.items():
         known = open_pair_source(source.kind, source.options).splits
         for split in source.splits:
@@ -146,7 +153,8 @@ def _check_references(workflow: Workflow) -> None:
     wanted += [("train", f"{workflow.train.on}/{split}") for split in ("train", "val") if workflow.train]
     for stage, on in wanted:
         if on not in shard_sets:
-            raise InputError(f"{name}.{stage}.on: no shard set {on!r}; {nearest_name(on, shard_sets)}")
+            choices = nearest_name(on, shard_sets) if shard_sets else "the workflow has no shard stage"
+            raise InputError(f"{name}.{stage}.on: no shard set {on!r}; {choices}")
     for place, method in _methods(workflow).items():
         _check_method(workflow, method, place)
 

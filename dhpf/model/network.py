@@ -56,6 +56,12 @@ class ImageFeatures:
         gates = None if self.gate_activations is None else self.gate_activations[index]
         return ImageFeatures(tuple(m[index] for m in self.maps), self.squared_norms[index], gates)
 
+    @property
+    def num_bytes(self) -> int:
+        """Memory that they take."""
+        gates = [] if self.gate_activations is None else [self.gate_activations]
+        return sum(t.numel() * t.element_size() for t in (*self.maps, self.squared_norms, *gates))
+
     @classmethod
     def concatenate(cls, parts: Sequence[ImageFeatures]) -> ImageFeatures:
         """The features of several batches of images as one batch."""

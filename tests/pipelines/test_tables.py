@@ -4,7 +4,17 @@ import pytest
 
 from dhpf.errors import InputError
 from dhpf.records import Rejection
-from pipelines.tables import PREDICTIONS, REJECTS, SCORES, read_parquet, rejects_table, table_of, to_parquet
+from pipelines.tables import (
+    PREDICTIONS,
+    REJECTS,
+    SCORES,
+    layer_mask,
+    layers_of_mask,
+    read_parquet,
+    rejects_table,
+    table_of,
+    to_parquet,
+)
 
 
 def test_rejections_are_rows(tmp_path: Path) -> None:
@@ -17,10 +27,11 @@ def test_rejections_are_rows(tmp_path: Path) -> None:
 
 
 def prediction(number: int, box: list[float] | None) -> dict[str, object]:
-    common = dict.fromkeys(("pair_id", "category", "source", "target", "source_sha256", "target_sha256"), "x")
+    names = ("pair_id", "category", "source", "target", "status", "source_sha256", "target_sha256")
+    common = dict.fromkeys(names, "x")
     sizes = {"source_size": [1, 2], "target_size": [3, 4]}
     points = {"source_keypoints": [[1.5, 2.0]], "target_keypoints": None, "valid": [True]}
-    return common | sizes | points | {"number": number, "mirrored": False, "layers": [1, 2], "target_box": box}
+    return common | sizes | points | {"number": number, "mirrored": False, "layers": 6, "target_box": box}
 
 
 def test_absent_values_survive_beside_present_ones(tmp_path: Path) -> None:
@@ -30,7 +41,13 @@ def test_absent_values_survive_beside_present_ones(tmp_path: Path) -> None:
     assert [row["target_box"] for row in rows] == [None, [1, 2, 3, 4], None]
     assert rows[0]["source_keypoints"] == [[1.5, 2.0]]
     some = read_parquet([tmp_path / "p.parquet"], PREDICTIONS, ("number", "layers")).to_pylist()
-    assert some[1] == {"number": 1, "layers": [1, 2]}
+    assert some[1] == {"number": 1, "layers": 6}
+
+
+def test_layers_are_a_bit_mask() -> None:
+    assert layer_mask([1, 2]) == 6
+    assert layers_of_mask(layer_mask([0, 5, 33])) == [0, 5, 33]
+    assert layers_of_mask(layer_mask([])) == []
 
 
 def test_the_same_rows_give_the_same_bytes() -> None:

@@ -178,23 +178,30 @@ def test_a_collection_with_bad_images_gives_rows_and_reasons(photos: Path, tmp_p
     assert pq.read_table(rejects[0]).num_rows == 4
 
 
-def test_batches_and_actors_do_not_change_what_is_found(photos: Path, tmp_path: Path) -> None:
+def test_a_folder_is_matched_as_it_lies_and_the_same_in_any_blocks(photos: Path, tmp_path: Path) -> None:
+    whole = (photos / "photos" / "cats" / "0 ü.v1.jpg").read_bytes()
+    (photos / "photos" / "cats" / "cut.jpg").write_bytes(whole[:2000])
     tables = []
-    for actors, batch in ((1, 1), (3, 16)):
-        settings = [f"match.num_actors={actors}", f"match.batch_size={batch}", "shard.max_pairs=4"]
+    for actors, batch, max_pairs in ((1, 1, 500), (3, 16, 3)):
+        settings = [f"match.num_actors={actors}", f"match.batch_size={batch}"]
+        settings += [f"match.collections.photos.max_pairs={max_pairs}", "match.flow=true"]
         work = tmp_path / str(actors)
-        arguments = ("match-collection", "--data", str(photos))
-        assert run(work, *arguments, settings=settings).returncode == 0
-        tables.append(parts(work / "match-collection" / "match" / "photos" / "all"))
-    for one, other in zip(*tables, strict=True):
-        assert (one["number"], one["layers"]) == (other["number"], other["layers"])
-        first, second = (
-            dict(zip(map(tuple, r["source_points"]), r["target_points"], strict=True)) for r in (one, other)
-        )  # type: ignore[call-overload, arg-type]
-        shared = [point for point in first if point in second]
-        assert len(shared) >= 0.9 * len(first), "the last of the ranking may differ by rounding"
-        assert all(first[point] == second[point] for point in shared)
-        assert one["score"] == pytest.approx(other["score"], rel=1e-4)
+        done = run(work, "match-folder", "--data", str(photos), settings=settings)
+        assert done.returncode == 3, done.stderr[-2000:]
+        assert "4 pairs rejected" in done.stderr and "cut.jpg: damaged or truncated" in done.stderr
+        rows = parts(work / "match-folder" / "match" / "photos")
+        tables.append({row["pair_id"]: row for row in rows})
+        assert len(tables[-1]) == len(rows) == 16
+        assert sorted(row["number"] for row in rows) == list(range(16))
+    failed = [row for row in tables[0].values() if row["status"] != "matched"]
+    assert len(failed) == 4 and all("cut.jpg" in row["status"] and row["score"] is None for row in failed)
+    by_images = [{(r["source"], r["target"]): r for r in table.values()} for table in tables]
+    assert by_images[0].keys() == by_images[1].keys()
+    for pair, row in by_images[0].items():
+        other = by_images[1][pair]
+        assert {k: v for k, v in row.items() if k not in ("number", "pair_id")} == {
+            k: v for k, v in other.items() if k not in ("number", "pair_id")
+        }
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 240) -> None:

@@ -12,10 +12,15 @@ def test_every_workflow_of_the_project_is_valid() -> None:
     names = list(read_workflows(FILE))
     for name in names:
         workflow = load_workflow(FILE, name, [], Path("/data"))
-        for source in workflow.shard.sources.values():
-            assert source.options.get("root", "/data/x").startswith("/data/")
+        roots = (
+            [source.options.get("root", "/data/x") for source in workflow.shard.sources.values()]
+            if workflow.shard
+            else []
+        )
+        roots += [collection.root for collection in workflow.match.collections.values()] if workflow.match else []
+        assert roots and all(root.startswith("/data/") for root in roots)
     assert {"quickstart", "pf-pascal-strong", "pf-pascal-weak", "spair-71k-strong", "pf-willow"} <= set(names)
-    assert {"caltech-101", "hpf", "match-collection"} <= set(names)
+    assert {"caltech-101", "hpf", "match-collection", "match-folder"} <= set(names)
 
 
 def test_the_papers_settings() -> None:
