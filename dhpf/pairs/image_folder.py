@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dhpf.config import require_choice
 from dhpf.errors import InputError
 from dhpf.images import EXTENSIONS
-from dhpf.pairs.source import points_of, read_inside, read_table, require_columns, require_folder, require_split
-from dhpf.records import PairRecord, Points, Rejection
+from dhpf.pairs.pair_list import already_there, not_there, parse_points, read_rows, rejection, twice_the_same
+from dhpf.pairs.selection import select
+from dhpf.pairs.source import read_inside, require_folder, require_split
+from dhpf.records import PairRecord, Rejection
 
 PAIRINGS = ("all", "within_folders", "list")
-
-_REQUIRED = ("source", "target")
 
 
 @dataclass(frozen=True)
@@ -57,14 +52,10 @@ class ImageFolder:
             raise InputError(f"pair source image_folder: no image ({', '.join(EXTENSIONS)}) in {self.root!r}")
         if self.pairing == "list":
             yield from _listed(Path(str(self.pair_list)), frozenset(images))
-        elif self.pairing == "all":
-            yield from _combinations(images, 0)
-        else:
-            first = 0
-            for _, group in itertools.groupby(sorted(images, key=_folder_first), key=lambda i: PurePosixPath(i).parent):
-                members = list(group)
-                yield from _combinations(members, first)
-                first += len(members) * (len(members) - 1) // 2
+            return
+        selection = select(images, self.pairing.replace("_", "-"))
+        for number, (source, target) in enumerate(selection.pairs(), start=1):
+            yield PairRecord(f"{number:09d}", _category(source, target), source, target)
 
     def read(self, image_id: str) -> bytes:
         return read_inside(self.root, image_id)
@@ -86,68 +77,41 @@ def list_images(root: Path) -> list[str]:
     return sorted(found)
 
 
-def _folder_first(image: str) -> tuple[str, str]:
-    return PurePosixPath(image).parent.as_posix(), image
-
-
-def _combinations(images: list[str], first: int) -> Iterator[PairRecord]:
-    for number, (source, target) in enumerate(itertools.combinations(images, 2), start=first + 1):
-        folder = PurePosixPath(source).parent
-        category = folder.as_posix() if folder == PurePosixPath(target).parent and folder.name else ""
-        yield PairRecord(pair_id=f"{number:09d}", category=category, source=source, target=target)
+def _category(source: str, target: str) -> str:
+    """The folder of two images of the same one, which says what they show."""
+    folder = PurePosixPath(source).parent
+    return folder.as_posix() if folder == PurePosixPath(target).parent and folder.name else ""
 
 
 def _listed(path: Path, images: frozenset[str]) -> Iterator[PairRecord | Rejection]:
     rows_of_pairs: dict[tuple[str, str], int] = {}
-    rows = _parquet_rows(path) if path.suffix.lower() == ".parquet" else read_table(path, _REQUIRED)
-    for number, row in rows:
-        pair_id = f"{number:09d}"
+    for number, row in read_rows(path):
         source, target = str(row["source"] or ""), str(row["target"] or "")
         reason = _unusable(source, target, images, rows_of_pairs)
         if reason is None:
-            rows_of_pairs[source, target] = number
             try:
-                yield PairRecord(
-                    pair_id=pair_id,
+                pair = PairRecord(
+                    pair_id=f"{number:09d}",
                     category=str(row.get("category") or ""),
                     source=source,
                     target=target,
-                    source_keypoints=_points(row.get("source_points")),
-                    target_keypoints=_points(row.get("target_points")),
+                    source_keypoints=parse_points(row.get("source_points")),
+                    target_keypoints=parse_points(row.get("target_points")),
                 )
+                rows_of_pairs[source, target] = number
+                yield pair
                 continue
             except (ValueError, TypeError) as error:
                 reason = str(error)
-        yield Rejection(pair_id, source, target, f"{path} row {number}: {reason}")
+        yield rejection(path, number, source, target, reason)
 
 
 def _unusable(source: str, target: str, images: frozenset[str], seen: Mapping[tuple[str, str], int]) -> str | None:
     for name in (source, target):
         if name not in images:
-            return f"image {name!r} is not in the folder"
+            return not_there(name)
     if source == target:
-        return f"names the same image {source!r} twice"
+        return twice_the_same(source)
     if (source, target) in seen:
-        return f"the pair is already on row {seen[source, target]}"
+        return already_there(seen[source, target])
     return None
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            require_columns(path, file.schema_arrow.names, _REQUIRED)
-            batches: Iterable[pa.RecordBatch] = file.iter_batches(batch_size=10_000)
-            yield from enumerate((row for batch in batches for row in batch.to_pylist()), start=1)
-    except FileNotFoundError as error:
-        raise InputError(f"pair list {path}: no such file") from error
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"pair list {path}: not a readable Parquet file ({error})") from error
-
-
-def _points(value: Any) -> Points | None:
-    if value is None or value == "":
-        return None
-    points = [part.split(",") for part in value.split(";")] if isinstance(value, str) else value
-    if any(len(point) != 2 for point in points):
-        raise ValueError("points are written x,y;x,y;...")
-    return points_of([float(x) for x, _ in points], [float(y) for _, y in points])

@@ -108,7 +108,8 @@ def points_of(x: list[float], y: list[float]) -> Points:
     """(K, 2) points from two lists; raises ValueError when they differ in length or hold no finite number."""
     if len(x) != len(y):
         raise ValueError(f"{len(x)} x but {len(y)} y coordinates")
-    points = np.array([x, y], dtype=np.float32).T.reshape(-1, 2)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused below
+        points = np.array([x, y], dtype=np.float32).T.reshape(-1, 2)
     if not np.isfinite(points).all():
         raise ValueError("a coordinate is not a finite number")
     return points

@@ -1,0 +1,232 @@
+"""A user's list of pairs, CSV or Parquet, of any length."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dhpf.data.listed_blocks import LISTED_PAIRS, POINTS, ListedPlan, Progress, plan_listed
+from dhpf.errors import InputError
+from dhpf.pairs.source import points_of, read_table, require_columns
+from dhpf.records import Points, Rejection
+
+REJECTS_FILE = "rejects.parquet"
+
+BATCH_ROWS = 250_000
+"""Rows that are in memory at once."""
+
+REJECTS = pa.schema([(name, pa.string()) for name in ("pair_id", "source", "target", "reason")])
+
+_REQUIRED = ("source", "target")
+
+
+@dataclass(frozen=True)
+class PairListPlan:
+    """The blocks of a pair list. Rows in = pairs planned + rows rejected.
+
+    Attributes:
+        listed: the blocks, and the file that their pairs lie in; a pair's number is its row in the list, from 1.
+        rejects: a Parquet file with a row for each Rejection.
+        num_rejected: how many there are.
+        first_rejection: the reason of one of them, or None.
+    """
+
+    listed: ListedPlan
+    rejects: Path
+    num_rejected: int
+    first_rejection: str | None
+
+
+def plan_pair_list(
+    path: Path,
+    images: Sequence[str],
+    folder: Path,
+    *,
+    max_images: int,
+    max_pairs: int,
+    on_progress: Progress = lambda what, num_pairs: None,
+) -> PairListPlan:
+    """Plans the blocks of a list, so that pairs with common images meet; memory does not grow with the list.
+
+    Args:
+        path: CSV or Parquet with the columns source and target and, if wanted, source_points: "x,y;x,y;..." in CSV,
+            lists of [x, y] in Parquet.
+        images: ids of the collection; positions in the written pairs are positions in it.
+        folder: for pairs.arrow (dhpf.data.listed_blocks.read_block reads it) and rejects.parquet.
+
+    Raises:
+        InputError: the list as a whole cannot be read, or a limit that no pair can keep.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _Rejects(folder / REJECTS_FILE) as rejects:
+
+        def on_duplicate(number: int, first: int, source: int, target: int) -> None:
+            rejects.add(rejection(path, number, images[source], images[target], already_there(first)))
+
+        listed = plan_listed(
+            _positions(path, images, rejects),
+            len(images),
+            folder,
+            max_images=max_images,
+            max_pairs=max_pairs,
+            on_duplicate=on_duplicate,
+            on_progress=on_progress,
+        )
+    return PairListPlan(listed, folder / REJECTS_FILE, rejects.count, rejects.first)
+
+
+def read_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """(row number, row) of a pair list; rows count from 1.
+
+    Raises:
+        InputError: the file is missing, damaged, or lacks a required column.
+    """
+    if path.suffix.lower() != ".parquet":
+        return read_table(path, _REQUIRED)
+    return enumerate((row for batch in _parquet_batches(path, None, 10_000) for row in batch.to_pylist()), start=1)
+
+
+def parse_points(value: Any) -> Points | None:
+    """(K, 2) points of a list's cell, None of an empty one; raises ValueError or TypeError for anything else."""
+    if value is None or value == "":
+        return None
+    points = [part.split(",") for part in value.split(";")] if isinstance(value, str) else value
+    if any(len(point) != 2 for point in points):
+        raise ValueError("points are written x,y;x,y;...")
+    return points_of([float(x) for x, _ in points], [float(y) for _, y in points])
+
+
+def rejection(path: Path, number: int, source: str, target: str, reason: str) -> Rejection:
+    """The rejection of a row."""
+    return Rejection(f"{number:09d}", source, target, f"{path} row {number}: {reason}")
+
+
+def not_there(image: str) -> str:
+    """Why a row with an unknown image is rejected."""
+    return f"image {image!r} is not in the folder"
+
+
+def twice_the_same(image: str) -> str:
+    """Why a row with one image is rejected."""
+    return f"names the same image {image!r} twice"
+
+
+def already_there(first: int) -> str:
+    """Why a row that repeats another is rejected."""
+    return f"the pair is already on row {first}"
+
+
+class _Rejects:
+    """Rejections on their way into a Parquet file, a bounded number of them in memory."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._waiting: list[Rejection] = []
+        self.count = 0
+        self.first: str | None = None
+
+    def __enter__(self) -> _Rejects:
+        self._writer = pq.ParquetWriter(self._path, REJECTS, compression="zstd", write_page_checksum=True)
+        return self
+
+    def add(self, rejected: Rejection) -> None:
+        self.count += 1
+        self.first = self.first or rejected.reason
+        self._waiting.append(rejected)
+        if len(self._waiting) == 10_000:
+            self._flush()
+
+    def __exit__(self, *_: object) -> None:
+        self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        self._writer.write_table(pa.Table.from_pylist([asdict(r) for r in self._waiting], schema=REJECTS))
+        self._waiting.clear()
+
+
+def _positions(path: Path, images: Sequence[str], rejects: _Rejects) -> Iterator[pa.RecordBatch]:
+    """The usable rows as positions (LISTED_PAIRS); the others go to `rejects`."""
+    known = pa.array(images, type=pa.string())
+    first = 1
+    for batch in _batches(path):
+        sources, targets = (_texts(path, batch, name) for name in _REQUIRED)
+        found = [pc.index_in(names, value_set=known).cast(pa.int32()) for names in (sources, targets)]
+        columns = [pa.array(range(first, first + len(batch)), type=pa.int64()), *found]
+        schema, unusable = LISTED_PAIRS, dict[int, str]()
+        if "source_points" in batch.schema.names:
+            points, unusable = _points_column(batch.column("source_points"))
+            columns.append(points)
+            schema = schema.append(pa.field("points", POINTS))
+        usable = pc.fill_null(pc.not_equal(found[0], found[1]), False).to_numpy(zero_copy_only=False).copy()
+        usable[list(unusable)] = False
+        for row in (~usable).nonzero()[0].tolist():
+            source, target = sources[row].as_py() or "", targets[row].as_py() or ""
+            missing = [name for name, column in ((source, found[0]), (target, found[1])) if not column[row].is_valid]
+            same = twice_the_same(source) if source == target else unusable.get(row, "")
+            rejects.add(rejection(path, first + row, source, target, not_there(missing[0]) if missing else same))
+        kept = pa.array(usable)
+        yield pa.record_batch([column.filter(kept) for column in columns], schema=schema)
+        first += len(batch)
+
+
+def _batches(path: Path) -> Iterator[pa.RecordBatch]:
+    if path.suffix.lower() == ".parquet":
+        yield from _parquet_batches(path, (*_REQUIRED, "source_points"), BATCH_ROWS)
+        return
+    rows = (row for _, row in read_table(path, _REQUIRED))
+    while chunk := list(itertools.islice(rows, BATCH_ROWS // 10)):
+        names = [name for name in (*_REQUIRED, "source_points") if name in chunk[0]]
+        yield pa.record_batch({name: pa.array([row[name] for row in chunk], type=pa.string()) for name in names})
+
+
+def _parquet_batches(path: Path, wanted: Sequence[str] | None, batch_rows: int) -> Iterator[pa.RecordBatch]:
+    """Batches of a Parquet file's wanted columns, as far as it has them."""
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True, buffer_size=2**20) as file:
+            names = file.schema_arrow.names
+            require_columns(path, names, _REQUIRED)
+            columns = wanted and [name for name in wanted if name in names]
+            batches: Iterable[pa.RecordBatch] = file.iter_batches(batch_size=batch_rows, columns=columns)
+            yield from batches
+    except FileNotFoundError as error:
+        raise InputError(f"pair list {path}: no such file") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"pair list {path}: not a readable Parquet file ({error})") from error
+
+
+def _texts(path: Path, batch: pa.RecordBatch, name: str) -> pa.Array:
+    try:
+        return batch.column(name).cast(pa.string())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        kind = batch.schema.field(name).type
+        raise InputError(f"pair list {path}: column {name!r} holds {kind}, expected text") from error
+
+
+def _points_column(values: pa.Array) -> tuple[pa.Array, dict[int, str]]:
+    """The points as POINTS, and why some rows have none that can be used."""
+    if not pa.types.is_string(values.type):
+        try:
+            points = values.cast(POINTS)
+            each = points.flatten()
+            numbers = each.flatten()
+            if not each.null_count and not numbers.null_count and pc.all(pc.is_finite(numbers), min_count=0).as_py():
+                return points, {}
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            pass  # some row is unusable: find out which
+    parsed, reasons = [], {}
+    for row, value in enumerate(values.to_pylist()):
+        try:
+            found = parse_points(value)
+            parsed.append(None if found is None else found.tolist())
+        except (ValueError, TypeError) as error:
+            parsed.append(None)
+            reasons[row] = str(error)
+    return pa.array(parsed, type=POINTS), reasons

@@ -1,0 +1,163 @@
+import itertools
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dhpf.data.listed_blocks import read_block
+from dhpf.errors import InputError
+from dhpf.pairs.image_folder import ImageFolder
+from dhpf.pairs.pair_list import PairListPlan, plan_pair_list
+from dhpf.records import PairRecord, Rejection
+
+IMAGES = ["a.jpg", "b.jpg", "x/c.jpg", "x/d.jpg"]
+
+
+def written(folder: Path, kind: str, columns: dict[str, list[Any]]) -> Path:
+    path = folder / f"list.{kind}"
+    if kind == "parquet":
+        pq.write_table(pa.table(columns), path)
+    else:
+        rows = [",".join(columns), *(",".join(f'"{v}"' for v in row) for row in zip(*columns.values(), strict=True))]
+        path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+def planned(path: Path, folder: Path, images: list[str] = IMAGES) -> PairListPlan:
+    return plan_pair_list(path, images, folder, max_images=4, max_pairs=100)
+
+
+def rows(plan: PairListPlan, images: list[str] = IMAGES) -> list[tuple[int, str, str]]:
+    found = [row for block in plan.listed.blocks() for row in read_block(plan.listed.path, block).to_pylist()]
+    return sorted((row["number"], images[row["source"]], images[row["target"]]) for row in found)
+
+
+def reasons(plan: PairListPlan) -> list[str]:
+    table = pq.read_table(plan.rejects, page_checksum_verification=True)
+    assert table.column_names == ["pair_id", "source", "target", "reason"]
+    assert len(table) == plan.num_rejected
+    return sorted(row["reason"].partition("list.")[2] for row in table.to_pylist())
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_rows_in_are_pairs_planned_and_rows_rejected(tmp_path: Path, kind: str) -> None:
+    sources = ["a.jpg", "b.jpg", "a.jpg", "x/c.jpg", "gone.jpg", "a.jpg", "b.jpg", "", "a.jpg"]
+    targets = ["b.jpg", "b.jpg", "b.jpg", "x/d.jpg", "gone.jpg", "x/c.JPG", "a.jpg", "a.jpg", "b.jpg"]
+    plan = planned(written(tmp_path, kind, {"source": sources, "target": targets}), tmp_path / "plan")
+    assert rows(plan) == [(1, "a.jpg", "b.jpg"), (4, "x/c.jpg", "x/d.jpg"), (7, "b.jpg", "a.jpg")]
+    assert reasons(plan) == [
+        f"{kind} row 2: names the same image 'b.jpg' twice",
+        f"{kind} row 3: the pair is already on row 1",
+        f"{kind} row 5: image 'gone.jpg' is not in the folder",
+        f"{kind} row 6: image 'x/c.JPG' is not in the folder",
+        f"{kind} row 8: image '' is not in the folder",
+        f"{kind} row 9: the pair is already on row 1",
+    ]
+    assert plan.first_rejection is not None and "row 2" in plan.first_rejection
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        ["1,2;3,4", "", "1,2;3", "1,nan", "x"],
+        [[[1, 2], [3, 4]], None, [[1.0, 2.0], [3.0]], [[1.0, float("nan")]], [[1.0, None]]],
+        [[[1, 2], [3, 4]], [], [[1, 2], None], [[1, 1e300]], [[1, float("inf")]]],
+    ],
+    ids=["text", "lists", "more-lists"],
+)
+def test_points_are_read_and_bad_ones_rejected(tmp_path: Path, points: list[Any]) -> None:
+    others = ["b.jpg", "x/c.jpg", "x/d.jpg", "b.jpg", "x/c.jpg"]
+    columns = {"source": ["a.jpg"] * 3 + ["x/d.jpg"] * 2, "target": others, "source_points": points}
+    plan = planned(written(tmp_path, "parquet", columns), tmp_path / "plan")
+    found = [row for block in plan.listed.blocks() for row in read_block(plan.listed.path, block).to_pylist()]
+    assert {row["number"]: row["points"] or None for row in found} == {1: [[1, 2], [3, 4]], 2: None}
+    assert plan.num_rejected == 3
+    assert len(reasons(plan)) == 3
+
+
+def test_good_points_of_a_list_are_taken_over_whole(tmp_path: Path) -> None:
+    points = [[[1.5, 2.5]], None, []]
+    columns = {"source": ["a.jpg"] * 3, "target": IMAGES[1:], "source_points": points}
+    plan = planned(written(tmp_path, "parquet", columns), tmp_path / "plan")
+    found = [row for block in plan.listed.blocks() for row in read_block(plan.listed.path, block).to_pylist()]
+    assert [row["points"] for row in sorted(found, key=lambda row: row["number"])] == points
+
+
+def test_the_image_folder_takes_and_rejects_the_same_rows(tmp_path: Path) -> None:
+    for name in IMAGES:
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(b"")
+    drawn = random.Random(0)
+    choices = [*IMAGES, "gone.jpg", ""]
+    columns = {side: drawn.choices(choices, k=60) for side in ("source", "target")}
+    columns["source_points"] = drawn.choices(["", "1,2", "1", "nan,3"], k=60)
+    path = written(tmp_path, "csv", columns)
+    plan = planned(path, tmp_path / "plan")
+    read = list(ImageFolder(str(tmp_path / "photos"), "list", str(path)).pairs("all"))
+    assert rows(plan) == [(int(p.pair_id), p.source, p.target) for p in read if isinstance(p, PairRecord)]
+    rejected = pq.read_table(plan.rejects, columns=["pair_id"]).column(0).to_pylist()
+    assert sorted(rejected) == [r.pair_id for r in read if isinstance(r, Rejection)]
+    assert plan.listed.summary(max_images=4, max_pairs=100).num_pairs + plan.num_rejected == 60
+
+
+def test_lists_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "junk.parquet").write_bytes(b"PAR1junk")
+    for name, reason in (("junk.parquet", "not a readable Parquet"), ("none.csv", "no such file")):
+        with pytest.raises(InputError, match=reason):
+            planned(tmp_path / name, tmp_path / "plan")
+    with pytest.raises(InputError, match="no column 'target'; did you mean 'targets'"):
+        planned(written(tmp_path, "parquet", {"source": ["a"], "targets": ["b"]}), tmp_path / "plan")
+    with pytest.raises(InputError, match=r"column 'source' holds list<.*>, expected text"):
+        planned(written(tmp_path, "parquet", {"source": [["a"]], "target": ["b"]}), tmp_path / "plan")
+    assert list((tmp_path / "plan").glob(".*")) == []
+
+
+def test_a_damaged_page_is_noticed(tmp_path: Path) -> None:
+    names = [f"{number:06d}.jpg" for number in range(2000)]
+    path = tmp_path / "list.parquet"
+    table = pa.table({"source": names[:-1], "target": names[1:]})
+    pq.write_table(table, path, compression="none", use_dictionary=False, write_page_checksum=True)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"000500.jpg")] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="not a readable Parquet"):
+        planned(path, tmp_path / "plan", names)
+
+
+PEAK = """
+import resource, sys
+from pathlib import Path
+from dhpf.pairs.pair_list import plan_pair_list
+images = [f"img/{number:06d}.jpg" for number in range(int(sys.argv[3]))]
+plan = plan_pair_list(Path(sys.argv[1]), images, Path(sys.argv[2]), max_images=256, max_pairs=10_000)
+summary = plan.listed.summary(max_images=256, max_pairs=10_000)
+print(summary.num_pairs + plan.num_rejected, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_list(tmp_path: Path) -> None:
+    """Ten times the pairs of the same images: what is held for images, sample and one part is all there is."""
+    num_images, peaks = 20_000, []
+    for num_pairs in (1_500_000, 15_000_000):
+        path = tmp_path / "pairs.parquet"
+        drawn = np.random.default_rng(0)
+        ids = pa.array([f"img/{number:06d}.jpg" for number in range(num_images)])
+        schema = pa.schema([("source", pa.string()), ("target", pa.string())])
+        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+            for _ in itertools.repeat(None, num_pairs // 500_000):
+                source = drawn.integers(0, num_images, 500_000)
+                target = (source + drawn.integers(1, 1000, 500_000)) % num_images
+                writer.write_table(pa.table([ids.take(pa.array(source)), ids.take(pa.array(target))], schema=schema))
+        command = [sys.executable, "-c", PEAK, str(path), str(tmp_path / "plan"), str(num_images)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        counted, peak = map(int, done.stdout.split())
+        assert counted == num_pairs
+        peaks.append(peak)
+    assert peaks[1] < peaks[0] + 400, peaks
