@@ -1,4 +1,4 @@
-"""The command line: dhpf run | describe | list | match."""
+"""The command line: dhpf run | describe | list | match | pairs."""
 
 from __future__ import annotations
 
@@ -62,6 +62,22 @@ def _parser() -> argparse.ArgumentParser:
     match.add_argument("--output", type=Path, default=Path("match.png"), help="picture (default match.png)")
     match.add_argument("--work", type=Path, default=Path("dhpf-work"), help="folder of the model registry")
     match.set_defaults(command=_match)
+
+    pairs = commands.add_parser("pairs", help="write the pairs of a folder of images as a table, or count them")
+    pairs.add_argument("collection", help="folder of images")
+    pairs.add_argument(
+        "--select", default="all", help="all, within-folders, reference, neighbours or list (default all)"
+    )
+    pairs.add_argument("--reference", metavar="ID", help="this image with all others; its path below the folder")
+    pairs.add_argument("--reach", type=int, metavar="K", help="how many next images are an image's neighbours")
+    pairs.add_argument("--list", type=Path, metavar="FILE", help="CSV or Parquet with the columns source and target")
+    pairs.add_argument("--output", "-o", type=Path, help="the table, a Parquet file")
+    pairs.add_argument(
+        "--dry-run", action="store_true", help="print the number of pairs and their blocks, write nothing"
+    )
+    pairs.add_argument("--max-images", type=int, default=100, help="images that a block may hold (default 100)")
+    pairs.add_argument("--max-pairs", type=int, default=500, help="pairs that a block may hold (default 500)")
+    pairs.set_defaults(command=_pairs)
     return parser
 
 
@@ -169,6 +185,27 @@ def _match(options: argparse.Namespace) -> int:
     options.output.parent.mkdir(parents=True, exist_ok=True)
     save_picture(picture, options.output)
     print(f"picture: {options.output}")
+    return 0
+
+
+def _pairs(options: argparse.Namespace) -> int:
+    from pipelines.pairs import PairsRequest, planned_pairs, rejects_path, require_absent, write_pair_table
+
+    if not options.dry_run:
+        if options.output is None:
+            raise InputError("--output: is missing; name a Parquet file, or give --dry-run to write nothing")
+        require_absent(options.output)
+    chosen = (options.collection, options.select, options.reference, options.reach, options.list)
+    request = PairsRequest(*chosen, max_images=options.max_images, max_pairs=options.max_pairs)
+    with planned_pairs(request, None if options.dry_run else options.output.parent) as plan:
+        print(plan)
+        if not options.dry_run:
+            write_pair_table(plan, options.output)
+            print(f"pairs: {options.output}")
+    if plan.num_rejected:
+        where = "" if options.dry_run else f"; all in {rejects_path(options.output)}"
+        print(f"dhpf: {plan.num_rejected} rows rejected; the first: {plan.first_rejection}{where}", file=sys.stderr)
+        return EXIT_REJECTS
     return 0
 
 

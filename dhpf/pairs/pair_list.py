@@ -154,11 +154,12 @@ class _Rejects:
 
 def _positions(path: Path, images: Sequence[str], rejects: _Rejects) -> Iterator[pa.RecordBatch]:
     """The usable rows as positions (LISTED_PAIRS); the others go to `rejects`."""
-    known = pa.array(images, type=pa.string())
+    # A file name that is no text cannot be in a list; its place stays empty.
+    known = pa.array([image if _is_text(image) else None for image in images], type=pa.string())
     first = 1
     for batch in _batches(path):
         sources, targets = (_texts(path, batch, name) for name in _REQUIRED)
-        found = [pc.index_in(names, value_set=known).cast(pa.int32()) for names in (sources, targets)]
+        found = [pc.index_in(names, value_set=known, skip_nulls=True).cast(pa.int32()) for names in (sources, targets)]
         columns = [pa.array(range(first, first + len(batch)), type=pa.int64()), *found]
         schema, unusable = LISTED_PAIRS, dict[int, str]()
         if "source_points" in batch.schema.names:
@@ -208,6 +209,14 @@ def _texts(path: Path, batch: pa.RecordBatch, name: str) -> pa.Array:
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         kind = batch.schema.field(name).type
         raise InputError(f"pair list {path}: column {name!r} holds {kind}, expected text") from error
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _points_column(values: pa.Array) -> tuple[pa.Array, dict[int, str]]:
