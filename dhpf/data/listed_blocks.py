@@ -54,8 +54,8 @@ _NUM_BINS = 2**20
 Progress = Callable[[str, int], object]
 """Told what is being done, and of how many pairs since it was last told."""
 
-Duplicate = Callable[[int, int, int, int], object]
-"""Told of a pair that is there before: its number, that of the first, source and target."""
+Duplicates = Callable[[NDArray[np.int64], NDArray[np.int64], Positions, Positions], object]
+"""Told of pairs that are there before: their numbers, those of the first ones, sources and targets."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def plan_listed(
     *,
     max_images: int,
     max_pairs: int,
-    on_duplicate: Duplicate = lambda number, first, source, target: None,
+    on_duplicates: Duplicates = lambda numbers, firsts, sources, targets: None,
     on_progress: Progress = lambda what, num_pairs: None,
 ) -> ListedPlan:
     """Plans the blocks of a list and writes its pairs into `folder`, block by block; the same list, the same bytes.
@@ -123,7 +123,7 @@ def plan_listed(
         batches: `LISTED_PAIRS`, with or without points, ascending numbers; source and target differ. May stream by.
         num_images: of the collection.
         folder: for the result, and meanwhile for about twice its size.
-        on_duplicate: called for each pair that is in the list before, and left out; (a, b) and (b, a) are two pairs.
+        on_duplicates: called for pairs that are in the list before, and left out; (a, b) and (b, a) are two pairs.
 
     Raises:
         InputError: a limit that no pair can keep.
@@ -136,7 +136,7 @@ def plan_listed(
         parts = _deal(spool, tiling, Path(scratch), on_progress)
         spool.path.unlink()
         written = Path(scratch) / PAIRS_FILE
-        plan = _write_blocks(parts, spool.schema, tiling, written, max_images, max_pairs, on_duplicate, on_progress)
+        plan = _write_blocks(parts, spool.schema, tiling, written, max_images, max_pairs, on_duplicates, on_progress)
         with written.open("rb+") as file:
             os.fsync(file.fileno())
         written.replace(folder / PAIRS_FILE)
@@ -273,7 +273,7 @@ def _write_blocks(
     path: Path,
     max_images: int,
     max_pairs: int,
-    on_duplicate: Duplicate,
+    on_duplicates: Duplicates,
     on_progress: Progress,
 ) -> ListedPlan:
     degrees = np.zeros(len(tiling.place), dtype=np.int64)
@@ -290,7 +290,7 @@ def _write_blocks(
                 begin += num_pairs
 
         for part in parts:
-            pairs, ranks, lower, upper = _sorted_part(part, tiling, degrees, on_duplicate)
+            pairs, ranks, lower, upper = _sorted_part(part, tiling, degrees, on_duplicates)
             closed = cutter.cut(ranks, lower, upper)
             counts.extend(closed.ravel().tolist())
             waiting = pa.concat_tables([waiting, pairs])
@@ -306,7 +306,7 @@ def _write_blocks(
 
 
 def _sorted_part(
-    part: Path, tiling: _Tiling, degrees: NDArray[np.int64], on_duplicate: Duplicate
+    part: Path, tiling: _Tiling, degrees: NDArray[np.int64], on_duplicates: Duplicates
 ) -> tuple[pa.Table, NDArray[np.int64], Positions, Positions]:
     """The pairs of a file by cell, then by places, without those that are there twice."""
     pairs = pa.Table.from_batches(list(_read_stream(part))).combine_chunks()
@@ -319,10 +319,10 @@ def _sorted_part(
     couples, is_reverse = couples[order], is_reverse[order]
     is_new_couple = np.append(True, couples[1:] != couples[:-1])
     is_first = is_new_couple | np.append(True, is_reverse[1:] != is_reverse[:-1])
-    firsts = np.flatnonzero(is_first)
-    for duplicate in np.flatnonzero(~is_first):
-        row, first = order[duplicate], order[firsts[np.searchsorted(firsts, duplicate) - 1]]
-        on_duplicate(int(numbers[row]), int(numbers[first]), int(sources[row]), int(targets[row]))
+    first_rows = order[np.flatnonzero(is_first)[np.cumsum(is_first) - 1]]
+    repeated = order[~is_first]
+    if len(repeated):
+        on_duplicates(numbers[repeated], numbers[first_rows[~is_first]], sources[repeated], targets[repeated])
     couple_rows = order[is_new_couple]
     np.add.at(degrees, sources[couple_rows], 1)
     np.add.at(degrees, targets[couple_rows], 1)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from dhpf.data.listed_blocks import LISTED_PAIRS, POINTS, ListedPlan, Progress, plan_listed
 from dhpf.errors import InputError
@@ -67,8 +69,9 @@ def plan_pair_list(
     folder.mkdir(parents=True, exist_ok=True)
     with _Rejects(folder / REJECTS_FILE) as rejects:
 
-        def on_duplicate(number: int, first: int, source: int, target: int) -> None:
-            rejects.add(rejection(path, number, images[source], images[target], already_there(first)))
+        def on_duplicates(*columns: NDArray[np.integer[Any]]) -> None:
+            for number, first, source, target in zip(*(column.tolist() for column in columns), strict=True):
+                rejects.add(rejection(path, number, images[source], images[target], already_there(first)))
 
         listed = plan_listed(
             _positions(path, images, rejects),
@@ -76,7 +79,7 @@ def plan_pair_list(
             folder,
             max_images=max_images,
             max_pairs=max_pairs,
-            on_duplicate=on_duplicate,
+            on_duplicates=on_duplicates,
             on_progress=on_progress,
         )
     return PairListPlan(listed, folder / REJECTS_FILE, rejects.count, rejects.first)
@@ -148,7 +151,8 @@ class _Rejects:
         self._writer.close()
 
     def _flush(self) -> None:
-        self._writer.write_table(pa.Table.from_pylist([asdict(r) for r in self._waiting], schema=REJECTS))
+        columns = [[getattr(rejected, name) for rejected in self._waiting] for name in REJECTS.names]
+        self._writer.write_table(pa.table(columns, schema=REJECTS))
         self._waiting.clear()
 
 

@@ -34,7 +34,7 @@ def planned(
         folder,
         max_images=max_images,
         max_pairs=max_pairs,
-        on_duplicate=lambda *what: duplicates.append(what),
+        on_duplicates=lambda *columns: duplicates.extend(zip(*(c.tolist() for c in columns), strict=True)),
     )
     return plan, duplicates
 
