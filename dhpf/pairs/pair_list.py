@@ -187,7 +187,7 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
         yield from _parquet_batches(path, (*_REQUIRED, "source_points"), BATCH_ROWS)
         return
     rows = (row for _, row in read_table(path, _REQUIRED))
-    while chunk := list(itertools.islice(rows, BATCH_ROWS // 10)):
+    while chunk := list(itertools.islice(rows, min(BATCH_ROWS, 25_000))):
         names = [name for name in (*_REQUIRED, "source_points") if name in chunk[0]]
         yield pa.record_batch({name: pa.array([row[name] for row in chunk], type=pa.string()) for name in names})
 

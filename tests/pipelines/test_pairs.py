@@ -125,6 +125,16 @@ def test_files_that_are_there_stay(photos: Path, tmp_path: Path, capsys: pytest.
         (tmp_path / name).unlink()
 
 
+def test_a_file_that_appears_meanwhile_stays(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pairs, "require_absent", lambda output: None)
+    (tmp_path / "p.parquet").write_text("mine")
+    assert dhpf(photos, "-o", str(tmp_path / "p.parquet")) == 2
+    assert "p.parquet is there already" in capsys.readouterr().err
+    assert (tmp_path / "p.parquet").read_text() == "mine"
+
+
 def test_folders_without_pairs(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pairs", str(tmp_path / "none"), "--dry-run"]) == 2
     assert "no folder" in capsys.readouterr().err

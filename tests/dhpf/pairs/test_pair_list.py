@@ -12,6 +12,7 @@ import pytest
 
 from dhpf.data.listed_blocks import read_block
 from dhpf.errors import InputError
+from dhpf.pairs import pair_list
 from dhpf.pairs.image_folder import ImageFolder
 from dhpf.pairs.pair_list import PairListPlan, plan_pair_list
 from dhpf.records import PairRecord, Rejection
@@ -46,7 +47,11 @@ def reasons(plan: PairListPlan) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_rows_in_are_pairs_planned_and_rows_rejected(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("batch_rows", [2, 1000])
+def test_rows_in_are_pairs_planned_and_rows_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, batch_rows: int
+) -> None:
+    monkeypatch.setattr(pair_list, "BATCH_ROWS", batch_rows)
     sources = ["a.jpg", "b.jpg", "a.jpg", "x/c.jpg", "gone.jpg", "a.jpg", "b.jpg", "", "a.jpg"]
     targets = ["b.jpg", "b.jpg", "b.jpg", "x/d.jpg", "gone.jpg", "x/c.JPG", "a.jpg", "a.jpg", "b.jpg"]
     plan = planned(written(tmp_path, kind, {"source": sources, "target": targets}), tmp_path / "plan")
