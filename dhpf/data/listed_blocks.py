@@ -16,11 +16,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import numba
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from dhpf.data.block_filling import BlockFiller
 from dhpf.data.blocks import PlannedBlock, require_limits
 from dhpf.data.image_order import PairSample, Positions, order_images
 from dhpf.data.plan_summary import PlanSummary, fewest_images
@@ -278,7 +278,7 @@ def _write_blocks(
 ) -> ListedPlan:
     degrees = np.zeros(len(tiling.place), dtype=np.int64)
     counts = array("q")
-    cutter = _Cutter(len(tiling.place), max_images, max_pairs)
+    filler = BlockFiller(len(tiling.place), max_images, max_pairs)
     waiting = schema.empty_table()  # pairs of the block that is not closed yet
     with pa.ipc.new_file(str(path), schema) as writer:
 
@@ -291,7 +291,7 @@ def _write_blocks(
 
         for part in parts:
             pairs, ranks, lower, upper = _sorted_part(part, tiling, degrees, on_duplicates)
-            closed = cutter.cut(ranks, lower, upper)
+            closed = filler.fill(ranks, lower, upper)
             counts.extend(closed.ravel().tolist())
             waiting = pa.concat_tables([waiting, pairs])
             num_closed = int(closed[:, 0].sum())
@@ -299,7 +299,7 @@ def _write_blocks(
             waiting = waiting.slice(num_closed)
             part.unlink()
             on_progress("sorting", len(ranks))
-        closed = cutter.close()
+        closed = filler.close()
         counts.extend(closed.ravel().tolist())
         write(waiting, closed[:, 0])
     return ListedPlan(path, counts, degrees)
@@ -328,72 +328,6 @@ def _sorted_part(
     np.add.at(degrees, targets[couple_rows], 1)
     kept = order[is_first]
     return pairs.take(pa.array(kept)), ranks[kept], lower[kept], upper[kept]
-
-
-class _Cutter:
-    """Fills blocks with cells as they come; a block closes when the next cell would exceed a limit."""
-
-    def __init__(self, num_images: int, max_images: int, max_pairs: int) -> None:
-        self._limits = (max_images, max_pairs)
-        self._block_of_image = np.full(num_images, -2, dtype=np.int64)
-        self._cell_of_image = np.full(num_images, -1, dtype=np.int64)
-        self._state = np.zeros(5, dtype=np.int64)
-
-    def cut(self, ranks: NDArray[np.int64], lower: Positions, upper: Positions) -> NDArray[np.int64]:
-        """(B, 3) pairs, images and shared images of each block that is closed by these pairs; whole cells."""
-        closed: NDArray[np.int64] = _fill_blocks(
-            ranks, lower, upper, *self._limits, self._block_of_image, self._cell_of_image, self._state
-        )
-        return closed
-
-    def close(self) -> NDArray[np.int64]:
-        """The last block, if there is one."""
-        counts = self._state[None, 1:4]
-        return counts if counts[0, 0] else counts[:0]
-
-
-@numba.njit(cache=True)
-def _fill_blocks(
-    ranks: NDArray[np.int64],
-    lower: Positions,
-    upper: Positions,
-    max_images: int,
-    max_pairs: int,
-    block_of_image: NDArray[np.int64],
-    cell_of_image: NDArray[np.int64],
-    state: NDArray[np.int64],
-) -> NDArray[np.int64]:
-    """The state is the number of the open block, its pairs, images and shared images, and the number of cells seen."""
-    closed = [(np.int64(0), np.int64(0), np.int64(0))]
-    closed.pop()
-    begin = 0
-    while begin < len(ranks):
-        end, num_in_cell, num_new = begin, 0, 0
-        state[4] += 1
-        while end < len(ranks) and ranks[end] == ranks[begin]:
-            for image in (lower[end], upper[end]):
-                if cell_of_image[image] != state[4]:
-                    cell_of_image[image] = state[4]
-                    num_in_cell += 1
-                    num_new += block_of_image[image] != state[0]
-            end += 1
-        does_fit = state[1] + end - begin <= max_pairs and state[2] + num_new <= max_images
-        for pair in range(begin, end):
-            if (pair == begin and state[1] and not does_fit) or state[1] == max_pairs:
-                closed.append((state[1], state[2], state[3]))
-                state[0] += 1
-                state[1:4] = 0
-            state[1] += 1
-            for image in (lower[pair], upper[pair]):
-                if block_of_image[image] != state[0]:
-                    state[2] += 1
-                    state[3] += block_of_image[image] == state[0] - 1
-                    block_of_image[image] = state[0]
-        begin = end
-    counts = np.empty((len(closed), 3), dtype=np.int64)
-    for index in range(len(closed)):
-        counts[index] = closed[index]
-    return counts
 
 
 def _read_stream(path: Path) -> Iterator[pa.RecordBatch]:
