@@ -195,7 +195,8 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
 def _parquet_batches(path: Path, wanted: Sequence[str] | None, batch_rows: int) -> Iterator[pa.RecordBatch]:
     """Batches of a Parquet file's wanted columns, as far as it has them."""
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True, buffer_size=2**20) as file:
+        # Without pre_buffer=False the reader keeps all of the file that it has read until it is closed.
+        with pq.ParquetFile(path, page_checksum_verification=True, buffer_size=2**20, pre_buffer=False) as file:
             names = file.schema_arrow.names
             require_columns(path, names, _REQUIRED)
             columns = wanted and [name for name in wanted if name in names]

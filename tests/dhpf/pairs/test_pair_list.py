@@ -143,6 +143,20 @@ def test_a_damaged_page_is_noticed(tmp_path: Path) -> None:
         planned(path, tmp_path / "plan", names)
 
 
+def test_what_has_been_read_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pair_list, "BATCH_ROWS", 5000)
+    names = [f"{number:08x}{number * 7919 % 2**32:08x}.jpg" for number in range(400_000)]
+    path = tmp_path / "list.parquet"
+    table = pa.table({"source": names[:-1], "target": names[1:]})
+    pq.write_table(table, path, compression="none", use_dictionary=False, row_group_size=20_000)
+    del table
+    before, most = pa.total_allocated_bytes(), 0
+    for number, _ in pair_list.read_rows(path):
+        if number % 5000 == 0:
+            most = max(most, pa.total_allocated_bytes() - before)
+    assert most < path.stat().st_size / 4
+
+
 PEAK = """
 import resource, sys
 from pathlib import Path
