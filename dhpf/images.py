@@ -29,6 +29,20 @@ MAX_PIXELS = 100_000_000
 RGB = NDArray[np.uint8]
 
 
+def is_text(name: str) -> bool:
+    """Whether a file name is UTF-8 text, which alone a table can hold."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def printable(name: str) -> str:
+    """A file name as text that any table can hold: bytes that are not UTF-8 are written as \\udcXX."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 class ImageError(InputError):
     """These bytes are no image that can be used; the message says why and names the image."""
 

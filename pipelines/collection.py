@@ -6,16 +6,16 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from dhpf.data.blocks import PlannedBlock, images_within, plan_spans
 from dhpf.data.plan_summary import PlanSummary, summarise
+from dhpf.data.spans import merged
 from dhpf.errors import InputError
 from dhpf.pairs.image_folder import list_images
 from dhpf.pairs.selection import Selection, select
 from dhpf.pairs.source import read_inside, require_folder
-from dhpf.records import PairRecord
 from pipelines.config import CollectionConfig
 
 
@@ -80,12 +80,12 @@ class Collection:
         )
 
     def jobs(self, missing: set[str]) -> Iterator[dict[str, Any]]:
-        """What an actor needs to know of each block in `missing`."""
-        images = self.selection.images
+        """What an actor needs to know of each block in `missing`: its images by name, its pairs in closed form."""
         for block in self.blocks:
             if block.block_id in missing:
-                pairs = [(images[s], images[t]) for s, t in block.positions()]
-                job = {"root": self.config.root, "first": block.first_pair, "pairs": pairs}
+                ranges = merged(r for span in block.spans for r in span.ranges)
+                images = [[begin, self.selection.images[begin:end]] for begin, end in ranges]
+                job = {"root": self.config.root, "block": block.to_json(), "images": images}
                 yield {"task": block.block_id, "job": job, "num_pairs": block.num_pairs}
 
     def mean_file_size(self) -> float:
@@ -97,10 +97,3 @@ class Collection:
     def read(self, image_id: str) -> bytes:
         """The encoded image."""
         return read_inside(self.config.root, image_id)
-
-
-def pair_record(number: int, source: str, target: str) -> PairRecord:
-    """A pair of a collection; images of one folder are of the category that it is called."""
-    folder = PurePosixPath(source).parent
-    category = folder.as_posix() if folder.name and folder == PurePosixPath(target).parent else ""
-    return PairRecord(pair_id=f"{number + 1:09d}", category=category, source=source, target=target)

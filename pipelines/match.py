@@ -15,9 +15,10 @@ import pyarrow.compute as pc
 
 from dhpf.data.plan_summary import estimate
 from dhpf.model.engines.choose import choose_engine
+from dhpf.pairs.image_folder import folder_pair
 from dhpf.records import PairRecord, Points
 from pipelines.code_version import code_version
-from pipelines.collection import Collection, pair_record
+from pipelines.collection import Collection
 from pipelines.config import MatchConfig
 from pipelines.matcher_pool import MatchedPair, OpenBlock, Progress, match_block, match_blocks
 from pipelines.model_source import ModelSource
@@ -165,7 +166,7 @@ def estimate_run(config: MatchConfig, collection: Collection, model: ModelSource
 
 
 def measured_speed(config: MatchConfig, collection: Collection, model: ModelSource) -> tuple[float, float]:
-    """Seconds to describe an image and to match a pair, on this machine: the medians of a few of the collection's."""
+    """Seconds to describe an image and to match a pair, on this machine, of a few of the collection's."""
     network = model.load(int(config.resources.cpus))
     engine = choose_engine(config.engine, network.backbone.mean.device)
     rows = CorrespondenceRows(config.matches_per_pair, config.flow, "", "")
@@ -173,7 +174,7 @@ def measured_speed(config: MatchConfig, collection: Collection, model: ModelSour
     timed = []
     for number in (2, len(images), 2, len(images)):  # the first of each is not counted
         chosen = images[:number]
-        records = [pair_record(n, s, t) for n, (s, t) in enumerate(combinations(chosen, 2))]
+        records = [folder_pair(n, s, t) for n, (s, t) in enumerate(combinations(chosen, 2), start=1)]
         started = time.perf_counter()
         for pair in match_block(network, engine, OpenBlock(0, records, collection.read), 1, rows):
             if isinstance(pair, MatchedPair):

@@ -28,6 +28,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dhpf.config import EngineName
+from dhpf.data.blocks import planned_block_from_json
 from dhpf.data.preprocessing import Size, points_from_frame, points_to_frame, to_square
 from dhpf.data.shards import Shard
 from dhpf.images import ImageError, decode_image
@@ -37,9 +38,10 @@ from dhpf.model.engines.problem import MatchEngine
 from dhpf.model.geometry import NUM_CELLS
 from dhpf.model.network import HyperpixelNetwork, ImageFeatures
 from dhpf.model.transfer import cells_of_points, dense_flow, mutual_matches, transfer
+from dhpf.pairs.image_folder import folder_pair
 from dhpf.pairs.source import read_inside
 from dhpf.records import PairRecord, Points
-from pipelines.collection import Collection, pair_record
+from pipelines.collection import Collection
 from pipelines.config import EvaluateConfig, MatchConfig
 from pipelines.model_source import ModelSource
 from pipelines.shard_set import ShardSet
@@ -264,12 +266,14 @@ class OpenBlock:
 
 def open_block(job: Mapping[str, Any]) -> OpenBlock:
     """The block that a job of ShardSet.jobs or Collection.jobs names."""
-    first = int(job["first"])
     if "shard" in job:
         shard = Shard(*job["shard"])
-        return OpenBlock(first, shard.pairs, shard.image_bytes)
-    records = [pair_record(first + n, source, target) for n, (source, target) in enumerate(job["pairs"])]
-    return OpenBlock(first, records, partial(read_inside, str(job["root"])))
+        return OpenBlock(int(job["first"]), shard.pairs, shard.image_bytes)
+    block = planned_block_from_json(job["block"])
+    names = {begin + n: name for begin, images in job["images"] for n, name in enumerate(images)}
+    pairs = enumerate(block.positions().tolist(), start=block.first_pair + 1)
+    records = [folder_pair(number, names[source], names[target]) for number, (source, target) in pairs]
+    return OpenBlock(block.first_pair, records, partial(read_inside, str(job["root"])))
 
 
 @torch.inference_mode()

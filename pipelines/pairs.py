@@ -18,6 +18,7 @@ from dhpf.data.blocks import PlannedBlock, plan_spans
 from dhpf.data.listed_blocks import POINTS, read_block
 from dhpf.data.plan_summary import PlanSummary, summarise
 from dhpf.errors import InputError
+from dhpf.images import is_text
 from dhpf.pairs.image_folder import list_images
 from dhpf.pairs.pair_list import plan_pair_list
 from dhpf.pairs.selection import CLOSED_SELECTIONS, select
@@ -101,7 +102,7 @@ def planned_pairs(request: PairsRequest, scratch: Path | None = None) -> Iterato
     if not images:
         raise InputError(f"collection {request.root!r}: holds no image")
     for image in images:
-        if not _is_text(image):
+        if not is_text(image):
             raise InputError(f"collection {request.root!r}: the file name {image!r} is not UTF-8; rename the file")
     if request.pair_list is None:
         yield _closed(request, images)
@@ -222,11 +223,3 @@ def _publish(finished: Path, path: Path) -> None:
         os.link(finished, path)  # unlike a rename, it overwrites nothing
     except FileExistsError as error:
         raise InputError(f"--output: {path} is there already; remove it, or choose another name") from error
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

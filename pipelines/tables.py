@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dhpf.errors import InputError
+from dhpf.pairs.pair_list import REJECTS
 from dhpf.records import Rejection
 
 MATCHED = "matched"
@@ -36,9 +37,6 @@ _PAIR = [
     pa.field("target_size", pa.list_(pa.int32(), 2), nullable=False),
     pa.field("layers", pa.int64(), nullable=False),
 ]
-
-REJECTS = pa.schema([(name, pa.string()) for name in ("pair_id", "source", "target", "reason")])
-"""Pairs that cannot be used, and why."""
 
 PREDICTIONS = pa.schema(
     [

@@ -131,7 +131,7 @@ class WorkflowRun:
         for on in config.on:
             self._match_one(run, config, self._open(on), model)
         for name in config.collections:
-            self._match_one(run, config, self.collection(name), model)
+            self._match_one(run, config, self._collection(config, name, model), model)
 
     def _match_one(self, run: StageRun, config: MatchConfig, pairs: ShardSet | Collection, model: ModelSource) -> None:
         name = pairs.name
@@ -165,19 +165,16 @@ class WorkflowRun:
         model = self._model(config.model, "match.model")
         lines = []
         for name in config.collections:
-            lines += [f"{name}:", *estimate_run(config, self.collection(name), model)]
+            lines += [f"{name}:", *estimate_run(config, self._collection(config, name, model), model)]
         return lines
-
-    def collection(self, name: str) -> Collection:
-        """A collection of the match stage, with the memory that this workflow's model needs for an image."""
-        config = self.workflow.match
-        assert config is not None
-        return Collection(name, config.collections[name], self._model(config.model, "match.model").bytes_per_image())
 
     # -- what stages need --
 
     def _open(self, name: str) -> ShardSet:
         return open_shard_set(self.folder / "shard", name)
+
+    def _collection(self, config: MatchConfig, name: str, model: ModelSource) -> Collection:
+        return Collection(name, config.collections[name], model.bytes_per_image())
 
     def _model(self, choice: str | Mapping[str, Any], place: str) -> ModelSource:
         if not isinstance(choice, str):

@@ -24,7 +24,7 @@ import numpy as np
 from dhpf.data.blocks import Block
 from dhpf.data.pair_json import pair_from_json, pair_to_json, parse_json
 from dhpf.errors import InputError
-from dhpf.images import ImageError, decode_image
+from dhpf.images import ImageError, decode_image, is_text, printable
 from dhpf.records import PairRecord, Rejection
 
 os.environ.setdefault("WDS_SECURE", "1")  # webdataset reads it on import: no pickles, no shell
@@ -90,7 +90,7 @@ def encode_shard(block: Block, read: Callable[[str], bytes]) -> EncodedShard:
         if reason is None:
             pairs.append(pair)
         else:
-            rejections.append(Rejection(pair.pair_id, _printable(pair.source), _printable(pair.target), reason))
+            rejections.append(Rejection(pair.pair_id, printable(pair.source), printable(pair.target), reason))
     used = {image for pair in pairs for image in (pair.source, pair.target)}
     kept = {image: images[image] for image in block.images if image in used}
     tar = _write_tar(kept, pairs)
@@ -108,8 +108,8 @@ def _load_images(ids: Iterable[str], read: Callable[[str], bytes]) -> tuple[dict
     images, broken = {}, {}
     for image_id in ids:
         try:
-            if image_id != _printable(image_id):
-                raise ImageError(f"image {_printable(image_id)}: its name is not UTF-8 text; rename the file")
+            if not is_text(image_id):
+                raise ImageError(f"image {printable(image_id)}: its name is not UTF-8 text; rename the file")
             data = read(image_id)
             height, width = decode_image(data, image_id).shape[:2]
             images[image_id] = _Image(data, width, height)
@@ -137,11 +137,6 @@ def _unusable(pair: PairRecord, images: dict[str, _Image], broken: dict[str, str
                     f"of {image.width} x {image.height} pixels"
                 )
     return None
-
-
-def _printable(name: str) -> str:
-    """A file name as text that any table can hold: bytes that are not UTF-8 are written as \\udcXX."""
-    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _write_tar(images: dict[str, _Image], pairs: list[PairRecord]) -> bytes:

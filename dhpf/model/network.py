@@ -88,11 +88,6 @@ class MatcherOutput:
     selection: Tensor
     geometric_scores: Tensor
 
-    @property
-    def best_score(self) -> Tensor:
-        """(B,) geometric score of the strongest displacement, the unit of confidences."""
-        return self.geometric_scores.amax(dim=(1, 2))
-
 
 class HyperpixelNetwork(nn.Module):
     """A frozen backbone, projections of its layers, and the choice of layers for a pair.

@@ -55,7 +55,7 @@ class ImageFolder:
             return
         selection = select(images, self.pairing.replace("_", "-"))
         for number, (source, target) in enumerate(selection.pairs(), start=1):
-            yield PairRecord(f"{number:09d}", _category(source, target), source, target)
+            yield folder_pair(number, source, target)
 
     def read(self, image_id: str) -> bytes:
         return read_inside(self.root, image_id)
@@ -77,10 +77,11 @@ def list_images(root: Path) -> list[str]:
     return sorted(found)
 
 
-def _category(source: str, target: str) -> str:
-    """The folder of two images of the same one, which says what they show."""
+def folder_pair(number: int, source: str, target: str) -> PairRecord:
+    """The pair with this number, from 1; images of the same folder are of the category that it is called."""
     folder = PurePosixPath(source).parent
-    return folder.as_posix() if folder == PurePosixPath(target).parent and folder.name else ""
+    category = folder.as_posix() if folder == PurePosixPath(target).parent and folder.name else ""
+    return PairRecord(f"{number:09d}", category, source, target)
 
 
 def _listed(path: Path, images: frozenset[str]) -> Iterator[PairRecord | Rejection]:

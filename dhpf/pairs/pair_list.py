@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dhpf.data.listed_blocks import LISTED_PAIRS, POINTS, ListedPlan, Progress, plan_listed
 from dhpf.errors import InputError
+from dhpf.images import is_text
 from dhpf.pairs.source import points_of, read_table, require_columns
 from dhpf.records import Points, Rejection
 
@@ -25,6 +26,7 @@ BATCH_ROWS = 250_000
 """Rows that are in memory at once."""
 
 REJECTS = pa.schema([(name, pa.string()) for name in ("pair_id", "source", "target", "reason")])
+"""Pairs that cannot be used, and why."""
 
 _REQUIRED = ("source", "target")
 
@@ -159,7 +161,7 @@ class _Rejects:
 def _positions(path: Path, images: Sequence[str], rejects: _Rejects) -> Iterator[pa.RecordBatch]:
     """The usable rows as positions (LISTED_PAIRS); the others go to `rejects`."""
     # A file name that is no text cannot be in a list; its place stays empty.
-    known = pa.array([image if _is_text(image) else None for image in images], type=pa.string())
+    known = pa.array([image if is_text(image) else None for image in images], type=pa.string())
     first = 1
     for batch in _batches(path):
         sources, targets = (_texts(path, batch, name) for name in _REQUIRED)
@@ -214,14 +216,6 @@ def _texts(path: Path, batch: pa.RecordBatch, name: str) -> pa.Array:
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         kind = batch.schema.field(name).type
         raise InputError(f"pair list {path}: column {name!r} holds {kind}, expected text") from error
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _points_column(values: pa.Array) -> tuple[pa.Array, dict[int, str]]:

@@ -1,7 +1,11 @@
 import logging
+import os
+import signal
+import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+import psutil
 import pytest
 
 
@@ -23,3 +27,19 @@ def ray_cluster() -> Iterator[None]:
         )
         yield
         ray.shutdown()
+
+
+@pytest.fixture
+def kill_tree() -> Callable[[subprocess.Popen[bytes]], None]:
+    return _kill_tree
+
+
+def _kill_tree(process: subprocess.Popen[bytes]) -> None:
+    """The driver and all that it started, by pid: as when a machine loses power."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(timeout=30)
+    for child in children:
+        if child.is_running():
+            child.kill()
+    psutil.wait_procs(children, timeout=30)

@@ -2,16 +2,15 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -157,7 +156,11 @@ shard(ShardConfig(sources={"photos": source}, max_pairs=1), Path(out))
 
 @pytest.mark.chaos
 def test_sharding_killed_in_the_middle_goes_on_and_gives_the_same_bytes(
-    ray_cluster: None, photos: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+    ray_cluster: None,
+    photos: Path,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    kill_tree: Callable[[subprocess.Popen[bytes]], None],
 ) -> None:
     for number in range(6, 20):
         (photos / f"{number:02d}.png").write_bytes((photos / f"{number % 6}.png").read_bytes())
@@ -182,14 +185,3 @@ def test_sharding_killed_in_the_middle_goes_on_and_gives_the_same_bytes(
     assert tar_digests(root) == tar_digests(tmp_path / "undisturbed" / "photos" / "all")
     opened = open_shard_set(tmp_path / "killed", "photos/all")
     assert all(isinstance(s, Shard) and len(s.pairs) == 1 for _, s in opened.shards)
-
-
-def kill_tree(process: subprocess.Popen[bytes]) -> None:
-    """The driver and all that it started, by pid: as when a machine loses power."""
-    children = psutil.Process(process.pid).children(recursive=True)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait(timeout=30)
-    for child in children:
-        if child.is_running():
-            child.kill()
-    psutil.wait_procs(children, timeout=30)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -10,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pyarrow.parquet as pq
 import pytest
 import skimage.data
@@ -26,6 +24,9 @@ TINY = [
     "train.batch_size=4",
     "evaluate.methods={dynamic: trained, last: {selection: last}}",
 ]
+
+
+KillTree = Callable[[subprocess.Popen[bytes]], None]
 
 
 def command(work: Path, workflow: str, *arguments: str, settings: list[str] | None = None) -> list[str]:
@@ -212,19 +213,10 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], se
         time.sleep(0.1)
 
 
-def kill_tree(process: subprocess.Popen[bytes]) -> None:
-    """The driver and all that it started, by pid: as when a machine loses power."""
-    children = psutil.Process(process.pid).children(recursive=True)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait(timeout=30)
-    for child in children:
-        if child.is_running():
-            child.kill()
-    psutil.wait_procs(children, timeout=30)
-
-
 @pytest.mark.chaos
-def test_matching_killed_in_the_middle_goes_on_and_gives_the_same_bytes(photos: Path, tmp_path: Path) -> None:
+def test_matching_killed_in_the_middle_goes_on_and_gives_the_same_bytes(
+    photos: Path, tmp_path: Path, kill_tree: KillTree
+) -> None:
     settings = ["shard.max_pairs=1"]
     arguments = ("match-collection", "--data", str(photos))
     undisturbed, killed = tmp_path / "a", tmp_path / "b"
@@ -247,7 +239,7 @@ def test_matching_killed_in_the_middle_goes_on_and_gives_the_same_bytes(photos: 
 
 
 @pytest.mark.chaos
-def test_training_killed_after_an_epoch_goes_on_from_it(tmp_path: Path) -> None:
+def test_training_killed_after_an_epoch_goes_on_from_it(tmp_path: Path, kill_tree: KillTree) -> None:
     settings = [*TINY, "train.epochs=4", "match=null", "evaluate=null"]
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(command(tmp_path / "w", "quickstart", settings=settings), stdout=log, stderr=log)
