@@ -47,6 +47,12 @@ class ImageError(InputError):
     """These bytes are no image that can be used; the message says why and names the image."""
 
 
+def require_text(name: str) -> None:
+    """Raises ImageError for an image whose file name is no UTF-8 text."""
+    if not is_text(name):
+        raise ImageError(f"image {printable(name)}: its name is not UTF-8 text; rename the file")
+
+
 def decode_image(data: bytes, name: str) -> RGB:
     """Decodes an encoded image as people see it: EXIF orientation applied, transparency put on white.
 

@@ -31,7 +31,7 @@ from dhpf.config import EngineName
 from dhpf.data.blocks import planned_block_from_json
 from dhpf.data.preprocessing import Size, points_from_frame, points_to_frame, to_square
 from dhpf.data.shards import Shard
-from dhpf.images import ImageError, decode_image
+from dhpf.images import ImageError, decode_image, printable, require_text
 from dhpf.model.best_cells import BestCells
 from dhpf.model.engines.choose import choose_engine
 from dhpf.model.engines.problem import MatchEngine
@@ -72,9 +72,9 @@ def common_row(number: int, record: PairRecord, source: ImageFacts, target: Imag
     return {
         "number": number,
         "pair_id": record.pair_id,
-        "category": record.category,
-        "source": record.source,
-        "target": record.target,
+        "category": printable(record.category),
+        "source": printable(record.source),
+        "target": printable(record.target),
         "status": source.failure or target.failure or MATCHED,
         "source_sha256": source.sha256,
         "target_sha256": target.sha256,
@@ -362,6 +362,7 @@ def _describe(
 def _load(read: Callable[[str], bytes], image_id: str, mirrored: bool, side: int) -> tuple[ImageFacts, Tensor | None]:
     """An image as the network sees it, or nothing where it cannot be used."""
     try:
+        require_text(image_id)
         data = read(image_id)
         image = decode_image(data, image_id)
     except ImageError as error:

@@ -24,7 +24,7 @@ import numpy as np
 from dhpf.data.blocks import Block
 from dhpf.data.pair_json import pair_from_json, pair_to_json, parse_json
 from dhpf.errors import InputError
-from dhpf.images import ImageError, decode_image, is_text, printable
+from dhpf.images import ImageError, decode_image, printable, require_text
 from dhpf.records import PairRecord, Rejection
 
 os.environ.setdefault("WDS_SECURE", "1")  # webdataset reads it on import: no pickles, no shell
@@ -108,8 +108,7 @@ def _load_images(ids: Iterable[str], read: Callable[[str], bytes]) -> tuple[dict
     images, broken = {}, {}
     for image_id in ids:
         try:
-            if not is_text(image_id):
-                raise ImageError(f"image {printable(image_id)}: its name is not UTF-8 text; rename the file")
+            require_text(image_id)
             data = read(image_id)
             height, width = decode_image(data, image_id).shape[:2]
             images[image_id] = _Image(data, width, height)

@@ -1,13 +1,20 @@
+import json
+import os
 from pathlib import Path
 
 import pytest
 import skimage.data
 from PIL import Image
 
+from dhpf.config import ModelConfig
 from dhpf.errors import InputError
+from dhpf.model.engines.choose import choose_engine
 from pipelines.collection import Collection
 from pipelines.config import CollectionConfig
-from pipelines.matcher_pool import open_block
+from pipelines.match import CorrespondenceRows
+from pipelines.matcher_pool import MatchedPair, match_block, open_block
+from pipelines.model_source import ModelSource
+from pipelines.tables import table_of
 
 
 @pytest.fixture
@@ -61,3 +68,22 @@ def test_a_folder_without_pairs_is_refused(folder: Path, tmp_path: Path) -> None
     with pytest.raises(InputError, match="no image 'a/9.png'"):
         config = CollectionConfig(str(folder), "reference", reference="a/9.png")
         Collection("x", config, 1).num_pairs  # noqa: B018
+
+
+def test_a_file_name_that_is_no_text_costs_only_its_pairs(folder: Path) -> None:
+    (folder / "a" / "2.png").rename(os.fsdecode(os.fsencode(folder / "a") + b"/2\xff.png"))
+    collection = Collection("photos", CollectionConfig(str(folder)), 10**6)
+    [job] = collection.jobs({"block-000000"})
+    block = open_block(json.loads(json.dumps(job["job"])))
+    model = ModelSource(ModelConfig(selection="fixed", layers=(11,)))
+    rows = CorrespondenceRows(5, False, "m", "c")
+    network = model.load(1)
+    found = [
+        rows(pair) if isinstance(pair, MatchedPair) else rows.failed(pair)
+        for pair in match_block(network, choose_engine(), block, 4, rows)
+    ]
+    table = table_of(found, rows.schema).to_pylist()
+    assert len(table) == 4
+    failed = [row for row in table if row["status"] != "matched"]
+    assert len(failed) == 2
+    assert all("its name is not UTF-8 text; rename the file" in row["status"] for row in failed)
