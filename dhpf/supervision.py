@@ -6,18 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from dhpf.config import GRID_SIDE, SupervisionConfig
+from dhpf.config import SupervisionConfig
 from dhpf.model.engines.problem import MatchEngine
 from dhpf.model.geometry import nearest_cells
+from dhpf.model.global_batch import ALONE, TrainingPairs, Workers
 from dhpf.model.network import HyperpixelNetwork, ImageFeatures
-from dhpf.model.transfer import TransferredPoints, cells_of_points, mutual_filter, transfer
+from dhpf.model.transfer import TransferredPoints, cells_of_points, transfer
 
 TINY = 1e-30
-SQUEEZED_SIDE = GRID_SIDE // 4
-"""Side of the maps whose entropy weak supervision takes: 15."""
 
 
 @dataclass(frozen=True)
@@ -42,17 +40,19 @@ class KeypointBatch:
 
 @dataclass(frozen=True)
 class Objective:
-    """A batch's loss and what it is made of.
+    """A step's loss and what it is made of.
 
     Attributes:
-        loss: scalar, with gradient.
-        terms: its named parts, as plain numbers.
-        gates: (B, L) layer selection of the pairs, negatives included.
+        loss: scalar, with gradient: this process's share, the sum of which over the processes is the step's loss.
+        terms: the step's loss and its parts, as plain numbers, equal in all processes.
+        gates: (P, L) layer selection of this process's pairs, negatives included.
+        open_shares: (L,) share of the step's pairs, negatives included, that select each layer.
     """
 
     loss: Tensor
     terms: dict[str, float]
     gates: Tensor
+    open_shares: Tensor
 
 
 def supervise_strongly(
@@ -63,26 +63,33 @@ def supervise_strongly(
     config: SupervisionConfig,
     uniform: Tensor,
     engine: MatchEngine,
+    pairs: TrainingPairs | None = None,
+    workers: Workers = ALONE,
 ) -> Objective:
-    """The strong objective of B pairs.
+    """The strong objective of a step, of whose pairs this process holds B.
 
     The whole correlation is needed only for votes and for the verdict on the current transfer, which carry no
     gradient; the gradient goes through the rows of the keypoints' cells alone.
 
     Args:
+        source, target: `embed_step` of the B source and the B target images.
         uniform: (B, L, 2) draws that make the gates' noise.
         engine: matches, for the part without gradient.
+        pairs: default: B pairs of this process alone.
     """
-    gates = network.select(source, target, uniform)
+    pairs = TrainingPairs.aligned(len(source)) if pairs is None else pairs
+    gates = network.select_step(source, target, pairs, uniform, workers)
     wanted = cells_of_points(keypoints.source, keypoints.valid)
     found = network.match_selected(source, target, [(n, n) for n in range(len(source))], gates, wanted, engine)
     moved = transfer(found, keypoints.source, keypoints.valid)
     weights = keypoint_weights(moved, keypoints, config.alpha)
     source_cells, target_cells = nearest_cells(keypoints.source), nearest_cells(keypoints.target)
     rows = network.correlate_cells(source, target, gates, source_cells, found.geometric_scores)
-    return _with_selection_rate(
-        "cross_entropy", strong_loss(rows, target_cells, weights, keypoints.valid), gates, config
-    )
+    loss = strong_loss(rows, target_cells, weights, keypoints.valid)
+    of_pairs = pairs.weights.to(loss)
+    total, num_pairs = workers.add_up(torch.stack([of_pairs @ loss, of_pairs.sum()]).double())
+    matching = (total / num_pairs).to(loss.dtype)
+    return _with_selection_rate("cross_entropy", matching, gates, config, pairs, workers)
 
 
 def keypoint_weights(moved: TransferredPoints, keypoints: KeypointBatch, alpha: float) -> Tensor:
@@ -103,29 +110,38 @@ def strong_loss(rows: Tensor, target_cells: Tensor, weights: Tensor, valid: Tens
         valid: (B, K) bool, False for padding.
 
     Returns:
-        scalar: sum over a pair's keypoints / their number, mean over the pairs.
+        (B,): sum over a pair's keypoints / their number.
     """
     deviation = rows.std(dim=2, keepdim=True).detach()
     deviation = torch.where(deviation == 0, torch.ones_like(deviation), deviation)
     standardised = (rows - rows.mean(dim=2, keepdim=True)) / deviation
     probability = standardised.softmax(dim=2).gather(2, target_cells.unsqueeze(2)).squeeze(2)
     cross_entropy = -(probability + TINY).log() * weights * valid
-    return (cross_entropy.sum(dim=1) / valid.sum(dim=1)).mean()
+    return cross_entropy.sum(dim=1) / valid.sum(dim=1)
 
 
 def supervise_weakly(
     network: HyperpixelNetwork,
     source: ImageFeatures,
     target: ImageFeatures,
-    num_positives: int,
+    pairs: TrainingPairs,
     config: SupervisionConfig,
     uniform: Tensor,
+    workers: Workers = ALONE,
 ) -> Objective:
-    """The weak objective of B pairs, the first `num_positives` of one category each, the rest of two."""
-    output = network.correlate(source, target, uniform)
-    entropy = correlation_entropy(output.correlation)
-    loss = weak_loss(entropy[:num_positives], entropy[num_positives:])
-    return _with_selection_rate("entropy_ratio", loss, output.selection, config)
+    """The weak objective of a step: positive pairs are of one category each, negative ones of two.
+
+    Args:
+        source, target: `embed_step` of this process's images.
+        uniform: (P, L, 2) draws that make the gates' noise.
+    """
+    gates = network.select_step(source, target, pairs, uniform, workers)
+    entropy = network.match_entropy(source, target, pairs, gates)
+    weights, positive = pairs.weights.to(entropy), torch.arange(len(entropy)) < pairs.num_positive
+    weights = torch.stack([weights * positive.to(weights), weights * (~positive).to(weights)])
+    sums = workers.add_up(torch.cat([weights @ entropy, weights.sum(dim=1)]).double())
+    matching = weak_loss(sums[:2], sums[2:]).to(entropy.dtype)
+    return _with_selection_rate("entropy_ratio", matching, gates, config, pairs, workers)
 
 
 def negative_pairs(categories: Sequence[str]) -> list[tuple[int, int]]:
@@ -134,35 +150,31 @@ def negative_pairs(categories: Sequence[str]) -> list[tuple[int, int]]:
     return [(s, t) for s, t in enumerate(rolled) if categories[s] != categories[t]]
 
 
-def correlation_entropy(correlation: Tensor) -> Tensor:
-    """(B,) mean entropy in bits of the matches of each cell, in both directions, squeezed to 15 x 15 maps."""
-    filtered = mutual_filter(correlation)
-    of_source = filtered.reshape(*filtered.shape[:2], GRID_SIDE, GRID_SIDE)
-    of_target = filtered.mT.reshape(*filtered.shape[:2], GRID_SIDE, GRID_SIDE)
-    return (_entropy(of_source) + _entropy(of_target)) / 2
+def weak_loss(sums: Tensor, counts: Tensor) -> Tensor:
+    """Mean entropy of pairs of one category over that of pairs of two; the latter is 1 when there are none.
+
+    Args:
+        sums, counts: (2,) summed entropy and number, of positive and of negative pairs.
+    """
+    positive, negative = sums / counts.clamp(min=1)
+    loss: Tensor = positive / negative if counts[1] else positive
+    return loss
 
 
-def _entropy(maps: Tensor) -> Tensor:
-    size = (SQUEEZED_SIDE, SQUEEZED_SIDE)
-    squeezed = F.interpolate(maps, size, mode="bilinear", align_corners=True).flatten(2)
-    total = squeezed.sum(dim=2, keepdim=True)
-    share = squeezed / torch.where(total == 0, torch.ones_like(total), total)
-    share = torch.where(share == 0, torch.full_like(share, TINY), share)
-    return -(share * share.log2()).sum(dim=2).mean(dim=1)
+def selection_rate_loss(open_shares: Tensor, rate: float) -> Tensor:
+    """Sum over layers of (share of the step's pairs that select the layer - rate)^2, from (L,) shares."""
+    return (open_shares - rate).square().sum()
 
 
-def weak_loss(positive: Tensor, negative: Tensor) -> Tensor:
-    """Mean entropy of pairs of one category over that of pairs of two; the latter is 1 when there are none."""
-    return positive.mean() / (negative.mean() if len(negative) else 1.0)
-
-
-def selection_rate_loss(gates: Tensor, rate: float) -> Tensor:
-    """Sum over layers of (share of the batch's pairs that select the layer - rate)^2, from (B, L) gates."""
-    return (gates.mean(dim=0) - rate).square().sum()
-
-
-def _with_selection_rate(name: str, matching: Tensor, gates: Tensor, config: SupervisionConfig) -> Objective:
-    selection = selection_rate_loss(gates, config.selection_rate)
+def _with_selection_rate(
+    name: str, matching: Tensor, gates: Tensor, config: SupervisionConfig, pairs: TrainingPairs, workers: Workers
+) -> Objective:
+    """Args: matching: the loss of the whole step, equal in all processes."""
+    weights = pairs.weights.to(gates)
+    sums = workers.add_up(torch.cat([weights @ gates, weights.sum()[None]]).double())
+    shares = sums[:-1] / sums[-1]
+    selection = selection_rate_loss(shares, config.selection_rate).to(matching.dtype)
     loss = matching + selection
     terms = {"loss": loss.item(), name: matching.item(), "selection_rate_term": selection.item()}
-    return Objective(loss, terms, gates.detach())
+    # Every process holds the whole loss; gradients are added up over the processes.
+    return Objective(loss / workers.count, terms, gates.detach(), shares.detach())

@@ -96,6 +96,11 @@ class TrainConfig:
         batch_size: pairs per step, over all workers together.
         learning_rate, momentum: of SGD.
         projection_start: "near-identity" starts at the backbone's own features, "random" as the paper does.
+        num_workers: processes that share each step's pairs; any number learns the same.
+        min_workers: with it training is elastic: it goes on with as few as this many while others are lost.
+        checkpoint_steps: steps between checkpoints within an epoch: what is lost at most.
+        kept_maps_mb: disk on each machine for what the frozen backbone gives for an image, so that it is computed once
+            and not in every epoch; what does not fit is computed again. 0 keeps nothing.
         resources: of one worker.
     """
 
@@ -108,15 +113,20 @@ class TrainConfig:
     projection_start: Literal["near-identity", "random"] = "random"
     seed: int = 0
     num_workers: int = 2
+    min_workers: int | None = None
     max_failures: int = 2
+    checkpoint_steps: int = 50
+    kept_maps_mb: int = 8000
     resources: Resources = Resources()
 
     def __post_init__(self) -> None:
         _require("epochs", self.epochs, self.epochs >= 1, "at least 1")
         _require("num_workers", self.num_workers, self.num_workers >= 1, "at least 1")
-        # Batch normalisation has nothing to normalise in a batch of one.
-        enough = self.batch_size >= 2 * self.num_workers
-        _require("batch_size", self.batch_size, enough, f"at least 2 for each of {self.num_workers} workers")
+        _require("batch_size", self.batch_size, self.batch_size >= 2, "at least 2: one pair cannot be normalised")
+        least = self.num_workers if self.min_workers is None else self.min_workers
+        _require("min_workers", self.min_workers, 1 <= least <= self.num_workers, f"in 1 .. {self.num_workers}")
+        _require("checkpoint_steps", self.checkpoint_steps, self.checkpoint_steps >= 1, "at least 1")
+        _require("kept_maps_mb", self.kept_maps_mb, self.kept_maps_mb >= 0, "0 or more")
         _require("learning_rate", self.learning_rate, 0 < self.learning_rate < math.inf, "above 0")
         _require("momentum", self.momentum, 0 <= self.momentum < 1, "in [0, 1)")
         _require("seed", self.seed, 0 <= self.seed < 2**31, "in [0, 2**31)")

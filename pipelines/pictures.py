@@ -9,7 +9,6 @@ import numpy as np
 
 from dhpf.drawing import (
     Picture,
-    draw_curves,
     draw_layer_selection,
     draw_masks,
     draw_matches,
@@ -74,21 +73,6 @@ def comparison_picture(results: Sequence[MethodScores], title: str) -> Picture:
         metrics = {m: v for m, v in result.summary.items() if "/" not in m and m not in ("layers", "seconds")}
         table[result.method] = metrics
     return draw_pck_bars(table, title)
-
-
-def training_pictures(history: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Picture]]:
-    """Curves of loss, validation PCK and layer selection over the epochs."""
-    names = [n for n in history[0] if n not in ("epoch", "seconds", "val_pck", "selection_rates")]
-    losses = {name: [(entry["epoch"], entry[name]) for entry in history] for name in names}
-    yield "loss", draw_curves(losses, "epoch", "mean over pairs", "Training loss")
-    pck = {"validation": [(entry["epoch"], entry["val_pck"]) for entry in history]}
-    yield "validation-pck", draw_curves(pck, "epoch", "PCK, mean over pairs", "PCK on the validation pairs")
-    rates = np.array([entry["selection_rates"] for entry in history])
-    epochs = [f"epoch {entry['epoch']}" for entry in history]
-    yield (
-        "selection-rates",
-        draw_layer_selection(rates, epochs, list(range(rates.shape[1])), "Layer selection in training"),
-    )
 
 
 def correspondence_pictures(result: MatchResult, pairs: ShardSet | Collection) -> Iterator[tuple[str, Picture]]:

@@ -46,7 +46,10 @@ from pipelines.store import canonical_json  # noqa: E402
 
 FOLDER_TAG, STAGE_TAG, CONFIG_TAG, PARENT_TAG = "dhpf.folder", "dhpf.stage", "dhpf.config", "mlflow.parentRunId"
 CHECKPOINT_TAG = "dhpf.checkpoint_sha256"
-CHANGEABLE = ("resources", "num_actors", "max_failures")
+CHANGEABLE = (
+    *("resources", "num_actors", "max_failures"),
+    *("num_workers", "min_workers", "checkpoint_steps", "kept_maps_mb"),
+)
 """Settings of a stage that may differ when it goes on: they do not decide what it gives."""
 
 TRACKING_VARIABLE, REGISTRY_VARIABLE = "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"
@@ -143,10 +146,7 @@ class StageRun:
 
     def log_picture(self, picture: Picture, artifact: str) -> None:
         """A picture as the PNG artifact FOLDER/NAME.png."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / Path(artifact).name
-            save_picture(picture, path)
-            self.log_file(path, str(Path(artifact).parent))
+        log_picture_to_run(self.tracking_uri, self.run_id, picture, artifact)
 
 
 class Tracker:
@@ -343,6 +343,14 @@ def log_to_run(uri: str, run_id: str, metrics: Mapping[str, float], step: int) -
     batch = [Metric(_clean(name), float(value), now, step) for name, value in metrics.items()]
     with _tolerant("metrics"):
         mlflow.MlflowClient(uri).log_batch(run_id, metrics=batch)
+
+
+def log_picture_to_run(uri: str, run_id: str, picture: Picture, artifact: str) -> None:
+    """A picture into a run from any process, as the PNG artifact FOLDER/NAME.png."""
+    with tempfile.TemporaryDirectory() as folder, _tolerant(artifact):
+        path = Path(folder) / Path(artifact).name
+        save_picture(picture, path)
+        mlflow.MlflowClient(uri).log_artifact(run_id, str(path), str(Path(artifact).parent))
 
 
 @contextlib.contextmanager

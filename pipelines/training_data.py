@@ -1,4 +1,4 @@
-"""What a training worker reads: pairs at any place of a shard set, as batches in one global order."""
+"""What a training worker reads: its share of each step, whose order is one for all workers."""
 
 from __future__ import annotations
 
@@ -9,72 +9,45 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dhpf.data.preprocessing import box_to_frame, points_to_frame, to_square
-from dhpf.images import decode_image
+from dhpf.data.preprocessing import box_to_frame, points_to_frame
 from dhpf.metrics import threshold_side
+from dhpf.model.global_batch import TrainingPairs
 from dhpf.records import PairRecord, Points
-from dhpf.supervision import KeypointBatch
+from dhpf.supervision import KeypointBatch, negative_pairs
+from pipelines.frozen_maps import TrainingImage
 from pipelines.shard_set import ShardSet
-
-MAX_CACHED_IMAGES = 4096
-"""Decoded squares that a worker keeps: about 0.2 MB each at 240 pixels."""
-
-
-@dataclass(frozen=True)
-class PairBatch:
-    """B pairs as tensors.
-
-    Attributes:
-        numbers: running numbers of the pairs in their shard set.
-        source, target: (B, 3, side, side) uint8.
-        keypoints: in the frame; None when a pair has none.
-    """
-
-    numbers: tuple[int, ...]
-    records: tuple[PairRecord, ...]
-    source: Tensor
-    target: Tensor
-    keypoints: KeypointBatch | None
 
 
 class PairDataset:
-    """Pairs of a shard set by running number; images are decoded once and kept.
+    """Pairs of a shard set by running number."""
 
-    Args:
-        side: of the square images, in pixels.
-    """
-
-    def __init__(self, shards: ShardSet, side: int) -> None:
+    def __init__(self, shards: ShardSet) -> None:
         self._places = [(shard, n) for _, shard in shards.shards for n in range(len(shard))]
-        self._side = side
         self._threshold = shards.thresholds[0] if shards.thresholds else None
-        self._squares: dict[tuple[str, bool], Tensor] = {}
 
     def __len__(self) -> int:
         return len(self._places)
 
-    def batch(self, numbers: Sequence[int]) -> PairBatch:
-        """The pairs with these running numbers."""
-        records = [self._places[n][0].pairs[self._places[n][1]] for n in numbers]
-        return PairBatch(
-            numbers=tuple(numbers),
-            records=tuple(records),
-            source=torch.stack([self._square(n, r.source, r.mirrored) for n, r in zip(numbers, records, strict=True)]),
-            target=torch.stack([self._square(n, r.target, r.mirrored) for n, r in zip(numbers, records, strict=True)]),
-            keypoints=self._keypoints(numbers, records),
-        )
+    def record(self, number: int) -> PairRecord:
+        """The pair."""
+        shard, place = self._places[number]
+        return shard.pairs[place]
 
-    def _square(self, number: int, image_id: str, mirrored: bool) -> Tensor:
-        square = self._squares.get((image_id, mirrored))
-        if square is None:
-            data = self._places[number][0].image_bytes(image_id)
-            square = to_square(decode_image(data, image_id), self._side, mirrored)
-            if len(self._squares) == MAX_CACHED_IMAGES:
-                self._squares.pop(next(iter(self._squares)))
-            self._squares[image_id, mirrored] = square
-        return square
+    def source(self, number: int) -> TrainingImage:
+        """The source image of a pair."""
+        return self._image(number, self.record(number).source)
 
-    def _keypoints(self, numbers: Sequence[int], records: Sequence[PairRecord]) -> KeypointBatch | None:
+    def target(self, number: int) -> TrainingImage:
+        """The target image of a pair."""
+        return self._image(number, self.record(number).target)
+
+    def _image(self, number: int, image_id: str) -> TrainingImage:
+        data = self._places[number][0].image_bytes(image_id)
+        return TrainingImage(image_id, data, self.record(number).mirrored)
+
+    def keypoints(self, numbers: Sequence[int]) -> KeypointBatch | None:
+        """Of these pairs, in the frame; None when one has none."""
+        records = [self.record(n) for n in numbers]
         if self._threshold is None or any(not _has_keypoints(r) for r in records):
             return None
         most = max(len(r.source_keypoints) for r in records if r.source_keypoints is not None)
@@ -102,16 +75,60 @@ def _framed(points: Points, size: tuple[int, int], record: PairRecord) -> Points
     return points_to_frame(points, size, record.mirrored)
 
 
-def epoch_batches(num_pairs: int, batch_size: int, seed: int, epoch: int, num_workers: int) -> list[list[list[int]]]:
-    """Every pair once, in an order that depends on seed and epoch alone: [step][worker] -> running numbers.
+def epoch_steps(num_pairs: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """The running numbers of the pairs of each step: every pair once, in an order of seed and epoch alone.
 
-    A worker needs two pairs to normalise its batch, so a last step that is too small joins the one before.
+    A single pair cannot be normalised, so as a last step it joins the one before.
     """
-    order = np.random.default_rng((seed, epoch)).permutation(num_pairs)
+    order = np.random.default_rng((seed, epoch)).permutation(num_pairs).tolist()
     steps = [order[begin : begin + batch_size] for begin in range(0, num_pairs, batch_size)]
-    if len(steps) > 1 and len(steps[-1]) < 2 * num_workers:
-        steps[-2:] = [np.concatenate(steps[-2:])]
-    return [[part.tolist() for part in np.array_split(step, num_workers)] for step in steps]
+    if len(steps) > 1 and len(steps[-1]) < 2:
+        steps[-2:] = [steps[-2] + steps[-1]]
+    return steps
+
+
+@dataclass(frozen=True)
+class StepShare:
+    """What one worker does of a step.
+
+    Attributes:
+        sources: running numbers of the pairs whose source images it takes: its positive pairs.
+        targets: running numbers of the pairs whose target images it takes: its positive pairs, and those whose target
+            a negative pair needs besides.
+        pairs: which source goes with which target.
+        noise: running number that each pair's noise is drawn by; a negative pair's lies beyond all positive ones.
+    """
+
+    sources: tuple[int, ...]
+    targets: tuple[int, ...]
+    pairs: TrainingPairs
+    noise: tuple[int, ...]
+
+
+def share_of_step(
+    step: Sequence[int], categories: Sequence[str] | None, num_pairs: int, rank: int, num_workers: int
+) -> StepShare:
+    """The share of worker `rank`; a worker for whom no pair is left does the first one, without weight.
+
+    Args:
+        categories: of the step's pairs, for negative pairs over the whole step; None: there are none.
+        num_pairs: of the whole set.
+    """
+    own = np.array_split(np.arange(len(step)), num_workers)[rank].tolist()
+    weight = 1.0 if own else 0.0
+    own = own or [0]
+    negatives = [(s, t) for s, t in negative_pairs(categories or []) if s in own and weight]
+    positions = [*own, *sorted({t for _, t in negatives} - set(own))]
+    sources = [*range(len(own)), *(own.index(s) for s, _ in negatives)]
+    targets = [*range(len(own)), *(positions.index(t) for _, t in negatives)]
+    return StepShare(
+        sources=tuple(step[p] for p in own),
+        targets=tuple(step[p] for p in positions),
+        pairs=TrainingPairs(
+            torch.tensor(sources), torch.tensor(targets), len(own), torch.full((len(sources),), weight)
+        ),
+        noise=(*(step[p] for p in own), *(step[s] + num_pairs for s, _ in negatives)),
+    )
 
 
 def gumbel_uniforms(numbers: Sequence[int], num_layers: int, seed: int, epoch: int) -> Tensor:

@@ -16,12 +16,13 @@ from pipelines.config import STAGES, MatchConfig, StageName, Workflow
 from pipelines.evaluate import MethodScores, evaluate
 from pipelines.match import estimate_run, match
 from pipelines.model_source import ModelSource
-from pipelines.pictures import comparison_picture, correspondence_pictures, method_pictures, training_pictures
+from pipelines.pictures import comparison_picture, correspondence_pictures, method_pictures
 from pipelines.shard import shard
 from pipelines.shard_set import ShardSet, open_shard_set
 from pipelines.store import StageOutput
 from pipelines.tracking import StageRun, Tracker
 from pipelines.train import train
+from pipelines.training_pictures import training_pictures
 from pipelines.workflow_file import method_model
 
 

@@ -14,6 +14,7 @@ WITHOUT_OWN_TEST = {
     "dhpf/model/engines/problem.py": "tested by every engine, test_row_blocks.py",
     "dhpf/pairs/source.py": "tested through every pair source",
     "pipelines/config.py": "tested by loading workflows, test_workflow_file.py",
+    "pipelines/all_workers.py": "tested on several processes, test_learner.py",
     "pipelines/cluster.py": "tested by every run, test_workflow.py",
     "pipelines/code_version.py": "tested by every run, test_workflow.py",
     "pipelines/evaluate.py": "tested by every run, test_workflow.py",
@@ -25,6 +26,7 @@ WITHOUT_OWN_TEST = {
     "pipelines/progress.py": "tested by every run, test_workflow.py",
     "pipelines/shard_set.py": "tested by every run, test_workflow.py",
     "pipelines/train.py": "tested by every run, test_workflow.py",
+    "pipelines/training_pictures.py": "tested by every run, test_workflow.py",
 }
 
 

@@ -48,26 +48,38 @@ def _interpolate_products(same: Tensor, cross: Tensor, weights: Tensor) -> Tenso
     return same @ weights.square().T + cross @ (weights[:, :-1] * weights[:, 1:]).T
 
 
+def native_products(source: Sequence[Tensor], target: Sequence[Tensor], weights: Tensor) -> dict[int, Tensor]:
+    """Inner products of two images' features at each resolution, for B pairs.
+
+    Args:
+        source, target: (B, C_l, side_l, side_l) maps of each layer.
+        weights: (B, L) weight of each layer.
+
+    Returns:
+        side -> (B, side^2, side^2), ascending; sides of which no pair uses a layer are left out.
+    """
+    products = {}
+    for side in sorted({m.shape[-1] for m in source}):
+        layers = [l for l, m in enumerate(source) if m.shape[-1] == side]  # noqa: E741
+        left, right = _weighted_features(source, target, weights, layers)
+        if left.shape[1]:
+            products[side] = left.mT @ right
+    return products
+
+
 class NativeCorrelation:
-    """Inner products of two images' features at each resolution, for a batch of pairs, ready to be upsampled.
+    """Native products of a batch of pairs, upsampled row by row.
 
     Attributes:
         by_side: side -> (B, side, side, 60, 60): source cells of the native map against target cells of the grid;
             for side 60 no upsampling is left.
     """
 
-    def __init__(self, source: Sequence[Tensor], target: Sequence[Tensor], weights: Tensor) -> None:
-        """Args: (B, C_l, side_l, side_l) maps of source and target, and the (B, L) weight of each layer."""
-        self.by_side: dict[int, Tensor] = {}
-        self._matrices: dict[int, Tensor] = {}
-        self._taps: dict[int, list[tuple[int, float]]] = {}
-        for side in sorted({m.shape[-1] for m in source}):
-            layers = [l for l, m in enumerate(source) if m.shape[-1] == side]  # noqa: E741
-            left, right = _weighted_features(source, target, weights, layers)
-            if left.shape[1]:
-                self._matrices[side] = interpolation_matrix(side, left)
-                self._taps[side] = interpolation_taps(self._matrices[side])
-                self.by_side[side] = _upsample_targets(left.mT @ right, self._matrices[side])
+    def __init__(self, products: dict[int, Tensor]) -> None:
+        """Args: products: `native_products`, of at least one side."""
+        self._matrices = {side: interpolation_matrix(side, p) for side, p in products.items()}
+        self._taps = {side: interpolation_taps(m) for side, m in self._matrices.items()}
+        self.by_side = {side: _upsample_targets(p, self._matrices[side]) for side, p in products.items()}
 
     def row_block(self, y: int) -> Tensor:
         """(B, 60, 3600) inner products of the source cells in grid row y with all target cells."""
@@ -95,9 +107,11 @@ class NativeCorrelation:
 def _weighted_features(
     source: Sequence[Tensor], target: Sequence[Tensor], weights: Tensor, layers: list[int]
 ) -> tuple[Tensor, Tensor]:
-    """(B, C, side^2) features of the given layers, stacked; layers that no pair of the batch uses are left out."""
-    if not torch.is_grad_enabled():
-        layers = [l for l in layers if bool(weights[:, l].any())]  # noqa: E741
+    """(B, C, side^2) features of the given layers, stacked; layers that no pair of the batch uses are left out.
+
+    Left out with gradient too: a weight is the square of a gate, so at 0 nothing flows back through it.
+    """
+    layers = [l for l in layers if bool(weights[:, l].any())]  # noqa: E741
     left = [(source[l] * weights[:, l, None, None, None]).flatten(2) for l in layers]  # noqa: E741
     right = [target[l].flatten(2) for l in layers]  # noqa: E741
     if not left:

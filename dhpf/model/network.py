@@ -5,7 +5,8 @@
     correlate(source, target) -> MatcherOutput              the whole correlation, with gradient
 
 `match` is what inference runs, by the fastest engine; `correlate` is the same arithmetic on whole matrices. A batch of
-N pairs gives what N single pairs give.
+N pairs gives what N single pairs give. `embed_step` and `select_step` are `embed` and `select` in training, where
+images and pairs are normalised by the batch that they stand in.
 """
 
 from __future__ import annotations
@@ -25,12 +26,15 @@ from dhpf.model.correlation import (
     appearance_blocks,
     cosine_power,
     feature_lengths,
+    native_products,
     products_at,
     squared_norms,
 )
 from dhpf.model.engines.problem import MatchEngine, MatchProblem
 from dhpf.model.geometry import to_grid
+from dhpf.model.global_batch import ALONE, TrainingPairs, Workers, follow, global_moments, normalise
 from dhpf.model.hough import NUM_DISPLACEMENTS, HoughVoting
+from dhpf.model.match_entropy import PairFeatures, match_entropy
 from dhpf.model.selection import LayerGates, layer_weights, open_gates, sample_gates
 
 
@@ -125,45 +129,69 @@ class HyperpixelNetwork(nn.Module):
         projected = maps
         if self.projections:
             projected = [project(m) for project, m in zip(self.projections, maps, strict=True)]
-        on_grid = tuple(to_grid(m).contiguous() for m in projected)
-        norms = torch.stack([squared_norms(m) for m in on_grid], dim=1)
-        return ImageFeatures(on_grid, norms, activations)
+        return _features(projected, activations)
 
     def describe(self, images: Tensor) -> ImageFeatures:
         """All that the network knows of (B, 3, side, side) uint8 images."""
         return self.embed(self.extract(images))
 
-    def embed_pair(self, source: list[Tensor], target: list[Tensor]) -> tuple[ImageFeatures, ImageFeatures]:
-        """`embed` of both images of B training pairs: source first, then target, as two batches.
+    def embed_step(
+        self, source: list[Tensor], target: list[Tensor], pairs: TrainingPairs, workers: Workers = ALONE
+    ) -> tuple[ImageFeatures, ImageFeatures]:
+        """`embed` in training: a step's source images, then its target images, each normalised as one batch.
 
-        The base map is layer 0's projection once more, so in training layer 0's running statistics take each batch
-        twice (ALGORITHM section 11).
+        An image counts as often as it stands in a pair of the step. The base map is layer 0's projection once more, so
+        layer 0's running statistics take each batch twice (ALGORITHM section 11).
+
+        Args:
+            source, target: `extract` of this process's source and target images.
         """
-        if self.training and self.projections:
-            with torch.no_grad():
-                self.projections[0](source[0])
-                self.projections[0](target[0])
-        return self.embed(source), self.embed(target)
+        assert self.selector is not None
+        images = ((source, pairs.source_counts(len(source[0]))), (target, pairs.target_counts(len(target[0]))))
+        mixed = [[project[0](m) for project, m in zip(self.projections, maps, strict=True)] for maps, _ in images]  # type: ignore[index]
+        moments = [global_moments(m, counts, workers) for m, (_, counts) in zip(mixed, images, strict=True)]
+        norms = [project[1] for project in self.projections]  # type: ignore[index]
+        for batch in moments:
+            follow(norms[0], batch[0])
+        result = []
+        for (maps, _), layers, batch in zip(images, mixed, moments, strict=True):
+            for norm, layer_moments in zip(norms, batch, strict=True):
+                follow(norm, layer_moments)
+            projected = [normalise(m, of, norm) for m, of, norm in zip(layers, batch, norms, strict=True)]
+            result.append(_features(projected, self.selector.activate(maps)))
+        return result[0], result[1]
 
     # -- a pair --------------------------------------------------------------------------------------------------
 
-    def select(self, source: ImageFeatures, target: ImageFeatures, uniform: Tensor | None = None) -> Tensor:
-        """(B, L) gates of B pairs over the kept layers: hard, noisy and differentiable when `uniform` is given.
-
-        Args:
-            uniform: (B, L, 2) draws from [0, 1) for the Gumbel noise of training.
-        """
+    def select(self, source: ImageFeatures, target: ImageFeatures) -> Tensor:
+        """(B, L) gates of B pairs over the kept layers, each 0 or 1."""
         every = torch.arange(len(source), device=source.squared_norms.device)
-        return self._select(source, target, every, every, uniform)
+        return self._select(source, target, every, every)
 
-    def _select(
-        self, source: ImageFeatures, target: ImageFeatures, sources: Tensor, targets: Tensor, uniform: Tensor | None
-    ) -> Tensor:
+    def _select(self, source: ImageFeatures, target: ImageFeatures, sources: Tensor, targets: Tensor) -> Tensor:
         if self.selector is None:
             return source.squared_norms.new_ones(len(sources), len(self.layers))
         assert source.gate_activations is not None and target.gate_activations is not None
-        logits = self.selector(source.gate_activations[sources], target.gate_activations[targets])
-        return open_gates(logits) if uniform is None else sample_gates(logits, uniform)
+        return open_gates(self.selector(source.gate_activations[sources], target.gate_activations[targets]))
+
+    def select_step(
+        self,
+        source: ImageFeatures,
+        target: ImageFeatures,
+        pairs: TrainingPairs,
+        uniform: Tensor,
+        workers: Workers = ALONE,
+    ) -> Tensor:
+        """(P, L) gates of a training step's pairs: hard, noisy and differentiable, normalised over the whole step.
+
+        Args:
+            source, target: `embed_step` of this process's images.
+            uniform: (P, L, 2) draws from [0, 1) for the Gumbel noise.
+        """
+        assert self.selector is not None
+        assert source.gate_activations is not None and target.gate_activations is not None
+        pooled = source.gate_activations[pairs.sources] + target.gate_activations[pairs.targets]
+        return sample_gates(self.selector.logits_of_step(pooled, pairs.weights, workers), uniform)
 
     @torch.no_grad()
     def match(
@@ -185,7 +213,7 @@ class HyperpixelNetwork(nn.Module):
             the best cells, and the (B, L) selection over all layers of the backbone.
         """
         index = torch.tensor(pairs, device=source.squared_norms.device).view(-1, 2)
-        gates = self._select(source, target, index[:, 0], index[:, 1], None)
+        gates = self._select(source, target, index[:, 0], index[:, 1])
         found = self.match_selected(source, target, pairs, gates, wanted, engine)
         return found, self._on_all_layers(gates)
 
@@ -218,15 +246,15 @@ class HyperpixelNetwork(nn.Module):
     def appearance(self, source: ImageFeatures, target: ImageFeatures, gates: Tensor) -> list[Tensor]:
         """The appearance matrix of B pairs, as 60 blocks (B, 60, N) of source grid rows."""
         weights = layer_weights(gates)
-        native = NativeCorrelation(source.maps, target.maps, weights)
+        native = NativeCorrelation(native_products(source.maps, target.maps, weights))
         source_lengths = feature_lengths(source.squared_norms, weights, self.training)
         target_lengths = feature_lengths(target.squared_norms, weights, self.training)
         exponent = self.config.appearance_exponent
         return list(appearance_blocks(native, source_lengths, target_lengths, exponent))
 
-    def correlate(self, source: ImageFeatures, target: ImageFeatures, uniform: Tensor | None = None) -> MatcherOutput:
-        """Correlation and layer selection of B pairs; `uniform` as for `select`."""
-        return self.correlate_selected(source, target, self.select(source, target, uniform))
+    def correlate(self, source: ImageFeatures, target: ImageFeatures) -> MatcherOutput:
+        """Correlation and layer selection of B pairs."""
+        return self.correlate_selected(source, target, self.select(source, target))
 
     def correlate_selected(self, source: ImageFeatures, target: ImageFeatures, gates: Tensor) -> MatcherOutput:
         """Correlation of B pairs whose (B, L) gates are known."""
@@ -250,6 +278,26 @@ class HyperpixelNetwork(nn.Module):
         products = products_at(source.maps, target.maps, weights, cells)
         appearance = cosine_power(products, lengths[0].gather(1, cells), lengths[1], self.config.appearance_exponent)
         return appearance * self.hough.scores_at(scores, cells)
+
+    def match_entropy(
+        self, source: ImageFeatures, target: ImageFeatures, pairs: TrainingPairs, gates: Tensor
+    ) -> Tensor:
+        """(P,) mean entropy of the matches of a training step's pairs, with gradient, given their (P, L) gates."""
+        weights = layer_weights(gates)
+        sources, targets = ([m.unbind() for m in features.maps] for features in (source, target))
+        result = []
+        for of_pair, i, j in zip(weights, pairs.sources.tolist(), pairs.targets.tolist(), strict=True):
+            layers = of_pair.nonzero().flatten().tolist()
+            left, right = (
+                PairFeatures(
+                    tuple(maps[layer][n] for layer in layers),
+                    feature_lengths(features.squared_norms[n][None], of_pair[None], self.training)[0],
+                )
+                for features, maps, n in ((source, sources, i), (target, targets, j))
+            )
+            entropy = match_entropy(left, right, of_pair[layers], self.config.appearance_exponent, self.hough)
+            result.append(entropy)
+        return torch.stack(result)
 
     # -- before training -----------------------------------------------------------------------------------------
 
@@ -288,6 +336,12 @@ class HyperpixelNetwork(nn.Module):
     def learned_state(self) -> dict[str, Tensor]:
         """The state dict without the frozen backbone: what a checkpoint stores."""
         return {k: v for k, v in self.state_dict().items() if not k.startswith("backbone.")}
+
+
+def _features(maps: list[Tensor], activations: Tensor | None) -> ImageFeatures:
+    on_grid = tuple(to_grid(m).contiguous() for m in maps)
+    norms = torch.stack([squared_norms(m) for m in on_grid], dim=1)
+    return ImageFeatures(on_grid, norms, activations)
 
 
 def _kept_layers(config: ModelConfig, num_layers: int) -> tuple[int, ...]:

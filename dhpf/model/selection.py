@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
-from dhpf.errors import InputError
+from dhpf.model.global_batch import Workers, follow, global_moments, normalise
 
 GATE_WIDTH = 32
 """Hidden width of a layer's gate (ALGORITHM section 3)."""
@@ -38,10 +41,25 @@ class LayerGates(nn.Module):
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
         """(B, L, 2) logits (closed, open) from the (B, L, 32) activations of source and target images."""
-        pooled = source + target
-        if self.training and len(pooled) < 2:
-            raise InputError("train.batch_size: one pair cannot be normalised; use at least 2 pairs per worker")
-        logits = [gate[1:](pooled[:, l, :, None, None]) for l, gate in enumerate(self.gates)]  # type: ignore[index]  # noqa: E741
+        return self._logits([gate[1:3] for gate in self.gates], source + target)  # type: ignore[index]
+
+    def logits_of_step(self, pooled: Tensor, weights: Tensor, workers: Workers) -> Tensor:
+        """`forward` in training, normalised over the pairs of all processes.
+
+        Args:
+            pooled: (P, L, 32) sum of each pair's activations.
+            weights: (P,) how often each pair counts.
+        """
+        moments = global_moments([p[:, :, None, None] for p in pooled.unbind(1)], weights, workers)
+        norms = [gate[1] for gate in self.gates]  # type: ignore[index]
+        for norm, of_layer in zip(norms, moments, strict=True):
+            follow(norm, of_layer)
+        rectify = [partial(normalise, moments=of, norm=norm) for of, norm in zip(moments, norms, strict=True)]
+        return self._logits(rectify, pooled)
+
+    def _logits(self, rectify: Sequence[Callable[[Tensor], Tensor]], pooled: Tensor) -> Tensor:
+        layers = [pooled[:, l, :, None, None] for l in range(len(self.gates))]  # noqa: E741
+        logits = [gate[3](r(p)) for gate, r, p in zip(self.gates, rectify, layers, strict=True)]  # type: ignore[index]
         return torch.stack([r.flatten(1) for r in logits], dim=1)
 
 

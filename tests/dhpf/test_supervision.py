@@ -8,7 +8,6 @@ import torch
 from dhpf.model.transfer import TransferredPoints
 from dhpf.supervision import (
     KeypointBatch,
-    correlation_entropy,
     keypoint_weights,
     negative_pairs,
     selection_rate_loss,
@@ -38,7 +37,7 @@ def test_strong_loss_falls_as_the_true_target_rises() -> None:
     high[0, 0, 5] = 10.0
     target = torch.tensor([[5]])
     one, yes = torch.ones(1, 1), torch.ones(1, 1, dtype=torch.bool)
-    assert strong_loss(high, target, one, yes) < strong_loss(low, target, one, yes)
+    assert (strong_loss(high, target, one, yes) < strong_loss(low, target, one, yes)).all()
 
 
 def test_standard_deviation_carries_no_gradient() -> None:
@@ -57,19 +56,10 @@ def test_negatives_are_rolled_and_of_another_category() -> None:
     assert negative_pairs(["cat"]) == []
 
 
-def test_entropy_of_flat_and_of_sharp_matches() -> None:
-    flat = torch.ones(1, 3600, 3600)
-    sharp = torch.eye(3600)[None]
-    both = correlation_entropy(torch.cat([flat, sharp]))
-    assert both[0].item() == pytest.approx(math.log2(225), rel=1e-4)
-    assert both[1] < 0.5 * both[0]
-
-
 def test_weak_loss_without_negatives() -> None:
-    assert weak_loss(torch.tensor([2.0, 4.0]), torch.tensor([])).item() == 3.0
-    assert weak_loss(torch.tensor([2.0, 4.0]), torch.tensor([6.0])).item() == 0.5
+    assert weak_loss(torch.tensor([6.0, 0.0]), torch.tensor([2.0, 0.0])).item() == 3.0
+    assert weak_loss(torch.tensor([6.0, 6.0]), torch.tensor([2.0, 1.0])).item() == 0.5
 
 
 def test_selection_rate() -> None:
-    gates = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
-    assert selection_rate_loss(gates, 0.5).item() == pytest.approx(0.25)
+    assert selection_rate_loss(torch.tensor([1.0, 0.5]), 0.5).item() == pytest.approx(0.25)

@@ -25,6 +25,7 @@ from dhpf.config import EngineName, HoughBinsName, ModelConfig, SupervisionConfi
 from dhpf.model.best_cells import BestCells
 from dhpf.model.engines.choose import choose_engine
 from dhpf.model.engines.row_blocks import RowBlockEngine
+from dhpf.model.global_batch import TrainingPairs
 from dhpf.model.network import HyperpixelNetwork, ImageFeatures
 from dhpf.model.transfer import cells_of_points, mutual_filter, transfer
 from dhpf.supervision import (
@@ -252,13 +253,18 @@ def our_name(published: str) -> str:
 def training_step(network: HyperpixelNetwork, archive: Any, folder: Path, kind: str, dtype: torch.dtype) -> Objective:
     sources, targets = archive["src_ids"].tolist(), archive["trg_ids"].tolist()
     negatives = negative_pairs([str(c) for c in archive["category_id"]]) if kind == "weak" else []
-    source_index = torch.tensor(sources + [sources[s] for s, _ in negatives])
-    target_index = torch.tensor(targets + [targets[t] for _, t in negatives])
+    count = len(sources)
+    pairs = TrainingPairs(
+        torch.tensor([*range(count), *(s for s, _ in negatives)]),
+        torch.tensor([*range(count), *(t for _, t in negatives)]),
+        count,
+        torch.ones(count + len(negatives)),
+    )
     uniform = torch.from_numpy(archive["uniform"]).permute(1, 0, 2).to(dtype)
     maps = network.extract(images(folder))
-    source, target = network.embed_pair([m[source_index] for m in maps], [m[target_index] for m in maps])
+    source, target = network.embed_step([m[sources] for m in maps], [m[targets] for m in maps], pairs)
     if kind == "weak":
-        return supervise_weakly(network, source, target, len(sources), SupervisionConfig(kind="weak"), uniform)
+        return supervise_weakly(network, source, target, pairs, SupervisionConfig(kind="weak"), uniform)
     engine = RowBlockEngine(torch.device("cpu"), dtype)
     return supervise_strongly(
         network, source, target, keypoints_of(archive, dtype), SupervisionConfig(), uniform, engine

@@ -4,9 +4,16 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psutil
 import pytest
+
+from dhpf.data.blocks import plan_blocks
+from dhpf.data.shards import Shard, encode_shard
+from dhpf.pairs import open_pair_source
+from dhpf.records import PairRecord
+from pipelines.shard_set import ShardSet
 
 
 @pytest.fixture(scope="module")
@@ -43,3 +50,20 @@ def _kill_tree(process: subprocess.Popen[bytes]) -> None:
         if child.is_running():
             child.kill()
     psutil.wait_procs(children, timeout=30)
+
+
+@pytest.fixture(scope="module")
+def training_sets(tmp_path_factory: pytest.TempPathFactory) -> tuple[ShardSet, ShardSet]:
+    """Few warped photos to train on and to validate with."""
+    folder = tmp_path_factory.mktemp("shards")
+    return _photo_shards(folder, "train", 2), _photo_shards(folder, "val", 1)
+
+
+def _photo_shards(folder: Path, split: str, views: int) -> ShardSet:
+    source = open_pair_source("photo_warps", {"views": views})
+    pairs = [p for p in source.pairs(split) if isinstance(p, PairRecord)]
+    encoded = encode_shard(next(plan_blocks(pairs, max_pairs=99, max_images=99)), source.read)
+    (folder / f"{split}.tar").write_bytes(encoded.tar)
+    (folder / f"{split}.json").write_bytes(encoded.index)
+    shard = Shard(folder / f"{split}.tar", folder / f"{split}.json")
+    return ShardSet(f"photos/{split}", (("0", shard),), ("image",), "digest", {"num_pairs": len(shard)})

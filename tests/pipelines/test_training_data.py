@@ -2,25 +2,52 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.training_data import epoch_batches, gumbel_uniforms
+from pipelines.training_data import epoch_steps, gumbel_uniforms, share_of_step
 
 
-@pytest.mark.parametrize(("pairs", "batch", "workers"), [(160, 8, 2), (10, 4, 2), (9, 4, 2), (7, 8, 3), (4, 4, 1)])
-def test_every_pair_is_seen_once_and_every_worker_can_normalise(pairs: int, batch: int, workers: int) -> None:
-    steps = epoch_batches(pairs, batch, seed=1, epoch=0, num_workers=workers)
-    seen = [number for step in steps for part in step for number in part]
-    assert sorted(seen) == list(range(pairs))
-    assert all(len(part) >= 2 for step in steps for part in step)
+@pytest.mark.parametrize(("pairs", "batch"), [(160, 8), (10, 4), (9, 4), (7, 8), (2, 2)])
+def test_every_pair_is_seen_once_and_every_step_can_be_normalised(pairs: int, batch: int) -> None:
+    steps = epoch_steps(pairs, batch, seed=1, epoch=0)
+    assert sorted(number for step in steps for number in step) == list(range(pairs))
+    assert all(len(step) >= 2 for step in steps)
 
 
-def test_the_order_depends_on_seed_and_epoch_and_not_on_workers() -> None:
-    def order(seed: int, epoch: int, workers: int) -> list[list[int]]:
-        steps = epoch_batches(64, 8, seed, epoch, workers)
-        return [[number for part in step for number in part] for step in steps]
+def test_the_order_depends_on_seed_and_epoch() -> None:
+    assert epoch_steps(64, 8, 1, 0) == epoch_steps(64, 8, 1, 0)
+    assert epoch_steps(64, 8, 1, 0) != epoch_steps(64, 8, 1, 1)
+    assert epoch_steps(64, 8, 1, 0) != epoch_steps(64, 8, 2, 0)
 
-    assert order(1, 0, 1) == order(1, 0, 2) == order(1, 0, 4)
-    assert order(1, 0, 1) != order(1, 1, 1)
-    assert order(1, 0, 1) != order(2, 0, 1)
+
+STEP, CATEGORIES = [30, 10, 20, 40, 50], ["cat", "dog", "dog", "cat", "cow"]
+POSITIVE = {(30, 30), (10, 10), (20, 20), (40, 40), (50, 50)}
+NEGATIVE = {(30, 10), (20, 40), (40, 50), (50, 30)}
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 3, 5, 7])
+def test_workers_share_a_step_and_its_negatives(num_workers: int) -> None:
+    positive, negative, noise = [], [], []
+    for rank in range(num_workers):
+        share = share_of_step(STEP, CATEGORIES, 100, rank, num_workers)
+        sources, targets = (
+            [ids[n] for n in of]
+            for ids, of in ((share.sources, share.pairs.sources), (share.targets, share.pairs.targets))
+        )
+        pairs = list(zip(sources, targets, strict=True))
+        assert len(share.noise) == len(pairs) == len(share.pairs.weights)
+        if not share.pairs.weights.any():
+            assert pairs == [(30, 30)], "a worker without pairs does the first one, without weight"
+            continue
+        assert share.pairs.weights.all()
+        positive += pairs[: share.pairs.num_positive]
+        negative += pairs[share.pairs.num_positive :]
+        noise += share.noise
+    assert sorted(positive) == sorted(POSITIVE) and sorted(negative) == sorted(NEGATIVE)
+    assert sorted(noise) == sorted([*STEP, *(100 + s for s, _ in NEGATIVE)])
+
+
+def test_strong_supervision_has_no_negatives() -> None:
+    share = share_of_step(STEP, None, 100, 1, 2)
+    assert share.sources == share.targets == share.noise == (40, 50)
 
 
 def test_noise_belongs_to_the_pair() -> None:

@@ -11,6 +11,7 @@ from dhpf.model.correlation import (
     cosine_power,
     feature_lengths,
     features_at,
+    native_products,
     products_at,
     squared_norms,
 )
@@ -48,7 +49,7 @@ def test_rows_of_all_resolutions_together() -> None:
     source, target = maps_of(1), maps_of(2)
     expected = plain_products(source, target, WEIGHTS)
     with torch.no_grad():
-        native = NativeCorrelation(source, target, WEIGHTS)
+        native = NativeCorrelation(native_products(source, target, WEIGHTS))
         ours = torch.cat([native.row_block(y) for y in range(60)], dim=1)
     assert torch.allclose(ours, expected, atol=1e-3, rtol=1e-4)
 
@@ -84,7 +85,7 @@ def test_cosines_of_equal_features_are_almost_one() -> None:
     features = [torch.rand(1, 4, 30, 30) + 1]
     weights = torch.ones(1, 1)
     lengths = feature_lengths(squared_norms(features[0])[:, None], weights, training=False)
-    native = NativeCorrelation(features, features, weights)
+    native = NativeCorrelation(native_products(features, features, weights))
     appearance = torch.cat(list(appearance_blocks(native, lengths, lengths, 2)), dim=1)[0]
     assert torch.allclose(appearance.diagonal(), torch.ones(3600), atol=2e-3)
     assert appearance.max() <= 1.0

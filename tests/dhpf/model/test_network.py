@@ -6,6 +6,7 @@ from dhpf.checkpoint import build_network
 from dhpf.config import ModelConfig
 from dhpf.data.preprocessing import to_square
 from dhpf.errors import InputError
+from dhpf.model.global_batch import TrainingPairs
 from dhpf.model.network import HyperpixelNetwork, ImageFeatures
 
 
@@ -82,7 +83,7 @@ def test_rows_of_the_strong_loss_are_rows_of_the_correlation(dynamic: Hyperpixel
 def test_unselected_layers_get_no_gradient_from_the_correlation(dynamic: HyperpixelNetwork) -> None:
     network = build_network(ModelConfig(projection_divisor=8)).train()
     maps = network.extract(torch.randint(0, 255, (4, 3, 240, 240), dtype=torch.uint8))
-    source, target = network.embed_pair([m[:2] for m in maps], [m[2:] for m in maps])
+    source, target = network.embed_step([m[:2] for m in maps], [m[2:] for m in maps], TrainingPairs.aligned(2))
     gates = torch.zeros(2, 17)
     gates[:, 7] = 1
     scores = torch.ones(2, 119, 119)

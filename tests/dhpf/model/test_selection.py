@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from dhpf.errors import InputError
+from dhpf.model.global_batch import ALONE
 from dhpf.model.selection import LayerGates, layer_weights, open_gates, sample_gates
 
 
@@ -37,7 +38,7 @@ def test_a_batch_of_one_is_refused_in_training() -> None:
     gates = LayerGates((4, 8)).train()
     activations = gates.activate([torch.rand(1, 4, 5, 5), torch.rand(1, 8, 5, 5)])
     with pytest.raises(InputError, match="at least 2 pairs"):
-        gates(activations, activations)
+        gates.logits_of_step(2 * activations, torch.ones(1), ALONE)
     assert gates.eval()(activations, activations).shape == (1, 2, 2)
 
 

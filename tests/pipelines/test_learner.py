@@ -1,0 +1,94 @@
+"""Steps on several real processes: the same curve as on one, also after an interruption."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from dhpf.config import ModelConfig, SupervisionConfig
+from dhpf.model.global_batch import ALONE
+from pipelines.all_workers import all_workers
+from pipelines.config import TrainConfig
+from pipelines.learner import Learner
+from pipelines.shard_set import ShardSet
+from pipelines.training_data import PairDataset, epoch_steps
+
+Sets = tuple[ShardSet, ShardSet]
+MODEL = ModelConfig(projection_divisor=8, image_side=96)
+
+
+def config_of(kind: str, batch_size: int) -> TrainConfig:
+    supervision = SupervisionConfig(kind=kind)  # type: ignore[arg-type]
+    return TrainConfig(on="photos", supervision=supervision, batch_size=batch_size, learning_rate=0.05)
+
+
+def curve(rank: int, count: int, port: int, training_sets: Sets, config: TrainConfig, steps: int, out: Path) -> None:
+    """What each process does; the first one writes the losses and what it learned."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=count)
+    data = [PairDataset(s) for s in training_sets]
+    learner = Learner(MODEL, config, *data, out.parent / "maps", all_workers(), rank)
+    order = [(e, s) for e in range(9) for s in epoch_steps(len(data[0]), config.batch_size, config.seed, e)]
+    losses = [learner.step(learner.load(step, epoch)).terms["loss"] for epoch, step in order[:steps]]
+    pck = learner.mean_pck(learner.validate())
+    if rank == 0:
+        norm = sum(float(p.double().square().sum()) for p in learner.learned.values())
+        out.write_text(json.dumps({"losses": losses, "pck": pck, "norm": norm}))
+    dist.destroy_process_group()
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "batch_size", "steps", "counts"), [("strong", 5, 12, (1, 2, 3)), ("weak", 4, 2, (1, 3))]
+)
+def test_any_number_of_processes_learns_the_same(
+    training_sets: Sets, kind: str, batch_size: int, steps: int, counts: tuple[int, ...], tmp_path: Path
+) -> None:
+    results = []
+    for count in counts:
+        out = tmp_path / f"{count}.json"
+        arguments = (count, free_port(), training_sets, config_of(kind, batch_size), steps, out)
+        mp.spawn(curve, arguments, nprocs=count)
+        results.append(json.loads(out.read_text()))
+    alone = results[0]
+    assert len(set(alone["losses"])) == steps
+    for other in results[1:]:
+        assert other["losses"] == pytest.approx(alone["losses"], rel=1e-4)
+        assert other["pck"] == pytest.approx(alone["pck"]) and other["norm"] == pytest.approx(alone["norm"], rel=1e-5)
+
+
+def learner_of(training_sets: Sets, config: TrainConfig, maps: Path) -> Learner:
+    return Learner(MODEL, config, *(PairDataset(s) for s in training_sets), maps, ALONE, 0)
+
+
+def test_keeping_maps_changes_nothing(training_sets: Sets, tmp_path: Path) -> None:
+    config = config_of("strong", 4)
+    steps = epoch_steps(training_sets[0].num_pairs, 4, 0, 0)[:2]
+    curves = []
+    for attempt in range(2):
+        learner = learner_of(training_sets, config, tmp_path / "maps")
+        curves.append([learner.step(learner.load(step, 0)).terms for step in steps])
+        assert bool(learner.maps.num_computed) == (attempt == 0)
+    assert curves[0] == curves[1]
+
+
+def test_divergence_names_the_pairs(training_sets: Sets, tmp_path: Path) -> None:
+    learner = learner_of(training_sets, config_of("strong", 4), tmp_path / "maps")
+    with torch.no_grad():
+        next(iter(learner.learned.values())).fill_(torch.nan)
+    loaded = learner.load([3, 1], 0)
+    names = ", ".join(learner.train_data.record(n).pair_id for n in (3, 1))
+    with pytest.raises(RuntimeError, match=f"diverged.*{names}"):
+        learner.step(loaded)
