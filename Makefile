@@ -1,12 +1,13 @@
 # make quickstart  - everything once, on photos that installed packages ship
 # make test        - linters, types, floors, all tests that need no GPU
 # make bench       - what a pair costs, beside the published way of computing it; writes bench.json
+# make curves      - the loss curve of one, two and three workers; draws docs/training-curves.png (minutes)
 # Each makes .venv with the pinned dependencies if it is not there.
 
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: quickstart test lint bench lock
+.PHONY: quickstart test lint bench curves lock
 
 quickstart: .venv/installed
 	$(BIN)/dhpf run quickstart
@@ -16,6 +17,9 @@ test: lint
 
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.bench
+
+curves: .venv/installed
+	$(BIN)/python -m benchmarks.training_curves
 
 lint: .venv/installed
 	$(BIN)/ruff check .

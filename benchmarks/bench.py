@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from benchmarks.memory import extra_megabytes, resident_megabytes
 from benchmarks.published import PublishedMatcher
+from benchmarks.training import TrainingSubject
 from dhpf.checkpoint import build_network
 from dhpf.config import ENGINES, ModelConfig
 from dhpf.model.best_cells import BestCells
@@ -142,6 +143,11 @@ def measure(all_pairs: tuple[int, ...], rounds: int) -> dict[str, dict[str, floa
     }
     times = cpu_milliseconds(works, rounds)
     note("cached_pair_resnet50", times["ours"], times["published"])
+    training = TrainingSubject(subject.network)
+    for name, (ours, theirs) in training.works().items():
+        times = cpu_milliseconds({"ours": (ours, 2), "published": (theirs, 1)}, min(rounds, 2))
+        note(name, times["ours"], times["published"])
+    note("strong_step_extra_mb", *(extra_megabytes(work) for work in training.works()["strong_step"]))
     return results
 
 

@@ -100,14 +100,18 @@ class PublishedMatcher:
         return F.interpolate(projected, size, mode="bilinear", align_corners=True).flatten(2)
 
     def vote(self, appearance: Tensor) -> Tensor:
-        """(N, N) correlation: appearance times the smoothed votes of each match's bin."""
+        """(N, N) correlation: appearance times its scores."""
+        return appearance * self.scores(appearance)
+
+    def scores(self, appearance: Tensor) -> Tensor:
+        """(N, N) smoothed votes of each match's bin."""
         votes = appearance.new_zeros(NUM_CELLS, self.num_bins)
         rows = torch.arange(NUM_CELLS, device=appearance.device)[:, None] * self.num_bins
-        votes.view(-1).index_add_(0, (self.bins + rows).view(-1), appearance.view(-1))
+        votes.view(-1).index_add_(0, (self.bins + rows).view(-1), appearance.reshape(-1))
         side = int(self.num_bins**0.5)
         space = votes.sum(dim=0).view(1, 1, side, side)
         smoothed = F.conv2d(space, self.network.hough.kernel.to(space.dtype)[None, None], padding=3).view(-1)
-        return appearance * smoothed.index_select(0, self.bins.view(-1)).view_as(appearance)
+        return smoothed.index_select(0, self.bins.view(-1)).view_as(appearance)
 
     def transfer(self, correlation: Tensor) -> Tensor:
         """(N,) target cell of each source cell after the mutual nearest neighbour filter of the whole matrix."""

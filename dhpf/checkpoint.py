@@ -32,7 +32,7 @@ def save_network(network: HyperpixelNetwork, path: str | Path) -> None:
     header = {
         "format": FORMAT,
         "model": json.dumps(dataclasses.asdict(network.config), sort_keys=True),
-        "backbone_sha256": network.backbone.fingerprint(),
+        "backbone_sha256": network.backbone.fingerprint,
     }
     learned = {k: v.detach().cpu().contiguous() for k, v in network.learned_state().items()}
     safetensors.torch.save_file(learned, str(path), metadata=header)
@@ -56,7 +56,7 @@ def load_network(path: str | Path, weights: str | None = None) -> HyperpixelNetw
     if weights is not None:
         config = dataclasses.replace(config, weights=weights)
     network = build_network(config)
-    if network.backbone.fingerprint() != header.get("backbone_sha256"):
+    if network.backbone.fingerprint != header.get("backbone_sha256"):
         raise InputError(
             f"checkpoint {path}: learned on other {config.backbone} weights than those at hand; "
             "give the file with those weights"

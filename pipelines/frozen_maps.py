@@ -71,27 +71,43 @@ class FrozenMaps:
 
     @torch.no_grad()
     def of(self, images: Sequence[TrainingImage]) -> list[Tensor]:
-        """(B, C_l, side_l, side_l) of each layer that the model keeps, for B images."""
-        keys = [image.key for image in images]
-        known = {key: self._read(key) for key in set(keys)}
-        self.num_read += sum(maps is not None for maps in known.values())
-        missing = {key: image for key, image in zip(keys, images, strict=True) if known[key] is None}
-        for key, maps in self._compute(missing):
-            known[key] = maps
-            self._keep(key, maps)
+        """(B, C_l, side_l, side_l) of each layer that the model keeps, for B images; channels last in memory."""
         device = self._network.backbone.mean.device
-        return [torch.stack(layer).to(device) for layer in zip(*(known[key] or [] for key in keys), strict=True)]
+        places: dict[str, list[int]] = {}
+        for place, image in enumerate(images):
+            places.setdefault(image.key, []).append(place)
+        batch: list[Tensor] = []
+        for key, maps in self._each({images[p[0]].key: images[p[0]] for p in places.values()}):
+            # Filled image by image: the maps of a batch are large, and lie in memory once.
+            batch = batch or [torch.empty((len(images), *m.shape), device=device) for m in maps]
+            for layer, m in zip(batch, maps, strict=True):
+                layer[places[key]] = m.to(device)
+        return [layer.permute(0, 3, 1, 2) for layer in batch]
+
+    def _each(self, images: dict[str, TrainingImage]) -> Iterator[tuple[str, list[Tensor]]]:
+        """(side_l, side_l, C_l) maps of each image, by its key."""
+        missing = {}
+        for key, image in images.items():
+            maps = self._read(key)
+            if maps is None:
+                missing[key] = image
+            else:
+                self.num_read += 1
+                yield key, maps
+        for key, maps in self._compute(missing):
+            self._keep(key, maps)
+            yield key, maps
 
     def _compute(self, images: dict[str, TrainingImage]) -> Iterator[tuple[str, list[Tensor]]]:
-        started = time.perf_counter()
         side, device = self._network.config.image_side, self._network.backbone.mean.device
         keys, size = list(images), BATCH_SIZE[device.type]
         for first in range(0, len(keys), size):
             some = keys[first : first + size]
+            started = time.perf_counter()
             maps = self._network.extract(torch.stack([images[key].square(side) for key in some]).to(device))
-            yield from ((key, [m[n].contiguous() for m in maps]) for n, key in enumerate(some))
-        self.num_computed += len(keys)
-        self.seconds_computing += time.perf_counter() - started
+            self.num_computed += len(some)
+            self.seconds_computing += time.perf_counter() - started
+            yield from ((key, [m[n].permute(1, 2, 0).contiguous() for m in maps]) for n, key in enumerate(some))
 
     def _read(self, key: str) -> list[Tensor] | None:
         if not self._keeps:

@@ -6,6 +6,7 @@ one function here that returns those, and one line in `_ARCHITECTURES`.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import pickle
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ import torch
 import torchvision
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dhpf.errors import InputError
 
@@ -37,10 +39,13 @@ class Backbone(nn.Module):
     Attributes:
         name: as in ModelConfig.backbone.
         widths: channels of each layer.
+        fingerprint: sha256 over names and values of the weights as they came: tells whether two backbones are the same
+            network.
         mean, std: how its inputs are normalised, per RGB channel of values in [0, 1].
     """
 
     widths: tuple[int, ...]
+    fingerprint: str
     mean: Tensor
     std: Tensor
 
@@ -53,6 +58,8 @@ class Backbone(nn.Module):
         self.requires_grad_(False)
         self.to(memory_format=torch.channels_last)  # a tenth faster on CPUs
         super().train(False)
+        self.fingerprint = _digest(self.state_dict())
+        _fold_batch_norms(self)
         self.widths = tuple(m.shape[1] for m in self(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)))
 
     def __len__(self) -> int:
@@ -80,13 +87,33 @@ class Backbone(nn.Module):
             maps.append(output)
         return maps
 
-    def fingerprint(self) -> str:
-        """sha256 over names and values of the weights: tells whether two backbones are the same network."""
-        digest = hashlib.sha256()
-        for name, value in sorted(self.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(value.detach().float().cpu().numpy()).tobytes())
-        return digest.hexdigest()
+
+def _digest(state: StateDict) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(value.detach().float().cpu().numpy()).tobytes())
+    return digest.hexdigest()
+
+
+def _fold_batch_norms(module: nn.Module) -> None:
+    """Makes each convolution do the normalisation that follows it, with weights folded in double precision.
+
+    A frozen network's normalisation is a fixed scale and shift, which costs a pass over the map when it stands alone.
+    """
+    convolution: tuple[str, nn.Conv2d] | None = None
+    for name, child in list(module.named_children()):
+        if isinstance(child, nn.BatchNorm2d) and convolution is not None:
+            folded = fuse_conv_bn_eval(convolution[1].double(), copy.deepcopy(child).double()).float()
+            setattr(module, convolution[0], folded.requires_grad_(False))
+            # timm's normalisation also has the activation.
+            setattr(module, name, getattr(child, "act", nn.Identity()))
+            convolution = None
+        elif isinstance(child, nn.Conv2d):
+            convolution = (name, child)
+        elif not isinstance(child, nn.Identity):
+            convolution = None
+            _fold_batch_norms(child)
 
 
 class ResidualSum(nn.Module):

@@ -148,7 +148,7 @@ class HyperpixelNetwork(nn.Module):
         """
         assert self.selector is not None
         images = ((source, pairs.source_counts(len(source[0]))), (target, pairs.target_counts(len(target[0]))))
-        mixed = [[project[0](m) for project, m in zip(self.projections, maps, strict=True)] for maps, _ in images]  # type: ignore[index]
+        mixed = [self._mixed(maps) for maps, _ in images]
         moments = [global_moments(m, counts, workers) for m, (_, counts) in zip(mixed, images, strict=True)]
         norms = [project[1] for project in self.projections]  # type: ignore[index]
         for batch in moments:
@@ -160,6 +160,10 @@ class HyperpixelNetwork(nn.Module):
             projected = [normalise(m, of, norm) for m, of, norm in zip(layers, batch, norms, strict=True)]
             result.append(_features(projected, self.selector.activate(maps)))
         return result[0], result[1]
+
+    def _mixed(self, maps: list[Tensor]) -> list[Tensor]:
+        """The projections' convolutions, channels before rows in memory as all that follows reads them."""
+        return [project[0](m).contiguous() for project, m in zip(self.projections, maps, strict=True)]  # type: ignore[index]
 
     # -- a pair --------------------------------------------------------------------------------------------------
 

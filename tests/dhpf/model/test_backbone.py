@@ -46,7 +46,7 @@ def test_resnet_weights_from_a_file(tmp_path: Path) -> None:
     torch.save(network.state_dict(), tmp_path / "r50.pth")
     safetensors.torch.save_file(network.state_dict(), tmp_path / "r50.safetensors")
     first, second = (load_backbone("resnet50", str(tmp_path / name)) for name in ("r50.pth", "r50.safetensors"))
-    assert first.fingerprint() == second.fingerprint()
+    assert first.fingerprint == second.fingerprint
     assert len(first) == 17
     with pytest.raises(InputError, match="not those of backbone 'resnet101'"):
         load_backbone("resnet101", str(tmp_path / "r50.pth"))

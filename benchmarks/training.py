@@ -1,0 +1,90 @@
+"""What a training step costs, beside the published way, in one process: part of `make bench`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from benchmarks.published import PublishedMatcher
+from benchmarks.published_training import PublishedTraining
+from dhpf.config import SupervisionConfig
+from dhpf.model.engines.choose import choose_engine
+from dhpf.model.global_batch import TrainingPairs
+from dhpf.model.network import HyperpixelNetwork
+from dhpf.supervision import KeypointBatch, supervise_strongly, supervise_weakly
+
+BATCH_SIZE = 4
+NUM_KEYPOINTS = 10
+
+
+class TrainingSubject:
+    """A network in training mode, a batch of drawn images, and both ways of taking a step's gradients."""
+
+    def __init__(self, network: HyperpixelNetwork) -> None:
+        self.network = network.train()
+        self.engine = choose_engine("compiled")
+        generator = torch.Generator().manual_seed(1)
+        shape = (2, BATCH_SIZE, 3, 240, 240)
+        self.source, self.target = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+        points = 240 * torch.rand(2, BATCH_SIZE, NUM_KEYPOINTS, 2, generator=generator)
+        valid = torch.ones(BATCH_SIZE, NUM_KEYPOINTS, dtype=torch.bool)
+        self.keypoints = KeypointBatch(*points, valid, torch.full((BATCH_SIZE,), 240.0))
+        self.uniform = torch.rand(2 * BATCH_SIZE, len(network.layers), 2, generator=generator)
+        self.published = PublishedTraining(PublishedMatcher.of(network))
+        self.maps = self.extract()
+
+    @torch.no_grad()
+    def extract(self) -> tuple[list[Tensor], list[Tensor]]:
+        """The frozen backbone's maps of source and target images, one image at a time as training does on a CPU."""
+        source, target = (self._extract(images) for images in (self.source, self.target))
+        return source, target
+
+    def _extract(self, images: Tensor) -> list[Tensor]:
+        batch: list[Tensor] = []
+        for number, image in enumerate(images.split(1)):
+            maps = self.network.extract(image)
+            batch = batch or [torch.empty((len(images), *m.permute(0, 2, 3, 1).shape[1:])) for m in maps]
+            for layer, m in zip(batch, maps, strict=True):
+                layer[number] = m[0].permute(1, 2, 0)
+        return [layer.permute(0, 3, 1, 2) for layer in batch]
+
+    def strong(self, maps: tuple[list[Tensor], list[Tensor]] | None = None) -> Tensor:
+        """Our strong step; with maps, those that are kept."""
+        pairs = TrainingPairs.aligned(BATCH_SIZE)
+        source, target = self.network.embed_step(*(maps or self.extract()), pairs)
+        config, uniform = SupervisionConfig(), self.uniform[:BATCH_SIZE]
+        objective = supervise_strongly(self.network, source, target, self.keypoints, config, uniform, self.engine)
+        return self._gradients(objective.loss)
+
+    def published_strong(self) -> Tensor:
+        """The published strong step."""
+        uniform = self.uniform[:BATCH_SIZE]
+        return self._gradients(self.published.strong_loss(self.source, self.target, self.keypoints, uniform))
+
+    def weak(self) -> Tensor:
+        """Our weak step: each pair of a category of its own, so as many negative pairs as positive ones."""
+        every = torch.arange(BATCH_SIZE)
+        targets = torch.cat([every, every.roll(-1)])
+        pairs = TrainingPairs(torch.cat([every, every]), targets, BATCH_SIZE, torch.ones(2 * BATCH_SIZE))
+        source, target = self.network.embed_step(*self.extract(), pairs)
+        config = SupervisionConfig(kind="weak")
+        return self._gradients(supervise_weakly(self.network, source, target, pairs, config, self.uniform).loss)
+
+    def published_weak(self) -> Tensor:
+        """The published weak step."""
+        return self._gradients(self.published.weak_loss(self.source, self.target, self.uniform))
+
+    def _gradients(self, loss: Tensor) -> Tensor:
+        self.network.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def works(self) -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
+        """By name: our way and the published one."""
+        return {
+            "strong_step": (self.strong, self.published_strong),
+            "strong_step_cached": (lambda: self.strong(self.maps), self.published_strong),
+            "weak_step": (self.weak, self.published_weak),
+        }

@@ -1,0 +1,134 @@
+"""`make curves`: the loss curve of one, two and three workers, and of a training that lost its workers on the way.
+
+Fifty strongly supervised steps on warped photos with the installed backbone, in real processes. Writes
+docs/training-curves.png, and says how far the curves lie from each other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from dhpf.config import ModelConfig, SupervisionConfig
+from dhpf.data.blocks import plan_blocks
+from dhpf.data.shards import Shard, encode_shard
+from dhpf.drawing import draw_curves, save_picture
+from dhpf.pairs import open_pair_source
+from dhpf.records import PairRecord
+from pipelines.all_workers import all_workers
+from pipelines.config import TrainConfig
+from pipelines.learner import Learner
+from pipelines.shard_set import ShardSet
+from pipelines.training_data import PairDataset, epoch_steps
+from pipelines.training_state import TrainingState
+
+NUM_STEPS = 50
+KILLED_AFTER = 20
+MODEL = ModelConfig(projection_divisor=1, exponent=4)
+CONFIG = TrainConfig(
+    on="photos",
+    supervision=SupervisionConfig(selection_rate=0.7),
+    learning_rate=0.1,
+    projection_start="near-identity",
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some steps on some workers.
+
+    Attributes:
+        folder: of the shards, of kept maps, of the state that is taken up and left, and of the losses.
+        killed: whether the workers kill themselves once the state is written.
+    """
+
+    folder: Path
+    num_workers: int
+    first: int
+    last: int
+    killed: bool = False
+
+
+def learn(rank: int, part: Part, port: int) -> None:
+    """What each process of a part does."""
+    torch.set_num_threads(1)
+    address = f"tcp://127.0.0.1:{port}"
+    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=part.num_workers)
+    data = PairDataset(_open(part.folder))
+    learner = Learner(MODEL, CONFIG, data, data, part.folder / "maps", all_workers(), rank)
+    kept = part.folder / "state"
+    state = TrainingState.read(kept, learner) if part.first else TrainingState.start(learner)
+    order = [(e, s) for e in range(NUM_STEPS) for s in epoch_steps(len(data), CONFIG.batch_size, CONFIG.seed, e)]
+    steps = order[part.first : part.last]
+    losses = [learner.step(learner.load(step, epoch)).terms["loss"] for epoch, step in steps]
+    if rank == 0:
+        (part.folder / f"losses-{part.first}.json").write_text(json.dumps(losses))
+        with state.written(learner) as written:
+            shutil.copytree(written, kept, dirs_exist_ok=True)
+    dist.barrier()
+    if part.killed:
+        os.kill(os.getpid(), signal.SIGKILL)
+    dist.destroy_process_group()
+
+
+def curve(parts: list[Part]) -> list[float]:
+    """The losses of several parts, each in processes of its own."""
+    losses: list[float] = []
+    for part in parts:
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            port = int(listener.getsockname()[1])
+        processes = mp.spawn(learn, (part, port), nprocs=part.num_workers, join=False)
+        for process in processes.processes:
+            process.join()
+            expected = -signal.SIGKILL if part.killed else 0
+            if process.exitcode != expected:
+                raise RuntimeError(f"a worker ended with {process.exitcode}, not {expected}")
+        losses += json.loads((part.folder / f"losses-{part.first}.json").read_text())
+    return losses
+
+
+def _write_shards(folder: Path) -> None:
+    source = open_pair_source("photo_warps", {"views": 8})
+    pairs = [p for p in source.pairs("train") if isinstance(p, PairRecord)]
+    encoded = encode_shard(next(plan_blocks(pairs, max_pairs=999, max_images=999)), source.read)
+    (folder / "shard.tar").write_bytes(encoded.tar)
+    (folder / "index.json").write_bytes(encoded.index)
+
+
+def _open(folder: Path) -> ShardSet:
+    shard = Shard(folder / "shard.tar", folder / "index.json")
+    return ShardSet("photos/train", (("0", shard),), ("image",), "", {"num_pairs": len(shard)})
+
+
+def main() -> None:
+    curves: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _write_shards(folder)
+        for count in (1, 2, 3):
+            curves[f"{count} worker{'s' if count > 1 else ''}"] = curve([Part(folder, count, 0, NUM_STEPS)])
+        halves = [Part(folder, 2, 0, KILLED_AFTER, killed=True), Part(folder, 3, KILLED_AFTER, NUM_STEPS)]
+        curves[f"2 workers, killed after {KILLED_AFTER} steps, then 3"] = curve(halves)
+    alone = curves["1 worker"]
+    for title, losses in curves.items():
+        furthest = max(abs(x - y) / abs(y) for x, y in zip(losses, alone, strict=True))
+        print(f"{title:<44} {losses[0]:.6f} ... {losses[-1]:.6f}, furthest from one worker: {furthest:.1e} relative")
+    points = {title: [(n + 1.0, loss) for n, loss in enumerate(losses)] for title, losses in curves.items()}
+    out = Path(__file__).parents[1] / "docs" / "training-curves.png"
+    save_picture(draw_curves(points, "step", "loss", "One curve, however many workers share the batch"), out)
+    print(f"written to {out}")
+
+
+if __name__ == "__main__":
+    main()
