@@ -244,9 +244,9 @@ def _keep_best(
     x = tl.arange(0, PADDED)
     tile = tl.where((x < GRID)[None, :], tile, -1.0)
     here = tl.max(tile, axis=1)
-    cell = y_t * GRID + tl.argmax(tile, axis=1, tie_break_left=True).to(tl.int32)
+    column = tl.min(tl.where(tile == here[:, None], x[None, :], PADDED), axis=1)
     better = here > highest
-    return tl.where(better, here, highest), tl.where(better, cell, found)
+    return tl.where(better, here, highest), tl.where(better, y_t * GRID + column, found)
 
 
 @triton.jit
