@@ -3,8 +3,8 @@
 A match's bin depends only on its displacement in cells (dy, dx), each in -59 .. 59, so votes are first added up per
 displacement (119 x 119) and only then put into bins; scores go back the same way. No gradient flows through any of it.
 
-Both binning and the Gaussian are separable: products with one small matrix per axis, in float64. So nothing depends on
-the order of a GPU's atomic additions, on its reduced-precision convolutions, or on how many pairs a batch has.
+Both binning and the Gaussian are separable: products with one small matrix per axis. They are taken in float64, so that
+no order of additions and no reduced precision of a GPU's convolutions shows in float32, whatever the batch.
 """
 
 from __future__ import annotations
