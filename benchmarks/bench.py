@@ -1,7 +1,8 @@
 """`make bench`: what a pair costs, beside the published way of computing it, in one process.
 
 CPU milliseconds of one thread (a busy machine slows a clock, not this), half of the layers selected, weights drawn at
-random: they change no cost. Writes bench.json: name -> ours, published, ratio.
+random: they change no cost. Where there is a CUDA GPU, also pairs per second on it (gpu.py). Writes bench.json:
+name -> ours, published, ratio.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ import torchvision
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks import gpu
 from benchmarks.memory import extra_megabytes, resident_megabytes
 from benchmarks.published import PublishedMatcher
 from benchmarks.training import TrainingSubject
 from dhpf.checkpoint import build_network
-from dhpf.config import ENGINES, ModelConfig
+from dhpf.config import EngineName, ModelConfig
 from dhpf.model.best_cells import BestCells
 from dhpf.model.engines.choose import choose_engine
 from dhpf.model.engines.problem import MatchEngine
@@ -36,6 +38,8 @@ from dhpf.model.network import HyperpixelNetwork, ImageFeatures
 
 NUM_KEYPOINT_CELLS = 60
 """Source cells whose match is asked for: about what 10 keypoints touch."""
+
+CPU_ENGINES: tuple[EngineName, ...] = ("torch", "compiled")
 
 
 class Subject:
@@ -120,7 +124,7 @@ def measure(all_pairs: tuple[int, ...], rounds: int) -> dict[str, dict[str, floa
     print(f"{'':<24} {'ours':>10} {'published':>12} {'ratio':>9}")
     subject = Subject("resnet101", max(2, *all_pairs))
     features = subject.describe(2)
-    engines = {name: choose_engine(name) for name in ENGINES if name != "auto"}
+    engines = {name: choose_engine(name) for name in CPU_ENGINES}
     compiled = engines["compiled"]
     works: dict[str, tuple[Work, int]] = {
         "published": (published_pair(subject), 1),
@@ -175,11 +179,21 @@ def memory(subject: Subject, features: ImageFeatures) -> tuple[float, float]:
     return ours, extra_megabytes(lambda: matcher.from_maps(*maps, subject.gates[0].bool()))
 
 
+def measure_gpu(num_images: int) -> dict[str, dict[str, float]]:
+    """Every figure of the GPU, by name."""
+    subject = Subject("resnet101", num_images)
+    results = gpu.measure(subject.network, subject.images, subject.gates, subject.wanted)
+    for name, found in results.items():
+        print(f"{name:<32} {found['ours']:>10.1f} {found['published']:>10.1f} pairs/s, floor {found['floor']:.0f}")
+    return results
+
+
 def machine() -> dict[str, Any]:
     """What the figures were taken on."""
     names = (line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
     cpu = next(names, "").partition(":")[2].strip() or platform.processor()
-    return {"cpu": cpu, "torch": torch.__version__, "threads": torch.get_num_threads(), "device": "cpu"}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return {"cpu": cpu, "torch": torch.__version__, "threads": torch.get_num_threads(), "device": device}
 
 
 def main() -> None:
@@ -189,6 +203,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     results: dict[str, Any] = dict(measure((6,), 1) if arguments.quick else measure((24, 64), 7))
+    if torch.cuda.is_available():
+        results |= measure_gpu(12 if arguments.quick else 64)
     Path(arguments.out).write_text(json.dumps(results | {"machine": machine()}, indent=2) + "\n")
     print(f"written to {arguments.out}")
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from dhpf.config import FRAME_SIDE, GRID_SIDE
 from dhpf.model.backbone import Backbone
 from dhpf.model.geometry import NUM_CELLS, cell_centres
-from dhpf.model.hough import bin_layout
+from dhpf.model.hough import bin_layout, gaussian
 from dhpf.model.network import HyperpixelNetwork
 from dhpf.model.selection import open_gates
 
@@ -35,7 +35,7 @@ class PublishedMatcher:
     def of(cls, network: HyperpixelNetwork) -> PublishedMatcher:
         """The published arithmetic with a network's parameters."""
         size, per_axis = bin_layout(network.config.hough_bins)
-        device = network.hough.kernel.device
+        device = network.hough.displacement_bins.device
         centres = cell_centres(device=device)
         offset = FRAME_SIDE - centres[:, None, :] + centres[None, :, :]
         axis = torch.floor(offset / size).long()
@@ -110,7 +110,8 @@ class PublishedMatcher:
         votes.view(-1).index_add_(0, (self.bins + rows).view(-1), appearance.reshape(-1))
         side = int(self.num_bins**0.5)
         space = votes.sum(dim=0).view(1, 1, side, side)
-        smoothed = F.conv2d(space, self.network.hough.kernel.to(space.dtype)[None, None], padding=3).view(-1)
+        bell = gaussian().to(space)
+        smoothed = F.conv2d(space, torch.outer(bell, bell)[None, None], padding=3).view(-1)
         return smoothed.index_select(0, self.bins.view(-1)).view_as(appearance)
 
     def transfer(self, correlation: Tensor) -> Tensor:

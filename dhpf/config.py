@@ -18,13 +18,14 @@ GRID_SIDE = 60
 BackboneName = Literal["efficientnet_lite0", "resnet50", "resnet101"]
 SelectionName = Literal["dynamic", "fixed", "all", "last"]
 HoughBinsName = Literal["current", "legacy"]
-EngineName = Literal["auto", "torch", "compiled"]
+EngineName = Literal["auto", "torch", "compiled", "triton"]
 
 BACKBONES: tuple[BackboneName, ...] = ("efficientnet_lite0", "resnet50", "resnet101")
 SELECTIONS: tuple[SelectionName, ...] = ("dynamic", "fixed", "all", "last")
 HOUGH_BINS: tuple[HoughBinsName, ...] = ("current", "legacy")
-ENGINES: tuple[EngineName, ...] = ("auto", "torch", "compiled")
-"""Implementations of matching: auto takes the fastest for the device; torch runs anywhere; compiled needs a CPU."""
+ENGINES: tuple[EngineName, ...] = ("auto", "torch", "compiled", "triton")
+"""Implementations of matching: auto takes the one made for the device; torch runs anywhere; compiled needs a CPU and
+triton a CUDA GPU."""
 
 PUBLISHED_LAYERS: dict[str, dict[str, tuple[int, ...]]] = {
     "resnet50": {"pf-pascal": (2, 7, 11, 12, 13)},

@@ -63,13 +63,14 @@ def transfer_points(points: Tensor, covering: Tensor, target_cells: Tensor) -> t
     return torch.where(valid.unsqueeze(-1), moved, torch.zeros_like(moved)), valid
 
 
-def interpolation_matrix(side: int, like: Tensor) -> Tensor:
+def interpolation_matrix(side: int, like: Tensor, grid_side: int = GRID_SIDE) -> Tensor:
     """(60, side) weights of bilinear interpolation along one axis, end points aligned, in `like`'s dtype and device.
 
     Upsampling a (side, side) map to the grid is A @ map @ A.T; the weights are torch's own, so that results agree.
+    Another grid side than 60 is for small examples.
     """
     identity = torch.eye(side, dtype=like.dtype, device=like.device)
-    return F.interpolate(identity[None], size=GRID_SIDE, mode="linear", align_corners=True)[0].T.contiguous()
+    return F.interpolate(identity[None], size=grid_side, mode="linear", align_corners=True)[0].T.contiguous()
 
 
 def interpolation_taps(matrix: Tensor) -> list[tuple[int, float]]:

@@ -2,6 +2,9 @@
 
 A match's bin depends only on its displacement in cells (dy, dx), each in -59 .. 59, so votes are first added up per
 displacement (119 x 119) and only then put into bins; scores go back the same way. No gradient flows through any of it.
+
+Both binning and the Gaussian are separable: products with one small matrix per axis. They are taken in float64, so that
+no order of additions and no reduced precision of a GPU's convolutions shows in float32, whatever the batch.
 """
 
 from __future__ import annotations
@@ -9,7 +12,6 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dhpf.config import FRAME_SIDE, GRID_SIDE, HoughBinsName
@@ -35,7 +37,8 @@ class HoughVoting(nn.Module):
     """Votes of a batch of pairs, their smoothed space, and what it says of each match."""
 
     displacement_bins: Tensor
-    kernel: Tensor
+    membership: Tensor
+    smoothing: Tensor
 
     def __init__(self, bins: HoughBinsName) -> None:
         super().__init__()
@@ -44,7 +47,9 @@ class HoughVoting(nn.Module):
         axis = torch.floor((FRAME_SIDE + displacements) / size).long()
         bin_index = axis[:, None] * self.bins_per_axis + axis[None, :]
         self.register_buffer("displacement_bins", bin_index.flatten(), persistent=False)
-        self.register_buffer("kernel", _gaussian(), persistent=False)
+        membership = axis == torch.arange(self.bins_per_axis)[:, None]
+        self.register_buffer("membership", membership.double(), persistent=False)  # (bins, 119) of one axis
+        self.register_buffer("smoothing", _smoothing(self.bins_per_axis), persistent=False)
 
     @torch.no_grad()
     def count_row(self, votes: Tensor, block: Tensor, y: int) -> None:
@@ -77,15 +82,14 @@ class HoughVoting(nn.Module):
     @torch.no_grad()
     def space(self, votes: Tensor) -> Tensor:
         """(B, bins, bins) Hough space [y, x] from votes per displacement, not yet smoothed."""
-        space = votes.new_zeros(votes.shape[0], self.bins_per_axis**2)
-        space.index_add_(1, self.displacement_bins, votes.flatten(1))
-        return space.view(-1, self.bins_per_axis, self.bins_per_axis)
+        membership = self.membership
+        return (membership @ votes.to(membership.dtype) @ membership.T).to(votes.dtype)
 
     @torch.no_grad()
     def smooth(self, space: Tensor) -> Tensor:
         """The Hough space after a 7 x 7 Gaussian with zero padding."""
-        kernel = self.kernel.to(space.dtype)[None, None]
-        return F.conv2d(space[:, None], kernel, padding=GAUSSIAN_SIDE // 2)[:, 0]
+        smoothing = self.smoothing
+        return (smoothing @ space.to(smoothing.dtype) @ smoothing.T).to(space.dtype)
 
     @torch.no_grad()
     def scores(self, votes: Tensor) -> Tensor:
@@ -110,8 +114,15 @@ class HoughVoting(nn.Module):
         return torch.gather(scores.flatten(1), 1, index.flatten(1)).view(index.shape)
 
 
-def _gaussian() -> Tensor:
+def gaussian() -> Tensor:
+    """(7,) float64 weights along one axis, with sum 1; their outer product is the window of ALGORITHM section 6."""
     axis = torch.arange(GAUSSIAN_SIDE, dtype=torch.float64) - GAUSSIAN_SIDE // 2
     bell = torch.exp(-axis.square() / (2 * GAUSSIAN_SIGMA**2))
-    kernel = torch.outer(bell, bell)
-    return kernel / kernel.sum()
+    return bell / bell.sum()
+
+
+def _smoothing(side: int) -> Tensor:
+    """(side, side) matrix that smooths one axis, zeros beyond its ends."""
+    offset = torch.arange(side) - torch.arange(side)[:, None] + GAUSSIAN_SIDE // 2
+    inside = (offset >= 0) & (offset < GAUSSIAN_SIDE)
+    return torch.where(inside, gaussian()[offset.clamp(0, GAUSSIAN_SIDE - 1)], 0.0)

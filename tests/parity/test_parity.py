@@ -5,6 +5,7 @@ A small set lies in `measured/` and always runs; DHPF_REFERENCE names a folder w
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Iterator
@@ -40,7 +41,7 @@ from dhpf.supervision import (
 MEASURED = Path(__file__).parent / "measured"
 REFERENCE = Path(os.environ.get("DHPF_REFERENCE", Path(__file__).parents[2].parent / "shared" / "reference"))
 
-ENGINES_UNDER_TEST: tuple[EngineName, ...] = ("torch", "compiled")
+ENGINES_UNDER_TEST: dict[str, tuple[EngineName, ...]] = {"cpu": ("torch", "compiled"), "cuda": ("torch", "triton")}
 CORRELATION_TOLERANCE = 1e-5
 """Of the maximum; sums and rows."""
 KEYPOINT_TOLERANCE = 1e-3
@@ -177,8 +178,11 @@ def check_engines(
 ) -> None:
     count = int(measured["n_pts"])
     points, valid = torch.from_numpy(measured["src_kps"].T[:count].copy())[None], torch.ones(1, count, dtype=torch.bool)
-    for engine in ENGINES_UNDER_TEST:
-        found, _ = network.match(source, target, [(0, 0)], cells_of_points(points, valid), choose_engine(engine))
+    device = source.squared_norms.device
+    wanted = cells_of_points(points, valid).to(device)
+    for engine in ENGINES_UNDER_TEST[device.type]:
+        found, _ = network.match(source, target, [(0, 0)], wanted, choose_engine(engine, device))
+        found = found.to("cpu")
         if "fin_rowmax" in measured:
             assert_close(found.value[0], measured["fin_rowmax"])
         assert_close(found.column_maximum[0], measured["fin_colmax"])
@@ -191,6 +195,25 @@ def check_keypoints(found: BestCells, points: Tensor, measured: dict[str, NDArra
     assert clear.any()
     difference = np.abs(moved.points[0].numpy() - measured["prd_kps"].T)[clear]
     assert difference.max() <= KEYPOINT_TOLERANCE
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize(("folder", "backbone"), cases("_infer.npz"))
+def test_engines_on_a_gpu(folder: Path, backbone: str) -> None:
+    archive = np.load(folder / f"{backbone}_infer.npz")
+    network, features = described(folder, backbone)  # by the CPU: a GPU's convolutions may round more
+    network = copy.deepcopy(network).cuda()
+    for name in pairs_in(archive):
+        measured = {key.partition("/")[2]: archive[key] for key in archive.files if key.startswith(f"{name}/")}
+        with torch.inference_mode():
+            source, target = (on_gpu(image) for image in pair_of(features, measured["pair"]))
+            check_engines(network, source, target, measured)
+
+
+def on_gpu(features: ImageFeatures) -> ImageFeatures:
+    activations = None if features.gate_activations is None else features.gate_activations.cuda()
+    return ImageFeatures(tuple(m.cuda() for m in features.maps), features.squared_norms.cuda(), activations)
 
 
 @pytest.mark.parametrize(("folder", "backbone"), cases("_infer.npz"))
