@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from dhpf.drawing.figures import empty_figure, legend_below, make_plain, new_figure
 from dhpf.drawing.style import CATEGORIES, SEQUENCE, SMALL_POINTS, TEXT_POINTS
 
-LAYER_HEIGHT, SIZE_WIDTH = 0.17, 0.85
-"""Inches that a layer and a size of sets take."""
+LAYER_HEIGHT, SIZE_WIDTH, MIN_HEAT_HEIGHT = 0.17, 0.85, 1.8
+"""Inches that a layer and a size of sets take, and that the label of the colours needs."""
 
 Layers = tuple[int, ...]
 
@@ -36,7 +36,7 @@ def draw_layer_search(
         raise ValueError("kept sets that are in no level")
     if not levels:
         return empty_figure(title)
-    heat_height = LAYER_HEIGHT * num_layers
+    heat_height = max(MIN_HEAT_HEIGHT, LAYER_HEIGHT * num_layers)
     figure = new_figure(max(6.0, 1.6 + SIZE_WIDTH * len(levels)), 3.4 + heat_height, title)
     top, heat = figure.subplots(2, 1, sharex=True, height_ratios=(2.4, heat_height))
     _draw_values(top, levels, kept, ylabel)
