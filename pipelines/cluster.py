@@ -32,7 +32,8 @@ def set_ray_environment(address: str | None, work: Path) -> None:
 
 def needed_cpus(workflow: Workflow) -> int:
     """CPUs that the workflow's largest stage reserves; on a private cluster they are logical, there may be fewer."""
-    reserved = [stage.num_actors * stage.resources.cpus for stage in (workflow.evaluate, workflow.match) if stage]
+    actor_stages = (workflow.search, workflow.evaluate, workflow.match)
+    reserved = [stage.num_actors * stage.resources.cpus for stage in actor_stages if stage]
     if workflow.train is not None:
         reserved.append(workflow.train.num_workers * workflow.train.resources.cpus)
     return math.ceil(max(reserved, default=1)) + CPUS_BESIDE_ACTORS

@@ -14,8 +14,8 @@ from typing import Any, Literal
 from dhpf.config import ENGINES, EngineName, ModelConfig, SupervisionConfig, require_choice
 from dhpf.errors import InputError
 
-StageName = Literal["shard", "train", "evaluate", "match"]
-STAGES: tuple[StageName, ...] = ("shard", "train", "evaluate", "match")
+StageName = Literal["shard", "search", "train", "evaluate", "match"]
+STAGES: tuple[StageName, ...] = ("shard", "search", "train", "evaluate", "match")
 
 
 def _require(name: str, value: object, is_valid: bool, wanted: str) -> None:
@@ -88,6 +88,45 @@ class ShardConfig:
 
 
 @dataclass(frozen=True)
+class SearchConfig:
+    """The fixed set of layers with the highest PCK, by a beam search as in Hyperpixel Flow (ICCV 2019).
+
+    Attributes:
+        on: a shard set with keypoints, SOURCE/SPLIT.
+        model: fields that override the workflow's model, such as the exponent that the sets are scored with (3 unless
+            it is given, as for any fixed selection); not the layers, which are what is searched for.
+        beam: this many of the best sets of a size are extended by one layer.
+        max_layers: of a set; the search ends earlier when larger sets are no better.
+        max_pairs: at most this many pairs, evenly spread over the shard set, are matched; None takes all.
+        alpha: PCK threshold as a share of the shard set's main threshold side.
+        feature_memory_mb: memory that an actor gives to the features of its images. If they fit, each image is
+            described once, otherwise once for each size of sets.
+        engine: which implementation matches; "auto" takes the fastest for the device.
+    """
+
+    on: str
+    model: Mapping[str, Any] = field(default_factory=dict)
+    beam: int = 4
+    max_layers: int = 8
+    max_pairs: int | None = None
+    alpha: float = 0.1
+    feature_memory_mb: int = 1000
+    num_actors: int = 2
+    engine: EngineName = "auto"
+    resources: Resources = Resources()
+
+    def __post_init__(self) -> None:
+        found = [name for name in ("selection", "layers") if name in self.model]
+        _require("model", found, not found, "left out: a search finds the layers of a fixed selection")
+        for name in ("beam", "max_layers", "feature_memory_mb", "num_actors"):
+            _require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        if self.max_pairs is not None:
+            _require("max_pairs", self.max_pairs, self.max_pairs >= 1, "at least 1")
+        _require("alpha", self.alpha, 0 < self.alpha <= 1, "in (0, 1]")
+        require_choice("engine", self.engine, ENGINES)
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Learning gates and projections on the train split of one source; the best epoch by PCK on its val split.
 
@@ -139,8 +178,8 @@ class EvaluateConfig:
 
     Attributes:
         on: shard sets, SOURCE/SPLIT.
-        methods: by the name they get in tables: "trained" (the train stage's best), a checkpoint path, a
-            models:/ URI, or fields that override the workflow's model.
+        methods: by the name they get in tables: "trained" (the train stage's best), "searched" (the search stage's),
+            a checkpoint path, a models:/ URI, or fields that override the workflow's model.
         alphas: PCK thresholds as a share of the threshold side.
         batch_size: pairs matched at once.
         engine: which implementation matches; "auto" takes the fastest for the device.
@@ -198,7 +237,7 @@ class MatchConfig:
     Attributes:
         on: shard sets, SOURCE/SPLIT.
         collections: folders of images that need no sharding, by the name their outputs get.
-        model: "trained", a checkpoint path, a models:/ URI, or fields that override the workflow's model.
+        model: "trained", "searched", a checkpoint path, a models:/ URI, or fields that override the workflow's model.
         matches_per_pair: at most this many mutual matches are kept for a pair, the best first.
         flow: also store the target point of every source cell (60 x 60 x 2 values a pair).
         price_per_hour: of one actor, in any currency, for `dhpf run --dry-run`.
@@ -242,6 +281,7 @@ class Workflow:
     summary: str
     model: ModelConfig
     shard: ShardConfig | None = None
+    search: SearchConfig | None = None
     train: TrainConfig | None = None
     evaluate: EvaluateConfig | None = None
     match: MatchConfig | None = None

@@ -287,7 +287,7 @@ def match_block(
         rows: says which points will be transferred.
     """
     started = time.perf_counter()
-    places, features, facts = _describe(network, block)
+    places, features, facts = describe_block(network, block)
     describe_share = (time.perf_counter() - started) / max(1, len(block.pairs))
     usable = []
     for number, record in enumerate(block.pairs, start=block.first):
@@ -321,7 +321,7 @@ def _wanted_cells(rows: RowMaker, record: PairRecord, size: Size) -> Tensor:
     return cells_of_points(framed, torch.ones(framed.shape[:2], dtype=torch.bool))[0]
 
 
-def _describe(
+def describe_block(
     network: HyperpixelNetwork, block: OpenBlock
 ) -> tuple[dict[tuple[str, bool], int], ImageFeatures, dict[str, ImageFacts]]:
     """The place of each usable image in the features of all of them, these features, and what is known of each.

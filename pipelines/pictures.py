@@ -9,6 +9,8 @@ import numpy as np
 
 from dhpf.drawing import (
     Picture,
+    draw_class_bars,
+    draw_layer_search,
     draw_layer_selection,
     draw_masks,
     draw_matches,
@@ -18,14 +20,17 @@ from dhpf.drawing import (
 )
 from dhpf.images import RGB, decode_image
 from dhpf.records import Points
+from pipelines.beam import kept_sets
 from pipelines.collection import Collection
 from pipelines.evaluate import MethodScores, correct_keypoints_of
 from pipelines.match import MatchResult
+from pipelines.search import SearchResult
 from pipelines.shard_set import ShardSet
 from pipelines.tables import layers_of_mask
 
 NUM_SHOWN_MATCHES = 30
 PICTURED_ALPHA = 0.1
+ALL_PAIRS = "all pairs"
 
 
 class PairImages:
@@ -63,7 +68,7 @@ def layer_picture(rows: Sequence[Mapping[str, Any]], num_layers: int, title: str
         members = [layers_of_mask(row["layers"]) for row in rows if row["category"] == category]
         for layers in members:
             rates[index, layers] += 1 / len(members)
-    return draw_layer_selection(rates, [c or "all pairs" for c in categories], list(range(num_layers)), title)
+    return draw_layer_selection(rates, [c or ALL_PAIRS for c in categories], list(range(num_layers)), title)
 
 
 def comparison_picture(results: Sequence[MethodScores], title: str) -> Picture:
@@ -73,6 +78,26 @@ def comparison_picture(results: Sequence[MethodScores], title: str) -> Picture:
         metrics = {m: v for m, v in result.summary.items() if "/" not in m and m not in ("layers", "seconds")}
         table[result.method] = metrics
     return draw_pck_bars(table, title)
+
+
+def class_picture(results: Sequence[MethodScores]) -> Picture:
+    """Several methods on one shard set, class by class, by the metric that pairs are ranked by."""
+    metric = next((metric for metric, _ in map(_ranked, results) if metric), "")
+    table = {}
+    for result in results:
+        prefix = f"{metric}/class/"
+        of_class = {k.removeprefix(prefix): v for k, v in result.summary.items() if k.startswith(prefix)}
+        whole = {ALL_PAIRS: result.summary[metric]} if metric in result.summary else {}
+        table[result.method] = whole | of_class
+    return draw_class_bars(table, "mean over pairs, %", f"Methods on {results[0].on} by class: {metric}")
+
+
+def search_picture(result: SearchResult) -> Picture:
+    """The path of a search over sets of layers."""
+    levels = [{scored.layers: scored.pck for scored in level} for level in result.levels]
+    kept = [[scored.layers for scored in kept_sets(level, result.beam)] for level in result.levels]
+    title = f"Search for layers on {result.num_pairs} pairs of {result.on}"
+    return draw_layer_search(levels, kept, len(levels[0]), f"{result.metric}, %", title)
 
 
 def correspondence_pictures(result: MatchResult, pairs: ShardSet | Collection) -> Iterator[tuple[str, Picture]]:

@@ -1,4 +1,4 @@
-"""A progress bar in the driver for work that goes on in a worker."""
+"""What the driver sees of work that goes on in workers: a progress bar, and results."""
 
 from __future__ import annotations
 
@@ -8,9 +8,26 @@ from collections.abc import Iterator
 from typing import Any
 
 import ray
+from ray.exceptions import RayTaskError
 from tqdm import tqdm
 
+from dhpf.errors import InputError
+
 POLL_SECONDS = 1.0
+
+
+def result_of(reference: Any) -> Any:
+    """The result of a task.
+
+    Raises:
+        InputError: as the task raised it, without the worker's traceback.
+    """
+    try:
+        return ray.get(reference)
+    except RayTaskError as error:
+        if isinstance(error.cause, InputError):
+            raise error.cause from error
+        raise
 
 
 @ray.remote(num_cpus=0)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayTaskError
 from tqdm import tqdm
 
 from dhpf.data.blocks import Block, plan_blocks
@@ -22,6 +21,7 @@ from dhpf.pairs import open_pair_source
 from dhpf.records import PairRecord, Rejection
 from pipelines.code_version import code_version
 from pipelines.config import ShardConfig, SourceConfig
+from pipelines.progress import result_of
 from pipelines.shard_set import REJECTS_TASK, ShardSet, open_shard_set, shard_set_folder
 from pipelines.store import StageOutput, canonical_json
 from pipelines.tables import rejects_table, to_parquet
@@ -134,14 +134,9 @@ def _encode_missing(name: str, config: ShardConfig, source: SourceConfig, split:
 
 
 def _collect(in_flight: list[Any], bar: Any) -> list[Any]:
-    done, rest = ray.wait(in_flight, num_returns=1)
-    try:
-        ray.get(done)
-    except RayTaskError as error:
-        if isinstance(error.cause, InputError):  # the sentence for the user, without the worker's traceback
-            raise error.cause from error
-        raise
-    bar.update(len(done))
+    (done,), rest = ray.wait(in_flight, num_returns=1)
+    result_of(done)
+    bar.update(1)
     return list(rest)
 
 

@@ -94,6 +94,19 @@ CORRESPONDENCES = pa.schema(
 source cells, row by row. `model` is NAME/VERSION of the registry, or the sha256 of the checkpoint or the configuration.
 """
 
+LAYER_SETS = pa.schema(
+    [
+        pa.field("num_layers", pa.int32(), nullable=False),
+        pa.field("layers", pa.int64(), nullable=False),
+        pa.field("pck", pa.float64(), nullable=False),
+        pa.field("is_kept", pa.bool_(), nullable=False),
+    ]
+)
+"""Sets of layers that a search scored, those of one size per part, with their mean PCK over pairs.
+
+Those that `is_kept` are the best of their size, which the search went on from.
+"""
+
 
 def layer_mask(layers: Iterable[int]) -> int:
     """Layer numbers as a bit mask."""

@@ -47,7 +47,7 @@ from pipelines.store import canonical_json  # noqa: E402
 FOLDER_TAG, STAGE_TAG, CONFIG_TAG, PARENT_TAG = "dhpf.folder", "dhpf.stage", "dhpf.config", "mlflow.parentRunId"
 CHECKPOINT_TAG = "dhpf.checkpoint_sha256"
 CHANGEABLE = (
-    *("resources", "num_actors", "max_failures"),
+    *("resources", "num_actors", "max_failures", "feature_memory_mb"),
     *("num_workers", "min_workers", "checkpoint_steps", "kept_maps_mb"),
 )
 """Settings of a stage that may differ when it goes on: they do not decide what it gives."""
@@ -143,6 +143,11 @@ class StageRun:
         """A file as an artifact."""
         with _tolerant(path.name):
             self._client.log_artifact(self.run_id, str(path), folder)
+
+    def log_text(self, text: str, artifact: str) -> None:
+        """A text, such as a table as CSV, as the artifact FOLDER/NAME."""
+        with _tolerant(artifact):
+            self._client.log_text(self.run_id, text, artifact)
 
     def log_picture(self, picture: Picture, artifact: str) -> None:
         """A picture as the PNG artifact FOLDER/NAME.png."""

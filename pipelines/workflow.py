@@ -11,19 +11,27 @@ from typing import Any
 from dhpf.checkpoint import load_network
 from dhpf.errors import InputError
 from dhpf.model.backbone import load_backbone
+from pipelines.beam import Level, best_set
 from pipelines.collection import Collection
 from pipelines.config import STAGES, MatchConfig, StageName, Workflow
 from pipelines.evaluate import MethodScores, evaluate
 from pipelines.match import estimate_run, match
 from pipelines.model_source import ModelSource
-from pipelines.pictures import comparison_picture, correspondence_pictures, method_pictures
+from pipelines.pictures import (
+    class_picture,
+    comparison_picture,
+    correspondence_pictures,
+    method_pictures,
+    search_picture,
+)
+from pipelines.search import search, searched_model
 from pipelines.shard import shard
 from pipelines.shard_set import ShardSet, open_shard_set
 from pipelines.store import StageOutput
 from pipelines.tracking import StageRun, Tracker
 from pipelines.train import train
 from pipelines.training_pictures import training_pictures
-from pipelines.workflow_file import method_model
+from pipelines.workflow_file import method_model, search_model
 
 
 @dataclass
@@ -84,6 +92,26 @@ class WorkflowRun:
             run.log_metrics({f"{shards.name}/{k}": v for k, v in counts.items()})
             run.set_tags({f"dataset {shards.name}": shards.digest})
 
+    def _search(self, run: StageRun) -> None:
+        config = self.workflow.search
+        assert config is not None
+        shards = self._open(config.on)
+        run.set_tags({f"dataset {shards.name}": shards.digest})
+
+        def log_level(level: Level) -> None:
+            best = best_set([level])
+            run.log_metrics({"best_pck": best.pck, "num_sets": len(level)}, step=len(best.layers))
+
+        found = search(search_model(self.workflow), config, shards, self.folder / "search", log_level)
+        run.log_text(found.csv(), "sets.csv")
+        run.log_picture(search_picture(found), "pictures/search.png")
+        layers = ", ".join(map(str, found.best.layers))
+        run.set_tags({"layers": layers})
+        self._say(
+            f"search    {found.on}: best of {found.num_sets} sets on {found.num_pairs} pairs is {layers} "
+            f"({found.metric} {100 * found.best.pck:.1f})"
+        )
+
     def _train(self, run: StageRun) -> None:
         config = self.workflow.train
         assert config is not None
@@ -121,6 +149,7 @@ class WorkflowRun:
             of_set = [r for r in results if r.on == on]
             if any(len(r.summary) > 2 for r in of_set):
                 run.log_picture(comparison_picture(of_set, f"Methods on {on}"), f"pictures/{on}/comparison.png")
+                run.log_picture(class_picture(of_set), f"pictures/{on}/comparison-per-class.png")
             for line in score_table(of_set):
                 self._say(line)
 
@@ -182,6 +211,8 @@ class WorkflowRun:
             return ModelSource(config=method_model(self.workflow, choice, f"{self.workflow.name}.{place}"))
         if choice == "trained":
             return ModelSource(checkpoint=str(self._trained_checkpoint()))
+        if choice == "searched":
+            return ModelSource(config=searched_model(self.folder / "search"))
         if choice.startswith("models:/"):
             found = self.tracker.fetch(choice, self.folder / "models")
             return ModelSource(checkpoint=str(found.checkpoint), version=f"{found.name}/{found.version}")
@@ -224,6 +255,8 @@ def stage_states(workflow: Workflow, folder: Path) -> list[tuple[str, str]]:
     parts: list[tuple[str, Path]] = []
     for name, source in (workflow.shard.sources if workflow.shard else {}).items():
         parts += [(f"shard {name}/{split}", folder / "shard" / name / split) for split in source.splits]
+    if workflow.search is not None:
+        parts.append((f"search on {workflow.search.on}", folder / "search"))
     if workflow.train is not None:
         parts.append((f"train on {workflow.train.on}", folder / "train"))
     if workflow.evaluate is not None:

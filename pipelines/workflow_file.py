@@ -109,6 +109,14 @@ def method_model(workflow: Workflow, method: Mapping[str, Any], place: str) -> M
     return model
 
 
+def search_model(workflow: Workflow) -> ModelConfig:
+    """The model that the search stage finds layers for: with all of them, and with a fixed selection's exponent."""
+    assert workflow.search is not None
+    single = {"selection": "fixed", "layers": (0,)} | dict(workflow.search.model)
+    model = method_model(workflow, single, f"{workflow.name}.search.model")
+    return dataclasses.replace(model, selection="all", layers=(), exponent=model.appearance_exponent)
+
+
 def _override(raw: dict[str, Any], text: str) -> None:
     place, separator, value = text.partition("=")
     keys = place.strip().split(".")
@@ -150,25 +158,33 @@ def _check_references(workflow: Workflow) -> None:
     shard_sets = {f"{key}/{split}" for key, source in sources.items() for split in source.splits}
     wanted = [("evaluate", on) for on in (workflow.evaluate.on if workflow.evaluate else ())]
     wanted += [("match", on) for on in (workflow.match.on if workflow.match else ())]
+    wanted += [("search", workflow.search.on)] if workflow.search else []
     wanted += [("train", f"{workflow.train.on}/{split}") for split in ("train", "val") if workflow.train]
     for stage, on in wanted:
         if on not in shard_sets:
             choices = nearest_name(on, shard_sets) if shard_sets else "the workflow has no shard stage"
             raise InputError(f"{name}.{stage}.on: no shard set {on!r}; {choices}")
+    if workflow.search is not None:
+        _check_weights(search_model(workflow), f"{name}.search.model")
     for place, method in _methods(workflow).items():
         _check_method(workflow, method, place)
+
+
+_STAGE_MODELS = {"trained": "train", "searched": "search"}
+"""Models that a stage of the same workflow gives, and the stage."""
 
 
 def _check_method(workflow: Workflow, method: str | Mapping[str, Any], place: str) -> None:
     """What would otherwise be found out only after the stages before it."""
     if isinstance(method, Mapping):
         _check_weights(method_model(workflow, method, place), place)
-    elif method == "trained":
-        if workflow.train is None:
-            raise InputError(f"{place}: 'trained' needs a train stage, which workflow {workflow.name} does not have")
+    elif method in _STAGE_MODELS:
+        stage = _STAGE_MODELS[method]
+        if getattr(workflow, stage) is None:
+            raise InputError(f"{place}: {method!r} needs a {stage} stage, which workflow {workflow.name} does not have")
     elif not method.startswith("models:/") and not Path(method).is_file():
         raise InputError(
-            f"{place}: no checkpoint {method!r}; give 'trained', a checkpoint's path, models:/NAME@ALIAS, "
+            f"{place}: no checkpoint {method!r}; give 'trained', 'searched', a checkpoint's path, models:/NAME@ALIAS, "
             "or fields of the model"
         )
 

@@ -24,6 +24,7 @@ WITHOUT_OWN_TEST = {
     "pipelines/model_source.py": "tested by every run, test_workflow.py",
     "pipelines/pictures.py": "tested by every run, test_workflow.py",
     "pipelines/progress.py": "tested by every run, test_workflow.py",
+    "pipelines/set_scores.py": "tested by every search, test_search.py",
     "pipelines/shard_set.py": "tested by every run, test_workflow.py",
     "pipelines/train.py": "tested by every run, test_workflow.py",
     "pipelines/training_pictures.py": "tested by every run, test_workflow.py",

@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from dhpf.drawing.charts import draw_curves, draw_layer_selection, draw_pck_bars
+from dhpf.drawing.class_bars import draw_class_bars
+from dhpf.drawing.layer_search import draw_layer_search
 from dhpf.drawing.masks import draw_masks
 from dhpf.drawing.matches import draw_matches
 from dhpf.drawing.sheet import contact_sheet
@@ -21,7 +23,9 @@ from dhpf.images import RGB
 __all__ = [
     "Picture",
     "contact_sheet",
+    "draw_class_bars",
     "draw_curves",
+    "draw_layer_search",
     "draw_layer_selection",
     "draw_masks",
     "draw_matches",

@@ -12,14 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from dhpf.drawing.style import CATEGORIES, SEQUENCE, SMALL_POINTS, TEXT_POINTS, TITLE_POINTS
-
-PADDING = 0.12
-"""White space around a chart, in inches."""
-
-TITLE_LETTERS_PER_INCH, TITLE_LINE_HEIGHT = 8.5, 0.24
-LABEL_LETTERS = 28
-"""Longer names of classes and methods are cut off."""
+from dhpf.drawing.figures import bar_look, empty_figure, legend_below, make_plain, new_figure, shortened
+from dhpf.drawing.style import CATEGORIES, SEQUENCE, SMALL_POINTS, TEXT_POINTS
 
 ROW_HEIGHT, DENSE_ROW_HEIGHT, MIN_HEAT_HEIGHT, MAX_HEAT_HEIGHT = 0.24, 0.15, 0.7, 16.0
 """In inches; rows are dense when there are more than MAX_WIDE_ROWS."""
@@ -31,7 +25,6 @@ MIN_BARS_ROOM = 10
 
 MAX_MARKED_POINTS = 30
 LINE_STYLES = ("-", "--", ":", "-.")
-HATCHES = ("", "///", "...", "xxx")
 
 
 def draw_layer_selection(
@@ -51,17 +44,17 @@ def draw_layer_selection(
     if rates.shape != (len(row_names), len(layers)):
         raise ValueError(f"rates of shape {rates.shape} for {len(row_names)} rows and {len(layers)} layers")
     if rates.size == 0:
-        return _empty_figure(title)
+        return empty_figure(title)
     num_rows, num_layers = rates.shape
     row_height = ROW_HEIGHT if num_rows <= MAX_WIDE_ROWS else DENSE_ROW_HEIGHT
     heat_height = min(MAX_HEAT_HEIGHT, max(MIN_HEAT_HEIGHT, row_height * num_rows))
-    figure = _figure(max(6.0, min(14.0, 0.27 * num_layers + 2.6)), heat_height + 2.1, title)
+    figure = new_figure(max(6.0, min(14.0, 0.27 * num_layers + 2.6)), heat_height + 2.1, title)
     top, heat = figure.subplots(2, 1, sharex=True, height_ratios=(1, heat_height))
     top.bar(np.arange(num_layers), rates.mean(axis=0), color=CATEGORIES[0], width=0.85)
     top.set_ylim(0, 1)
     top.set_yticks([0, 0.5, 1])
     top.set_ylabel("mean", fontsize=TEXT_POINTS)
-    _plain(top)
+    make_plain(top)
     image = heat.imshow(rates, aspect="auto", vmin=0, vmax=1, cmap=SEQUENCE, interpolation="nearest")
     _label_cells(heat, row_names, layers, num_labels=int(heat_height / DENSE_ROW_HEIGHT))
     top.tick_params(axis="x", which="both", length=0)
@@ -81,19 +74,19 @@ def draw_pck_bars(table: Mapping[str, Mapping[str, float]], title: str) -> Figur
     """
     metrics = list(dict.fromkeys(metric for row in table.values() for metric in row))
     if not metrics:
-        return _empty_figure(title)
+        return empty_figure(title)
     # Lengths along the axis are in bars; each group is followed by the space of one.
     group = len(table) + 1
     room = max(MIN_BARS_ROOM, group * len(metrics) + 1)
-    figure = _figure(max(6.0, min(16.0, 0.42 * room + 1.0)), 4.0, title)
+    figure = new_figure(max(6.0, min(16.0, 0.42 * room + 1.0)), 4.0, title)
     axes = figure.subplots()
     best = {metric: max(row[metric] for row in table.values() if metric in row) for metric in metrics}
     for index, (method, values) in enumerate(table.items()):
         shown = [(place * group + index, metric) for place, metric in enumerate(metrics) if metric in values]
-        colour, hatch = _look(index)
+        colour, hatch = bar_look(index)
         heights = [100 * values[metric] for _, metric in shown]
         places = [place for place, _ in shown]
-        axes.bar(places, heights, 0.9, label=_short(method), color=colour, hatch=hatch, edgecolor="white", lw=0)
+        axes.bar(places, heights, 0.9, label=shortened(method), color=colour, hatch=hatch, edgecolor="white", lw=0)
         for height, (place, metric) in zip(heights, shown, strict=True):
             weight = "bold" if len(table) > 1 and values[metric] == best[metric] else "normal"
             axes.text(place, height + 1, f"{height:.1f}", ha="center", fontsize=SMALL_POINTS, weight=weight)
@@ -104,9 +97,9 @@ def draw_pck_bars(table: Mapping[str, Mapping[str, float]], title: str) -> Figur
     axes.set_ylim(0, 108)
     axes.set_yticks(range(0, 101, 20))
     axes.set_ylabel("mean over pairs, %", fontsize=TEXT_POINTS)
-    _plain(axes)
+    make_plain(axes)
     axes.tick_params(axis="x", length=0)
-    _legend_below(figure, len(table))
+    legend_below(figure, len(table))
     return figure
 
 
@@ -120,14 +113,14 @@ def draw_curves(series: Mapping[str, Sequence[tuple[float, float]]], xlabel: str
     """
     drawn = {name: points for name, points in series.items() if points}
     if not drawn:
-        return _empty_figure(title)
-    figure = _figure(6.4, 3.8, title)
+        return empty_figure(title)
+    figure = new_figure(6.4, 3.8, title)
     axes = figure.subplots()
     for index, (name, points) in enumerate(drawn.items()):
         x, y = zip(*points, strict=True)
         marker = "o" if len(points) <= MAX_MARKED_POINTS else ""
         colour, style = CATEGORIES[index % len(CATEGORIES)], LINE_STYLES[index % len(LINE_STYLES)]
-        axes.plot(x, y, style, marker=marker, color=colour, label=_short(name), markersize=4.5, linewidth=1.8)
+        axes.plot(x, y, style, marker=marker, color=colour, label=shortened(name), markersize=4.5, linewidth=1.8)
     if all(float(x).is_integer() for points in drawn.values() for x, _ in points):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     heights = [y for points in drawn.values() for _, y in points]
@@ -137,25 +130,8 @@ def draw_curves(series: Mapping[str, Sequence[tuple[float, float]]], xlabel: str
         axes.set_ylim(bottom=0)
     axes.set_xlabel(xlabel, fontsize=TEXT_POINTS)
     axes.set_ylabel(ylabel, fontsize=TEXT_POINTS)
-    _plain(axes)
-    _legend_below(figure, len(drawn))
-    return figure
-
-
-def _figure(width: float, height: float, title: str) -> Figure:
-    """A figure of this size in inches, and room for its title at the upper left."""
-    lines = textwrap.wrap(title, int(width * TITLE_LETTERS_PER_INCH), max_lines=3, placeholder=" ...")
-    title_height = TITLE_LINE_HEIGHT * len(lines)
-    height += title_height
-    figure = Figure(figsize=(width, height), layout="constrained")
-    left, bottom = PADDING / width, PADDING / height
-    inside = (left, bottom, 1 - 2 * left, 1 - 2 * bottom - title_height / height)
-    engine = figure.get_layout_engine()
-    assert engine is not None
-    engine.set(w_pad=0.05, h_pad=0.05, wspace=0, hspace=0, rect=inside)  # type: ignore[call-arg]
-    text = figure.text(left, 1 - bottom, "\n".join(lines), va="top", linespacing=1.25)
-    text.set_fontsize(TITLE_POINTS)
-    text.set_fontweight("bold")
+    make_plain(axes)
+    legend_below(figure, len(drawn))
     return figure
 
 
@@ -167,35 +143,8 @@ def _label_cells(heat: Axes, row_names: Sequence[str], layers: Sequence[int], nu
         heat.set_xticks(np.arange(num_layers + 1) - 0.5, minor=True)
         heat.grid(which="minor", color="white", linewidth=0.8)
     row_step, layer_step = math.ceil(num_rows / max(1, num_labels)), math.ceil(num_layers / MAX_LAYER_LABELS)
-    heat.set_yticks(np.arange(num_rows)[::row_step], [_short(name) for name in row_names[::row_step]])
+    heat.set_yticks(np.arange(num_rows)[::row_step], [shortened(name) for name in row_names[::row_step]])
     heat.set_xticks(np.arange(num_layers)[::layer_step], [str(layer) for layer in layers[::layer_step]])
     heat.tick_params(which="both", length=0, labelsize=SMALL_POINTS)
     heat.spines[:].set_visible(False)
     heat.set_xlabel("hyperpixel layer (0 = stem)", fontsize=TEXT_POINTS)
-
-
-def _look(index: int) -> tuple[str, str]:
-    """Colour and hatch of the bars of method number `index`; hatches begin when the colours are used up."""
-    again, colour = divmod(index, len(CATEGORIES))
-    return CATEGORIES[colour], HATCHES[again % len(HATCHES)]
-
-
-def _plain(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=TEXT_POINTS)
-    axes.set_axisbelow(True)
-    axes.grid(axis="y", alpha=0.3)
-
-
-def _legend_below(figure: Figure, num_entries: int) -> None:
-    figure.legend(loc="outside lower center", ncols=min(4, num_entries), frameon=False, fontsize=TEXT_POINTS)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= LABEL_LETTERS else f"{name[: LABEL_LETTERS - 3]}..."
-
-
-def _empty_figure(title: str) -> Figure:
-    figure = _figure(6.0, 0.7, title)
-    figure.text(PADDING / 6.0, 0.2, "nothing to show", fontsize=TEXT_POINTS, color="#6e6e6e")
-    return figure

@@ -19,7 +19,9 @@ from skimage import data
 
 from dhpf.drawing import (
     contact_sheet,
+    draw_class_bars,
     draw_curves,
+    draw_layer_search,
     draw_layer_selection,
     draw_masks,
     draw_matches,
@@ -467,6 +469,62 @@ def test_many_methods_stay_apart() -> None:
     assert len(looks) == 12
 
 
+def test_classes_are_groups_of_bars_in_rows() -> None:
+    classes = [f"class {i}" for i in range(20)]
+    table = {
+        "ours": {name: 0.01 * n for n, name in enumerate(classes)},
+        "theirs": {name: 1.0 for name in classes[1:]},
+        "others": {name: 0.5 for name in classes},
+    }
+    figure = draw_class_bars(table, "PCK", "By class")
+
+    assert len(figure.axes) == 2
+    labels = [label.get_text() for axes in figure.axes for label in axes.get_xticklabels()]
+    heights = [bar.get_height() for axes in figure.axes for bar in axes.patches]
+    assert labels == classes
+    assert heights == pytest.approx([*range(10), *[100] * 9, *[50] * 10, *range(10, 20), *[100] * 10, *[50] * 10])
+    assert [text.get_text() for text in figure.axes[0].texts[:3]] == ["0", "1", "2"]
+    for axes in figure.axes:
+        spans = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for bar in axes.patches)
+        assert all(before[1] < after[0] for before, after in itertools.pairwise(spans))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["ours", "theirs", "others"]
+    assert_nothing_is_cut_off(figure)
+
+
+@pytest.mark.parametrize(("num_classes", "num_methods"), [(1, 1), (2, 6), (40, 4)])
+def test_class_bars_of_any_number_are_legible(num_classes: int, num_methods: int) -> None:
+    classes = {f"class {i}": 1.0 for i in range(num_classes)}
+    assert_nothing_is_cut_off(draw_class_bars({f"method {i}": classes for i in range(num_methods)}, "PCK", "Many"))
+
+
+def test_a_layer_search_shows_every_set_and_what_the_best_ones_use() -> None:
+    levels = [{(0,): 0.2, (1,): 0.5, (2,): 0.4}, {(0, 1): 0.45, (1, 2): 0.75, (0, 2): 0.5}]
+    kept = [[(1,), (2,)], [(1, 2), (0, 2)]]
+    figure = draw_layer_search(levels, kept, 3, "PCK, %", "Search")
+    top, heat, _ = figure.axes
+    scored, extended, best = (dots.get_offsets().tolist() for dots in top.collections)
+
+    assert scored == [[0, 20], [0, 50], [0, 40], [1, 45], [1, 75], [1, 50]]
+    assert extended == [[0, 50], [0, 40], [1, 75], [1, 50]]
+    assert best == [[1, 75]]
+    assert heat.images[0].get_array().tolist() == [[0, 0.5], [0.5, 0.5], [0.5, 1]]
+    assert heat.collections[0].get_offsets().tolist() == [[0, 1], [1, 1], [1, 2]]
+    assert [label.get_text() for label in heat.get_xticklabels()] == ["1", "2"]
+    assert {"Search", "50.0", "75.0", "share of the extended sets"} <= set(all_text(figure))
+    assert_nothing_is_cut_off(figure)
+
+
+@pytest.mark.parametrize(("num_layers", "num_levels"), [(1, 1), (34, 8), (17, 17)])
+def test_layer_searches_of_any_size_are_legible(num_layers: int, num_levels: int) -> None:
+    levels = [{tuple(range(size + 1)): 0.5} for size in range(num_levels)]
+    assert_nothing_is_cut_off(draw_layer_search(levels, [list(level) for level in levels], num_layers, "PCK", "Search"))
+
+
+def test_a_layer_search_refuses_kept_sets_that_were_not_scored() -> None:
+    with pytest.raises(ValueError, match="in no level"):
+        draw_layer_search([{(0,): 0.5}], [[(1,)]], 2, "PCK", "Search")
+
+
 def test_curves_go_through_their_points() -> None:
     series = {"loss": [(1.0, 3.0), (2.0, 2.0), (3.0, 0.5)], "never measured": []}
     figure = draw_curves(series, "epoch", "loss", "Training")
@@ -484,11 +542,13 @@ def test_curves_go_through_their_points() -> None:
     [
         draw_layer_selection(np.zeros((0, 17)), [], list(range(17)), "No pairs"),
         draw_pck_bars({}, "No methods"),
+        draw_class_bars({"ours": {}}, "PCK", "No classes"),
+        draw_layer_search([], [], 17, "PCK", "No sets"),
         draw_pck_bars({"ours": {}}, "No metrics"),
         draw_curves({}, "epoch", "loss", "No series"),
         draw_curves({"loss": []}, "epoch", "loss", "No points"),
     ],
-    ids=["pairs", "methods", "metrics", "series", "points"],
+    ids=["pairs", "methods", "classes", "sets", "metrics", "series", "points"],
 )
 def test_a_chart_of_nothing_says_so(figure: Figure) -> None:
     assert_nothing_is_cut_off(figure)

@@ -23,7 +23,8 @@ TINY = [
     "shard.max_pairs=4",
     "train.epochs=2",
     "train.batch_size=4",
-    "evaluate.methods={dynamic: trained, last: {selection: last}}",
+    "search={on: photo-warps/val, beam: 1, max_layers: 2, max_pairs: 2}",
+    "evaluate.methods={dynamic: trained, searched: searched, last: {selection: last}}",
 ]
 
 
@@ -75,11 +76,19 @@ def test_every_stage_is_complete_and_adds_up(quickstart: Path) -> None:
         assert record["num_pairs"] == number and record["num_rejected"] == 0  # type: ignore[index]
     progress = json.loads(next(folder.glob("train/data/model/*/progress.json")).read_bytes())
     assert [entry["epoch"] for entry in progress["history"]] == [1, 2]
-    for method in ("dynamic", "last"):
+    for method in ("dynamic", "searched", "last"):
         rows = parts(folder / "evaluate" / "photo-warps" / "test" / method / "predictions")
         assert sorted(row["number"] for row in rows) == list(range(10))  # type: ignore[type-var]
         assert all(len(row["predicted_keypoints"]) == len(row["target_keypoints"]) for row in rows)  # type: ignore[arg-type]
     assert len(parts(folder / "match" / "photo-warps" / "test")) == 10
+
+
+def test_the_searched_layers_are_those_that_a_method_uses(quickstart: Path) -> None:
+    folder = quickstart / "quickstart"
+    sets = parts(folder / "search")
+    best = max(sets, key=lambda row: row["pck"])  # type: ignore[arg-type,return-value]
+    rows = parts(folder / "evaluate" / "photo-warps" / "test" / "searched" / "predictions")
+    assert len(sets) == 17 + 16 and {row["layers"] for row in rows} == {best["layers"]}
 
 
 def test_everything_is_in_mlflow_with_pictures(quickstart: Path) -> None:
@@ -88,16 +97,25 @@ def test_everything_is_in_mlflow_with_pictures(quickstart: Path) -> None:
     client = mlflow.MlflowClient(f"sqlite:///{quickstart / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("quickstart")
     runs = {r.data.tags["dhpf.stage"]: r for r in client.search_runs([experiment.experiment_id])}
-    assert set(runs) == {"workflow", "shard", "train", "evaluate", "match"}
+    assert set(runs) == {"workflow", "shard", "search", "train", "evaluate", "match"}
     assert all(r.info.status == "FINISHED" for r in runs.values())
     parent = runs["workflow"].info.run_id
     assert all(r.data.tags["mlflow.parentRunId"] == parent for stage, r in runs.items() if stage != "workflow")
     assert runs["train"].data.tags["dataset photo-warps/train"]
     assert {m.step for m in client.get_metric_history(runs["train"].info.run_id, "val_pck")} == {1, 2}
-    assert "photo-warps/test/dynamic/PCK_0.1 image" in runs["evaluate"].data.metrics
+    assert {m.step for m in client.get_metric_history(runs["search"].info.run_id, "best_pck")} == {1, 2}
+    assert [file.path for file in client.list_artifacts(runs["search"].info.run_id) if not file.is_dir] == [
+        "config.json",
+        "sets.csv",
+    ]
+    metrics = runs["evaluate"].data.metrics
+    for method in ("dynamic", "searched", "last"):
+        assert f"photo-warps/test/{method}/PCK_0.1 image" in metrics
+        assert f"photo-warps/test/{method}/PCK_0.1 image/class/chelsea" in metrics
     pictures = list((quickstart / "mlartifacts").rglob("*.png"))
     names = {p.stem for p in pictures}
     assert {"comparison", "layers-per-class", "best-matches", "worst-warp", "loss", "selection-rates"} <= names
+    assert {"search", "comparison-per-class"} <= names
     assert all(np.asarray(Image.open(p)).std() > 5 for p in pictures)
 
 
@@ -244,7 +262,7 @@ def test_training_killed_within_an_epoch_goes_on_with_fewer_workers(
     tmp_path: Path, quickstart: Path, kill_tree: KillTree
 ) -> None:
     """Four steps an epoch, a checkpoint after each: the result is the undisturbed one of the whole quickstart."""
-    settings = [*TINY, "match=null", "evaluate=null"]
+    settings = [*TINY, "search=null", "match=null", "evaluate=null"]
     with (tmp_path / "log").open("wb") as log:
         killed = command(tmp_path / "w", "quickstart", settings=[*settings, "train.checkpoint_steps=1"])
         process = subprocess.Popen(killed, stdout=log, stderr=log)
@@ -283,7 +301,8 @@ def assert_same_history(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]
 def test_weak_supervision_learns_from_categories_alone(tmp_path: Path) -> None:
     settings = [
         "shard.sources.photo-warps.options={views: 1}",
-        *("train.supervision.kind=weak", "train.epochs=1", "train.batch_size=4", "evaluate=null", "match=null"),
+        *("train.supervision.kind=weak", "train.epochs=1", "train.batch_size=4"),
+        *("search=null", "evaluate=null", "match=null"),
     ]
     done = run(tmp_path / "w", "quickstart", settings=settings)
     assert done.returncode == 0, done.stderr[-2000:]

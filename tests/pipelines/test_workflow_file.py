@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from dhpf.errors import InputError
-from pipelines.workflow_file import load_workflow, method_model, read_workflows
+from pipelines.workflow_file import load_workflow, method_model, read_workflows, search_model
 
 FILE = Path(__file__).parents[2] / "workflows.yaml"
 
@@ -56,6 +56,14 @@ def test_values_are_set_at_any_depth() -> None:
         ("shard.sources.photo-warps.kind=photo", "did you mean 'photo_warps'"),
         ("evaluate.methods.x={selection: fixed}", "give layers with selection 'fixed'"),
         ("train=null", "'trained' needs a train stage"),
+        ("search=null", "methods.searched: 'searched' needs a search stage"),
+        ("search.on=photo-warps/vall", "quickstart.search.on: no shard set 'photo-warps/vall'; did you mean"),
+        ("search.beam=0", "quickstart.search: beam: 0 must be at least 1"),
+        ("search.max_pairs=0", "quickstart.search: max_pairs: 0 must be at least 1"),
+        ("search.alpha=2", "quickstart.search: alpha: 2.0 must be in (0, 1]"),
+        ("search.model={layers: [3]}", "quickstart.search: model: ['layers'] must be left out"),
+        ("search.model={exponnt: 3}", "quickstart.search.model: unknown key 'exponnt'; did you mean 'exponent'"),
+        ("search.model={weights: none.pth}", "quickstart.search.model: no weights file 'none.pth'"),
         ("train.epochs", "write stage.key=value"),
         ("summary.x=1", "is a single value"),
         ("train.epochs=[", "the value is not YAML"),
@@ -165,3 +173,11 @@ def test_a_method_changes_only_what_it_says() -> None:
     workflow = load_workflow(FILE, "pf-pascal-strong", [], Path())
     fixed = method_model(workflow, {"selection": "fixed", "layers": "pf-pascal"}, "x")
     assert (fixed.backbone, fixed.appearance_exponent) == ("resnet101", 3)
+
+
+def test_a_search_has_all_layers_and_the_exponent_of_a_fixed_selection() -> None:
+    workflow = load_workflow(FILE, "quickstart", ["search.model={image_side: 400}"], Path())
+    model = search_model(workflow)
+    assert (model.selection, model.layers, model.exponent, model.image_side) == ("all", (), 3, 400)
+    workflow = load_workflow(FILE, "quickstart", ["search.model={exponent: 2}"], Path())
+    assert search_model(workflow).exponent == 2

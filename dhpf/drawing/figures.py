@@ -1,0 +1,71 @@
+"""What all charts share: figures with a title, plain axes, legends, and the looks of series."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dhpf.drawing.style import CATEGORIES, TEXT_POINTS, TITLE_POINTS
+
+PADDING = 0.12
+"""White space around a chart, in inches."""
+
+TITLE_LETTERS_PER_INCH, TITLE_LINE_HEIGHT = 8.5, 0.24
+LABEL_LETTERS = 28
+"""Longer names of classes and methods are cut off."""
+
+HATCHES = ("", "///", "...", "xxx")
+
+
+def new_figure(width: float, height: float, title: str) -> Figure:
+    """A figure of this size in inches, and room for its title at the upper left."""
+    lines = textwrap.wrap(title, int(width * TITLE_LETTERS_PER_INCH), max_lines=3, placeholder=" ...")
+    title_height = TITLE_LINE_HEIGHT * len(lines)
+    height += title_height
+    figure = Figure(figsize=(width, height), layout="constrained")
+    left, bottom = PADDING / width, PADDING / height
+    inside = (left, bottom, 1 - 2 * left, 1 - 2 * bottom - title_height / height)
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.set(w_pad=0.05, h_pad=0.05, wspace=0, hspace=0, rect=inside)  # type: ignore[call-arg]
+    text = figure.text(left, 1 - bottom, "\n".join(lines), va="top", linespacing=1.25)
+    text.set_fontsize(TITLE_POINTS)
+    text.set_fontweight("bold")
+    return figure
+
+
+def bar_look(index: int) -> tuple[str, str]:
+    """Colour and hatch of the bars of method number `index`; hatches begin when the colours are used up."""
+    again, colour = divmod(index, len(CATEGORIES))
+    return CATEGORIES[colour], HATCHES[again % len(HATCHES)]
+
+
+def make_plain(axes: Axes) -> None:
+    """Pale horizontal lines behind the data, and no frame above and to the right of it."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=TEXT_POINTS)
+    axes.set_axisbelow(True)
+    axes.grid(axis="y", alpha=0.3)
+
+
+def legend_below(figure: Figure, num_entries: int, handles: Sequence[Artist] | None = None) -> None:
+    """A legend below all axes: of all labelled artists, or of some where axes repeat their labels."""
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=min(4, num_entries), frameon=False, fontsize=TEXT_POINTS
+    )
+
+
+def shortened(name: str) -> str:
+    """A name of a class or method that is no longer than LABEL_LETTERS."""
+    return name if len(name) <= LABEL_LETTERS else f"{name[: LABEL_LETTERS - 3]}..."
+
+
+def empty_figure(title: str) -> Figure:
+    """What a chart of nothing looks like."""
+    figure = new_figure(6.0, 0.7, title)
+    figure.text(PADDING / 6.0, 0.2, "nothing to show", fontsize=TEXT_POINTS, color="#6e6e6e")
+    return figure
