@@ -11,7 +11,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from PIL import Image
 
-from dhpf.drawing.charts import draw_curves, draw_layer_selection, draw_pck_bars
+from dhpf.drawing.charts import draw_curves, draw_differences, draw_layer_selection, draw_pck_bars
 from dhpf.drawing.masks import draw_masks
 from dhpf.drawing.matches import draw_matches
 from dhpf.drawing.sheet import contact_sheet
@@ -22,6 +22,7 @@ __all__ = [
     "Picture",
     "contact_sheet",
     "draw_curves",
+    "draw_differences",
     "draw_layer_selection",
     "draw_masks",
     "draw_matches",
