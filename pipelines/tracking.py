@@ -374,6 +374,12 @@ def log_picture_to_run(uri: str, run_id: str, picture: Picture, artifact: str) -
         mlflow.MlflowClient(uri).log_artifact(run_id, str(path), str(Path(artifact).parent))
 
 
+def log_text_to_run(uri: str, run_id: str, text: str, artifact: str) -> None:
+    """A text into a run from any process, as the artifact FOLDER/NAME."""
+    with _tolerant(artifact):
+        mlflow.MlflowClient(uri).log_text(run_id, text, artifact)
+
+
 @contextlib.contextmanager
 def _tolerant(what: str) -> Iterator[None]:
     """What a failing server does not take is lost, with a warning."""
