@@ -173,6 +173,8 @@ def _describe(options: argparse.Namespace) -> int:
     width = max(len(title) for title, _ in states)
     for title, state in states:
         print(f"  {title:<{width}}  {state}")
+    if workflow.gates is not None:
+        print(f"  gates on {', '.join(workflow.gates.on)} for `dhpf models promote {workflow.name}`")
     return 0
 
 

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dhpf.config import ModelConfig
+from dhpf.errors import InputError
 from dhpf.matcher import Matcher
 from pipelines import cluster
 from pipelines.__main__ import main
@@ -108,6 +109,8 @@ def test_a_champions_life(work: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert models(work, "rollback") == 0
     assert "champion of dhpf: version 1, rolled back from 3" in capsys.readouterr().out
     assert champion(work) == "1"
+    with pytest.raises(InputError, match='model.version: "models:/dhpf/3" -> "models:/dhpf/1"'):
+        WorkflowRun(workflow, work / "quickstart", Tracker(work)).run("match")
     assert models(work, "rollback", "dhpf") == 2
     assert "no champion before version 1" in capsys.readouterr().err
     assert models(work, "list", "dhpf") == 0

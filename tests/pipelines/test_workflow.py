@@ -95,6 +95,9 @@ def test_everything_is_in_mlflow_with_pictures(quickstart: Path) -> None:
     assert runs["train"].data.tags["dataset photo-warps/train"]
     assert {m.step for m in client.get_metric_history(runs["train"].info.run_id, "val_pck")} == {1, 2}
     assert "photo-warps/test/dynamic/PCK_0.1 image" in runs["evaluate"].data.metrics
+    card = next((quickstart / "mlartifacts").rglob("MODEL_CARD.md")).read_text()
+    assert runs["train"].data.tags["dataset photo-warps/train"] in card and "val_pck: " in card
+    assert client.get_model_version("dhpf", "1").description == card
     pictures = list((quickstart / "mlartifacts").rglob("*.png"))
     names = {p.stem for p in pictures}
     assert {"comparison", "layers-per-class", "best-matches", "worst-warp", "loss", "selection-rates"} <= names
