@@ -1,4 +1,4 @@
-"""The command line: dhpf run | describe | list | match | pairs."""
+"""The command line: dhpf run | describe | list | match | pairs | models."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from dhpf.errors import InputError
 from pipelines.config import STAGES, Workflow
 
-EXIT_INPUT, EXIT_REJECTS, EXIT_INTERRUPTED = 2, 3, 130
+EXIT_INPUT, EXIT_REJECTS, EXIT_REFUSED, EXIT_INTERRUPTED = 2, 3, 4, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-        0; 2 for input that cannot be used; 3 when all is done but some pairs were rejected.
+        0; 2 for input that cannot be used; 3 when all is done but some pairs were rejected; 4 when a model version
+        does not hold what a champion must.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -78,7 +80,34 @@ def _parser() -> argparse.ArgumentParser:
     pairs.add_argument("--max-images", type=int, default=100, help="images that a block may hold (default 100)")
     pairs.add_argument("--max-pairs", type=int, default=500, help="pairs that a block may hold (default 500)")
     pairs.set_defaults(command=_pairs)
+
+    models = commands.add_parser("models", help="list, compare, promote and roll back registered models")
+    _add_models_commands(models.add_subparsers(required=True, metavar="COMMAND"))
     return parser
+
+
+def _add_models_commands(commands: Any) -> None:
+    work = {"type": Path, "default": Path("dhpf-work"), "help": "folder of the model registry (default dhpf-work)"}
+    listing = commands.add_parser("list", help="versions, their aliases, metrics and verdicts")
+    listing.add_argument("name", nargs="?", metavar="NAME", help="registered model (default: all)")
+    listing.add_argument("--work", **work)
+    listing.set_defaults(command=_models_list)
+    for name, what in (
+        ("compare", "judge a version by the workflow's gates, against the champion"),
+        ("promote", "the same, and make the version champion if it passes"),
+    ):
+        judging = commands.add_parser(name, help=what)
+        _add_workflow_options(judging)
+        judging.add_argument("version", nargs="?", default="latest-trained", metavar="VERSION", help=_VERSION_HELP)
+        judging.add_argument("--address", default=os.environ.get("RAY_ADDRESS"), help="Ray cluster (default: one here)")
+        judging.set_defaults(command=_models_judge, promote=name == "promote")
+    rollback = commands.add_parser("rollback", help="make the champion before the present one champion again")
+    rollback.add_argument("name", nargs="?", default="dhpf", metavar="NAME", help="registered model (default dhpf)")
+    rollback.add_argument("--work", **work)
+    rollback.set_defaults(command=_models_rollback)
+
+
+_VERSION_HELP = "number or alias of a version of the workflow's model (default latest-trained)"
 
 
 def _add_workflow_options(parser: argparse.ArgumentParser) -> None:
@@ -144,6 +173,8 @@ def _describe(options: argparse.Namespace) -> int:
     width = max(len(title) for title, _ in states)
     for title, state in states:
         print(f"  {title:<{width}}  {state}")
+    if workflow.gates is not None:
+        print(f"  gates on {', '.join(workflow.gates.on)} for `dhpf models promote {workflow.name}`")
     return 0
 
 
@@ -206,6 +237,54 @@ def _pairs(options: argparse.Namespace) -> int:
         where = "" if options.dry_run else f"; all in {rejects_path(options.output)}"
         print(f"dhpf: {plan.num_rejected} rows rejected; the first: {plan.first_rejection}{where}", file=sys.stderr)
         return EXIT_REJECTS
+    return 0
+
+
+def _models_list(options: argparse.Namespace) -> int:
+    from pipelines.models import list_lines
+    from pipelines.registry import Registry
+    from pipelines.tracking import Tracker
+
+    for line in list_lines(Registry(Tracker(options.work)), options.name):
+        print(line)
+    return 0
+
+
+def _models_judge(options: argparse.Namespace) -> int:
+    from pipelines.cluster import needed_cpus, ray_cluster, set_ray_environment
+    from pipelines.workflow_file import load_workflow
+
+    workflow = load_workflow(options.file, options.workflow, options.set, options.data.resolve())
+    set_ray_environment(options.address, options.work)
+    from pipelines.models import Contest
+    from pipelines.tracking import Tracker
+
+    folder = (options.work / workflow.name).resolve()
+    contest = Contest(workflow, folder, Tracker(options.work), options.version)
+    version = contest.candidate.version
+    before = contest.champion.version if contest.champion else "none"
+    if contest.is_decided:
+        print(f"models:/{contest.name}/{version} is the champion already")
+        return 0
+    with ray_cluster(options.address, needed_cpus(workflow)):
+        verdict = contest.promote() if options.promote else contest.compare()
+    for line in verdict.lines():
+        print(line)
+    if not verdict.passed:
+        sentence = f"version {version} does not hold what a champion must; the champion stays {before}"
+        print(f"dhpf: model {contest.name}: {sentence}", file=sys.stderr)
+        return EXIT_REFUSED
+    if options.promote:
+        print(f"champion of {contest.name}: version {version}, before it {before}")
+    return 0
+
+
+def _models_rollback(options: argparse.Namespace) -> int:
+    from pipelines.registry import Registry
+    from pipelines.tracking import Tracker
+
+    before, now = Registry(Tracker(options.work)).rollback(options.name)
+    print(f"champion of {options.name}: version {now}, rolled back from {before}")
     return 0
 
 

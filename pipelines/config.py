@@ -270,10 +270,45 @@ class MatchConfig:
 
 
 @dataclass(frozen=True)
+class GateConfig:
+    """What a new version of the workflow's registered model must hold to become its champion.
+
+    Attributes:
+        on: shard sets with keypoints, SOURCE/SPLIT: the benchmarks.
+        alpha: PCK threshold as a share of the benchmark's main threshold side.
+        confidence: of the bootstrap interval of the difference from the champion; a fall beyond it is refused.
+        resamples, seed: of the bootstrap.
+        least_pck: that every benchmark asks of any version, the first one too.
+        max_slowdown: how many times the champion's seconds per pair a version may take.
+        checked_pairs: of each benchmark, on which engine and speed are checked.
+    """
+
+    on: tuple[str, ...]
+    alpha: float = 0.1
+    confidence: float = 0.95
+    resamples: int = 10_000
+    seed: int = 0
+    least_pck: float = 0.0
+    max_slowdown: float = 1.25
+    checked_pairs: int = 8
+
+    def __post_init__(self) -> None:
+        _require_distinct("on", self.on)
+        _require("alpha", self.alpha, 0 < self.alpha <= 1, "in (0, 1]")
+        _require("confidence", self.confidence, 0 < self.confidence < 1, "in (0, 1)")
+        _require("resamples", self.resamples, self.resamples >= 100, "at least 100")
+        _require("seed", self.seed, 0 <= self.seed < 2**31, "in [0, 2**31)")
+        _require("least_pck", self.least_pck, 0 <= self.least_pck <= 1, "in [0, 1]")
+        _require("max_slowdown", self.max_slowdown, 0 < self.max_slowdown < math.inf, "above 0")
+        _require("checked_pairs", self.checked_pairs, self.checked_pairs >= 1, "at least 1")
+
+
+@dataclass(frozen=True)
 class Workflow:
     """One block of workflows.yaml: a model and the stages to run, in the order of STAGES.
 
     Attributes:
+        gates: what a version must hold for `dhpf models promote`; no stage, `dhpf run` does not look at it.
         registered_model: name under which a trained model is registered in MLflow.
     """
 
@@ -285,6 +320,7 @@ class Workflow:
     train: TrainConfig | None = None
     evaluate: EvaluateConfig | None = None
     match: MatchConfig | None = None
+    gates: GateConfig | None = None
     registered_model: str = "dhpf"
 
     def __post_init__(self) -> None:

@@ -23,7 +23,7 @@ class ModelSource:
     Attributes:
         config: of an untrained model; None for a checkpoint.
         checkpoint: path of a checkpoint; None for an untrained model.
-        version: what the model is called in outputs: "NAME/VERSION" in the registry, else "".
+        version: models:/NAME/VERSION of a model from the registry, never an alias, whose meaning changes; else "".
     """
 
     config: ModelConfig | None = None
@@ -45,7 +45,7 @@ class ModelSource:
         return {"checkpoint_sha256": digest, "version": self.version}
 
     def name(self) -> str:
-        """What rows call the model: NAME/VERSION in the registry, or the sha256 of what decides its answers."""
+        """What rows call the model: models:/NAME/VERSION, or the sha256 of what decides its answers."""
         return self.version or hashlib.sha256(canonical_json(self.identity())).hexdigest()
 
     def bytes_per_image(self) -> int:

@@ -91,7 +91,8 @@ CORRESPONDENCES = pa.schema(
 """Matches of a collection's pairs: mutual best points, the most confident first; `score` is their mean confidence.
 
 `given_points` came with the pair and are transferred; `flow`, if asked for, is the target point of each of the 60 x 60
-source cells, row by row. `model` is NAME/VERSION of the registry, or the sha256 of the checkpoint or the configuration.
+source cells, row by row. `model` is models:/NAME/VERSION of the registry, or the sha256 of the checkpoint or the
+configuration.
 """
 
 LAYER_SETS = pa.schema(

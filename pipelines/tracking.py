@@ -42,10 +42,12 @@ from requests import RequestException  # noqa: E402
 from dhpf.drawing import Picture, save_picture  # noqa: E402
 from dhpf.errors import InputError  # noqa: E402
 from pipelines.code_version import code_version  # noqa: E402
+from pipelines.model_card import ModelCard  # noqa: E402
 from pipelines.store import canonical_json  # noqa: E402
 
 FOLDER_TAG, STAGE_TAG, CONFIG_TAG, PARENT_TAG = "dhpf.folder", "dhpf.stage", "dhpf.config", "mlflow.parentRunId"
-CHECKPOINT_TAG = "dhpf.checkpoint_sha256"
+CHECKPOINT_TAG, CODE_TAG = "dhpf.checkpoint_sha256", "dhpf.code_version"
+METRIC_TAGS, DATASET_TAGS = "dhpf.metric.", "dhpf.dataset "
 CHANGEABLE = (
     *("resources", "num_actors", "max_failures", "feature_memory_mb"),
     *("num_workers", "min_workers", "checkpoint_steps", "kept_maps_mb"),
@@ -53,7 +55,10 @@ CHANGEABLE = (
 """Settings of a stage that may differ when it goes on: they do not decide what it gives."""
 
 TRACKING_VARIABLE, REGISTRY_VARIABLE = "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"
-CHECKPOINT_ARTIFACT = "checkpoint"
+CHECKPOINT_ARTIFACT, CARD_ARTIFACT = "checkpoint", "model_card"
+MAX_DESCRIPTION = 5000
+"""Characters that MLflow's database takes as a version's description; a longer card is whole among the artifacts."""
+
 TRAINED_ALIAS = "latest-trained"
 
 UNREACHED = (MlflowException, RequestException)
@@ -89,13 +94,18 @@ class RegisteredVersion:
     version: str
     checkpoint: Path
 
+    @property
+    def uri(self) -> str:
+        """What names exactly this version, now and later."""
+        return f"models:/{self.name}/{self.version}"
+
 
 class StageRun:
     """A child run: what one stage logs. `log_config` comes first, for it decides which run this is."""
 
     def __init__(self, tracker: Tracker, workflow: str, parent: str, stage: str) -> None:
         self._tracker, self._client = tracker, tracker.client
-        self._workflow, self._tags = workflow, {PARENT_TAG: parent, STAGE_TAG: stage}
+        self.workflow, self._tags = workflow, {PARENT_TAG: parent, STAGE_TAG: stage}
         self._run_id: str | None = None
         self.tracking_uri = tracker.uri
 
@@ -121,7 +131,7 @@ class StageRun:
         """
         deciding = {name: value for name, value in config.items() if name not in CHANGEABLE}
         tags = self._tags | {CONFIG_TAG: hashlib.sha256(canonical_json(deciding)).hexdigest()}
-        self._run_id = self._tracker.open_run(self._workflow, tags, f"{self._workflow}/{tags[STAGE_TAG]}")
+        self._run_id = self._tracker.open_run(self.workflow, tags, f"{self.workflow}/{tags[STAGE_TAG]}")
         with _tolerant("config"):
             self._client.log_dict(self.run_id, dict(config), "config.json")
             known = self._client.get_run(self.run_id).data.params
@@ -168,10 +178,10 @@ class Tracker:
     def __init__(self, work: Path, uri: str | None = None) -> None:
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow").setLevel(logging.WARNING)
-        self._work = work.resolve()
-        self._work.mkdir(parents=True, exist_ok=True)
-        self.uri = uri or os.environ.get(TRACKING_VARIABLE) or f"sqlite:///{self._work / 'mlflow.db'}"
-        with self._reaching():
+        self.work = work.resolve()
+        self.work.mkdir(parents=True, exist_ok=True)
+        self.uri = uri or os.environ.get(TRACKING_VARIABLE) or f"sqlite:///{self.work / 'mlflow.db'}"
+        with self.reaching():
             self.client = mlflow.MlflowClient(self.uri, self.uri)
 
     @contextlib.contextmanager
@@ -194,18 +204,18 @@ class Tracker:
 
     def open_run(self, experiment_name: str, tags: Mapping[str, str], run_name: str) -> str:
         """The run with these tags, RUNNING; a new one if there is none."""
-        with self._reaching():
+        with self.reaching():
             experiment = self._experiment(experiment_name)
             found = self._found(experiment, tags)
             if found is None:
                 created = self.client.create_run(experiment, tags=dict(tags), run_name=run_name)
                 found = str(created.info.run_id)
-            self.client.set_tag(found, "dhpf.code_version", code_version())
+            self.client.set_tag(found, CODE_TAG, code_version())
             self.client.update_run(found, status="RUNNING")
         return found
 
-    def register(self, run: StageRun, name: str, checkpoint: Path, metrics: Mapping[str, float]) -> str:
-        """Registers a trained model, once per checkpoint; the alias latest-trained then means it.
+    def register(self, run: StageRun, name: str, checkpoint: Path, card: ModelCard) -> str:
+        """Registers a trained model with its card, once per checkpoint; the alias latest-trained then means it.
 
         Returns:
             the version.
@@ -214,16 +224,17 @@ class Tracker:
             InputError: MLflow cannot be reached.
         """
         digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-        with self._reaching():
-            return self._registered(name, digest) or self._new_version(run, name, checkpoint, digest, metrics)
+        with self.reaching():
+            return self._registered(name, digest) or self._new_version(run, name, checkpoint, digest, card)
 
     def fetch(self, uri: str, folder: Path) -> RegisteredVersion:
         """The version that models:/NAME@ALIAS or models:/NAME/VERSION means now, its checkpoint copied below `folder`.
 
         Raises:
-            InputError: there is no such model, alias or version, or MLflow cannot be reached.
+            InputError: there is no such model, alias or version, its checkpoint is not the one that was registered, or
+                MLflow cannot be reached.
         """
-        name, version = self._resolve(uri)
+        name, version, digest = self._resolve(uri)
         own = folder / name / version
         try:
             with self._as_default():
@@ -233,14 +244,20 @@ class Tracker:
         found = sorted(path.rglob("*.safetensors"))
         if not found:
             raise InputError(f"model {uri}: version {version} holds no checkpoint of this project")
+        if digest and hashlib.sha256(found[0].read_bytes()).hexdigest() != digest:
+            raise InputError(
+                f"model {uri}: the checkpoint of version {version} is not the one that was registered; "
+                "restore it in the artifact store, or take another version"
+            )
         return RegisteredVersion(name, version, found[0])
 
-    def _resolve(self, uri: str) -> tuple[str, str]:
+    def _resolve(self, uri: str) -> tuple[str, str, str | None]:
+        """Name, version, and the registered digest of its checkpoint, which a version made by other means lacks."""
         alias_at = re.fullmatch(r"models:/([^/:@]+)@([^/:@]+)", uri)
         version_of = re.fullmatch(r"models:/([^/:@]+)/(\d+)", uri)
         if alias_at is None and version_of is None:
             raise InputError(f"model {uri!r}: write models:/NAME@ALIAS or models:/NAME/VERSION")
-        with self._reaching():
+        with self.reaching():
             try:
                 if alias_at is not None:
                     found = self.client.get_model_version_by_alias(*alias_at.groups())
@@ -251,32 +268,35 @@ class Tracker:
                 # Raises in its turn when the reason is that the registry cannot be reached.
                 names = ", ".join(m.name for m in self.client.search_registered_models()) or "none"
                 raise InputError(f"model {uri}: not in the registry {self.uri}; models there: {names}") from error
-        return str(found.name), str(found.version)
+        return str(found.name), str(found.version), found.tags.get(CHECKPOINT_TAG)
 
     def _registered(self, name: str, digest: str) -> str | None:
         versions = self.client.search_model_versions(f"name = '{name}'")
         return next((str(v.version) for v in versions if v.tags.get(CHECKPOINT_TAG) == digest), None)
 
-    def _new_version(
-        self, run: StageRun, name: str, checkpoint: Path, digest: str, metrics: Mapping[str, float]
-    ) -> str:
+    def _new_version(self, run: StageRun, name: str, checkpoint: Path, digest: str, card: ModelCard) -> str:
         # The signature is given; an example would put an image into every model.
         warnings.filterwarnings("ignore", message=".*input example.*", category=UserWarning)
         with self._as_default(), mlflow.start_run(run_id=run.run_id), tempfile.TemporaryDirectory() as folder:
             weights = Path(folder) / "checkpoint.safetensors"
             weights.write_bytes(checkpoint.read_bytes())
+            written = Path(folder) / "MODEL_CARD.md"
+            written.write_text(card.text(), encoding="utf-8")
             info = mlflow.pyfunc.log_model(
                 name="model",
                 python_model=str(Path(__file__).with_name("registered_model.py")),
-                artifacts={CHECKPOINT_ARTIFACT: str(weights)},
+                artifacts={CHECKPOINT_ARTIFACT: str(weights), CARD_ARTIFACT: str(written)},
                 signature=SIGNATURE,
                 pip_requirements=[f"dhpf=={code_version().partition('+')[0]}"],
                 registered_model_name=name,
-                metadata={"metrics": {k: float(v) for k, v in metrics.items()}},
+                metadata={"metrics": {k: float(v) for k, v in card.metrics.items()}},
             )
         version = str(info.registered_model_version)
         # MLflow ended the run; the stage is still going on.
         self.client.update_run(run.run_id, status="RUNNING")
+        self.client.update_model_version(name, version, card.text()[:MAX_DESCRIPTION])
+        for key, value in _card_tags(card).items():
+            self.client.set_model_version_tag(name, version, key, value)
         self.client.set_registered_model_alias(name, TRAINED_ALIAS, version)
         # Last, since this tag says that nothing is left to do.
         self.client.set_model_version_tag(name, version, CHECKPOINT_TAG, digest)
@@ -288,7 +308,7 @@ class Tracker:
             return str(found.experiment_id)
         has_server = urlparse(self.uri).scheme in ("http", "https")
         # A server knows where its artifacts go; without one MLflow would put them into the current folder.
-        location = None if has_server else (self._work / "mlartifacts").as_uri()
+        location = None if has_server else (self.work / "mlartifacts").as_uri()
         return str(self.client.create_experiment(name, artifact_location=location))
 
     def _found(self, experiment: str, tags: Mapping[str, str]) -> str | None:
@@ -331,7 +351,8 @@ class Tracker:
                 os.environ.pop(REGISTRY_VARIABLE, None)
 
     @contextlib.contextmanager
-    def _reaching(self) -> Iterator[None]:
+    def reaching(self) -> Iterator[None]:
+        """For what MLflow must do: an InputError where it cannot be reached."""
         try:
             yield
         except UNREACHED as error:
@@ -358,6 +379,12 @@ def log_picture_to_run(uri: str, run_id: str, picture: Picture, artifact: str) -
         mlflow.MlflowClient(uri).log_artifact(run_id, str(path), str(Path(artifact).parent))
 
 
+def log_text_to_run(uri: str, run_id: str, text: str, artifact: str) -> None:
+    """A text into a run from any process, as the artifact FOLDER/NAME."""
+    with _tolerant(artifact):
+        mlflow.MlflowClient(uri).log_text(run_id, text, artifact)
+
+
 @contextlib.contextmanager
 def _tolerant(what: str) -> Iterator[None]:
     """What a failing server does not take is lost, with a warning."""
@@ -365,6 +392,12 @@ def _tolerant(what: str) -> Iterator[None]:
         yield
     except UNREACHED as error:
         _log.warning("MLflow did not take %s: %s", what, _said(error))
+
+
+def _card_tags(card: ModelCard) -> dict[str, str]:
+    """What of a card can be searched for and listed."""
+    metrics = {_clean(METRIC_TAGS + name): f"{value:.6g}" for name, value in card.metrics.items()}
+    return metrics | {_clean(DATASET_TAGS + d.name): d.digest for d in card.data} | {CODE_TAG: code_version()}
 
 
 def _said(error: Exception) -> str:

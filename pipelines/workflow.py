@@ -13,9 +13,10 @@ from dhpf.errors import InputError
 from dhpf.model.backbone import load_backbone
 from pipelines.beam import Level, best_set
 from pipelines.collection import Collection
-from pipelines.config import STAGES, MatchConfig, StageName, Workflow
+from pipelines.config import STAGES, MatchConfig, StageName, TrainConfig, Workflow
 from pipelines.evaluate import MethodScores, evaluate
 from pipelines.match import estimate_run, match
+from pipelines.model_card import ModelCard, TrainingData
 from pipelines.model_source import ModelSource
 from pipelines.pictures import (
     class_picture,
@@ -123,14 +124,15 @@ class WorkflowRun:
             run.log_picture(picture, f"pictures/{name}.png")
         run.log_file(trained.checkpoint, "checkpoint")
         best = trained.history[trained.best_epoch - 1]
-        version = self.tracker.register(
-            run, self.workflow.registered_model, trained.checkpoint, {"val_pck": best["val_pck"]}
-        )
+        card = self._model_card(config, (train_set, val_set), {"val_pck": best["val_pck"], "epoch": trained.best_epoch})
+        version = self.tracker.register(run, self.workflow.registered_model, trained.checkpoint, card)
         self._say(
             f"train     best of {len(trained.history)} epochs is {trained.best_epoch} "
             f"(validation PCK {best['val_pck']:.3f}): {trained.checkpoint}"
         )
         self._say(f"          registered as {self.workflow.registered_model} version {version}")
+        if self.workflow.gates is not None:
+            self._say(f"          dhpf models promote {self.workflow.name} makes it champion if it passes the gates")
 
     def _evaluate(self, run: StageRun) -> None:
         config = self.workflow.evaluate
@@ -215,7 +217,7 @@ class WorkflowRun:
             return ModelSource(config=searched_model(self.folder / "search"))
         if choice.startswith("models:/"):
             found = self.tracker.fetch(choice, self.folder / "models")
-            return ModelSource(checkpoint=str(found.checkpoint), version=f"{found.name}/{found.version}")
+            return ModelSource(checkpoint=str(found.checkpoint), version=found.uri)
         load_network(choice)  # a bad checkpoint is said here, not by every actor
         return ModelSource(checkpoint=choice)
 
@@ -224,6 +226,12 @@ class WorkflowRun:
         if output.manifest() is None:
             raise InputError(f"model 'trained': no complete training in {output.root}; run the train stage first")
         return output.path(output.committed()["model"], "best.safetensors")
+
+    def _model_card(self, config: TrainConfig, sets: Sequence[ShardSet], metrics: Mapping[str, float]) -> ModelCard:
+        assert self.workflow.shard is not None
+        kind = self.workflow.shard.sources[config.on].kind
+        data = [TrainingData(s.name, kind, s.num_pairs, s.digest) for s in sets]
+        return ModelCard(self.workflow.model, dataclasses.asdict(config), data, metrics)
 
     def _num_layers(self, model: ModelSource) -> int:
         config = model.config or load_network(str(model.checkpoint)).config

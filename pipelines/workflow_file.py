@@ -159,6 +159,7 @@ def _check_references(workflow: Workflow) -> None:
     wanted = [("evaluate", on) for on in (workflow.evaluate.on if workflow.evaluate else ())]
     wanted += [("match", on) for on in (workflow.match.on if workflow.match else ())]
     wanted += [("search", workflow.search.on)] if workflow.search else []
+    wanted += [("gates", on) for on in (workflow.gates.on if workflow.gates else ())]
     wanted += [("train", f"{workflow.train.on}/{split}") for split in ("train", "val") if workflow.train]
     for stage, on in wanted:
         if on not in shard_sets:

@@ -11,7 +11,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from PIL import Image
 
-from dhpf.drawing.charts import draw_curves, draw_layer_selection, draw_pck_bars
+from dhpf.drawing.charts import draw_curves, draw_differences, draw_layer_selection, draw_pck_bars
 from dhpf.drawing.class_bars import draw_class_bars
 from dhpf.drawing.layer_search import draw_layer_search
 from dhpf.drawing.masks import draw_masks
@@ -25,6 +25,7 @@ __all__ = [
     "contact_sheet",
     "draw_class_bars",
     "draw_curves",
+    "draw_differences",
     "draw_layer_search",
     "draw_layer_selection",
     "draw_masks",

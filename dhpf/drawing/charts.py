@@ -135,6 +135,34 @@ def draw_curves(series: Mapping[str, Sequence[tuple[float, float]]], xlabel: str
     return figure
 
 
+def draw_differences(intervals: Mapping[str, tuple[float, float, float]], title: str) -> Figure:
+    """Mean differences with their intervals, a row each, on one axis with a line at 0: no difference.
+
+    Args:
+        intervals: for each row's name (low, mean, high), shares of 1; drawn as percentage points.
+        title: a line above.
+    """
+    if not intervals:
+        return empty_figure(title)
+    figure = new_figure(6.4, 0.9 + 0.45 * len(intervals), title)
+    axes = figure.subplots()
+    axes.axvline(0, color="#262626", linewidth=1)
+    for row, (low, mean, high) in enumerate(intervals.values()):
+        colour = CATEGORIES[5] if high < 0 else CATEGORIES[0]
+        axes.plot([100 * low, 100 * high], [row, row], color=colour, linewidth=3, solid_capstyle="round")
+        axes.plot([100 * mean], [row], "o", color=colour, markersize=8)
+        text = f"{100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+        axes.annotate(text, (100 * mean, row), (0, 8), textcoords="offset points", ha="center", fontsize=SMALL_POINTS)
+    axes.set_yticks(range(len(intervals)), [shortened(name) for name in intervals])
+    axes.set_ylim(len(intervals) - 0.4, -0.7)
+    reach = 110 * max(0.01, *(abs(end) for low, _, high in intervals.values() for end in (low, high)))
+    axes.set_xlim(-reach, reach)
+    axes.set_xlabel("difference, percentage points", fontsize=TEXT_POINTS)
+    make_plain(axes)
+    axes.grid(axis="x", alpha=0.3)
+    return figure
+
+
 def _label_cells(heat: Axes, row_names: Sequence[str], layers: Sequence[int], num_labels: int) -> None:
     """Names of rows and columns, as many as there is room for, and thin white lines between the cells."""
     num_rows, num_layers = len(row_names), len(layers)

@@ -21,6 +21,7 @@ from dhpf.drawing import (
     contact_sheet,
     draw_class_bars,
     draw_curves,
+    draw_differences,
     draw_layer_search,
     draw_layer_selection,
     draw_masks,
@@ -537,6 +538,21 @@ def test_curves_go_through_their_points() -> None:
     assert {"epoch", "loss", "Training"} <= set(all_text(figure))
 
 
+def test_differences_stand_where_their_numbers_say() -> None:
+    intervals = {"a/test": (-0.01, 0.02, 0.05), "b/test": (-0.08, -0.05, -0.02)}
+    figure = draw_differences(intervals, "Version 3 against version 2")
+    zero, *drawn = figure.axes[0].lines
+
+    assert list(zero.get_xdata()) == [0, 0]
+    for row, (low, mean, high) in enumerate(intervals.values()):
+        interval, dot = drawn[2 * row : 2 * row + 2]
+        np.testing.assert_allclose(interval.get_xdata(), [100 * low, 100 * high])
+        np.testing.assert_allclose(dot.get_xdata(), [100 * mean])
+    assert drawn[0].get_color() != drawn[2].get_color(), "a fall beyond its interval stands out"
+    assert {"+2.0 [-1.0, +5.0]", "-5.0 [-8.0, -2.0]", "a/test", "b/test"} <= set(all_text(figure))
+    assert_nothing_is_cut_off(figure)
+
+
 @pytest.mark.parametrize(
     "figure",
     [
@@ -547,8 +563,9 @@ def test_curves_go_through_their_points() -> None:
         draw_pck_bars({"ours": {}}, "No metrics"),
         draw_curves({}, "epoch", "loss", "No series"),
         draw_curves({"loss": []}, "epoch", "loss", "No points"),
+        draw_differences({}, "No benchmarks"),
     ],
-    ids=["pairs", "methods", "classes", "sets", "metrics", "series", "points"],
+    ids=["pairs", "methods", "classes", "sets", "metrics", "series", "points", "benchmarks"],
 )
 def test_a_chart_of_nothing_says_so(figure: Figure) -> None:
     assert_nothing_is_cut_off(figure)

@@ -54,6 +54,7 @@ def test_two_images_are_matched_and_drawn(tmp_path: Path) -> None:
         (["match", "a.jpg", "a.jpg", "--points", "999,2"], "(999, 2) lies outside the source image of 350 x 300"),
         (["run", "quikstart", "--file", str(FILE)], "did you mean 'quickstart'"),
         (["run", "quickstart", "--file", str(FILE), "--set", "train.epoch=1"], "did you mean 'epochs'"),
+        (["models", "promote", "quickstart", "--file", str(FILE)], "there is none yet; run a workflow that trains"),
         (["describe", "quickstart"], "workflow file workflows.yaml: no such file"),
     ],
 )
@@ -75,6 +76,7 @@ def test_describe_needs_no_cluster(tmp_path: Path) -> None:
     done = dhpf(tmp_path, "describe", "quickstart", "--file", str(FILE))
     assert done.returncode == 0, done.stderr
     assert "train on photo-warps" in done.stdout and "to do" in done.stdout
+    assert "gates on photo-warps/test for `dhpf models promote quickstart`" in done.stdout
     assert not (tmp_path / "dhpf-work").exists()
 
 

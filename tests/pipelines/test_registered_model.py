@@ -13,6 +13,7 @@ from PIL import Image
 
 from dhpf.config import ModelConfig
 from dhpf.matcher import Matcher
+from pipelines.model_card import ModelCard
 from pipelines.tracking import SIGNATURE, Tracker
 
 POINTS = [[100.0, 80.0], [300.0, 200.0]]
@@ -36,7 +37,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, Mat
         tracker = Tracker(work)
         with tracker.workflow_run("w", work) as parent, tracker.stage_run("w", parent, "train") as run:
             run.log_config({})
-            tracker.register(run, "dhpf", work / "m.safetensors", {"val_pck": 0.5})
+            tracker.register(run, "dhpf", work / "m.safetensors", ModelCard(matcher.network.config, {}, (), {}))
         patch.setenv("MLFLOW_TRACKING_URI", tracker.uri)
         return work, mlflow.pyfunc.load_model("models:/dhpf@latest-trained"), matcher
 

@@ -1,6 +1,7 @@
 """Runs and registered models in a real MLflow store, read back with MLflow's own client."""
 
 import contextlib
+import dataclasses
 import logging
 import os
 import signal
@@ -21,9 +22,11 @@ from PIL import Image
 from dhpf.config import ModelConfig
 from dhpf.errors import InputError
 from dhpf.matcher import Matcher
+from pipelines.model_card import ModelCard, TrainingData
 from pipelines.tracking import StageRun, Tracker, log_to_run
 
 CONFIG = {"epochs": 2, "learning_rate": 0.03, "resources": {"cpus": 1.0}, "on": ("a/train",)}
+CARD = ModelCard(ModelConfig(), CONFIG, (TrainingData("a/train", "photo_warps", 16, "f1"),), {"val_pck": 0.5})
 PICTURE = np.tile(np.arange(64, dtype=np.uint8)[None, :, None], (48, 1, 3)) * 4
 
 
@@ -129,7 +132,7 @@ def test_a_checkpoint_is_registered_once_and_each_version_keeps_its_own(
     with tracker.workflow_run("w", tmp_path / "f") as parent, tracker.stage_run("w", parent, "train") as run:
         run.log_config(CONFIG)
         for checkpoint in (*checkpoints, checkpoints[0]):
-            versions.append(tracker.register(run, "once", checkpoint, {"val_pck": 0.5}))
+            versions.append(tracker.register(run, "once", checkpoint, CARD))
             assert tracker.client.get_run(run.run_id).info.status == "RUNNING"
     assert versions == ["1", "2", "1"]
     fetched = [tracker.fetch(f"models:/once/{version}", tmp_path / "models") for version in ("1", "2")]
@@ -137,6 +140,36 @@ def test_a_checkpoint_is_registered_once_and_each_version_keeps_its_own(
         assert found.checkpoint.read_bytes() == checkpoint.read_bytes()
     newest = tracker.fetch("models:/once@latest-trained", tmp_path / "models")
     assert (newest.name, newest.version) == ("once", "2"), "what was registered before does not take the alias back"
+    assert newest.uri == "models:/once/2"
+
+
+def test_a_version_has_its_card_and_can_be_searched_by_its_facts(
+    tracker: Tracker, checkpoints: list[Path], tmp_path: Path
+) -> None:
+    long = dataclasses.replace(CARD, training={"notes": "x" * 6000})
+    with tracker.workflow_run("w", tmp_path / "f") as parent, tracker.stage_run("w", parent, "train") as run:
+        run.log_config(CONFIG)
+        for checkpoint, card in zip(checkpoints, (CARD, long), strict=True):
+            tracker.register(run, "carded", checkpoint, card)
+    versions = [tracker.client.get_model_version("carded", number) for number in ("1", "2")]
+    assert versions[0].description == CARD.text()
+    assert versions[1].description == long.text()[:5000], "no longer than the database takes"
+    assert versions[0].tags["dhpf.metric.val_pck"] == "0.5" and versions[0].tags["dhpf.dataset a/train"] == "f1"
+    assert versions[0].tags["dhpf.code_version"].startswith("0.")
+    checkpoint = tracker.fetch("models:/carded/2", tmp_path / "models").checkpoint
+    assert (checkpoint.parent / "MODEL_CARD.md").read_text() == long.text()
+
+
+def test_a_checkpoint_that_was_changed_in_the_store_is_refused(
+    tracker: Tracker, checkpoints: list[Path], tmp_path: Path
+) -> None:
+    with tracker.workflow_run("w", tmp_path / "f") as parent, tracker.stage_run("w", parent, "train") as run:
+        run.log_config(CONFIG)
+        tracker.register(run, "changed", checkpoints[0], CARD)
+    stored = [p for p in tracker.work.rglob("checkpoint.safetensors") if tmp_path not in p.parents]
+    max(stored, key=lambda path: path.stat().st_mtime_ns).write_bytes(checkpoints[1].read_bytes())
+    with pytest.raises(InputError, match="version 1 is not the one that was registered"):
+        tracker.fetch("models:/changed/1", tmp_path / "again")
 
 
 @pytest.mark.parametrize(
@@ -165,7 +198,7 @@ def test_stores_of_one_process_are_apart(
         tracker = Tracker(work)
         with tracker.workflow_run("w", work) as parent, tracker.stage_run("w", parent, "train") as run:
             run.log_config(CONFIG)
-            assert tracker.register(run, "dhpf", checkpoint, {}) == "1"
+            assert tracker.register(run, "dhpf", checkpoint, CARD) == "1"
         found = tracker.fetch("models:/dhpf/1", work / "models")
         assert found.checkpoint.read_bytes() == checkpoint.read_bytes()
         assert not {"MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"} & set(os.environ)
@@ -282,7 +315,7 @@ def test_a_server_that_dies_in_a_stage_costs_only_what_it_missed(
             run.set_tags({"a": "b"})
             run.log_file(Path(__file__), "notes")
             with pytest.raises(InputError, match="cannot be used"):
-                tracker.register(run, "dhpf", Path(__file__), {})
+                tracker.register(run, "dhpf", Path(__file__), CARD)
     assert all(f"MLflow did not take {what}" in caplog.text for what in ("metrics", "tags", "test_tracking.py"))
     with running_server(tmp_path, uri):
         stage(tracker, tmp_path / "f", "train", CONFIG)

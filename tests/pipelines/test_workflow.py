@@ -112,6 +112,9 @@ def test_everything_is_in_mlflow_with_pictures(quickstart: Path) -> None:
     for method in ("dynamic", "searched", "last"):
         assert f"photo-warps/test/{method}/PCK_0.1 image" in metrics
         assert f"photo-warps/test/{method}/PCK_0.1 image/class/chelsea" in metrics
+    card = next((quickstart / "mlartifacts").rglob("MODEL_CARD.md")).read_text()
+    assert runs["train"].data.tags["dataset photo-warps/train"] in card and "val_pck: " in card
+    assert client.get_model_version("dhpf", "1").description == card
     pictures = list((quickstart / "mlartifacts").rglob("*.png"))
     names = {p.stem for p in pictures}
     assert {"comparison", "layers-per-class", "best-matches", "worst-warp", "loss", "selection-rates"} <= names

@@ -32,6 +32,12 @@ def test_the_papers_settings() -> None:
     assert (strong.model.backbone, strong.model.projection_divisor) == ("resnet101", 8)
 
 
+def test_every_workflow_that_trains_says_what_a_champion_must_hold() -> None:
+    for name in read_workflows(FILE):
+        workflow = load_workflow(FILE, name, [], Path("/data"))
+        assert (workflow.gates is None) == (workflow.train is None), name
+
+
 def test_values_are_set_at_any_depth() -> None:
     sets = ["train.epochs=2", "model.image_side=400", "train.supervision.kind=weak", "evaluate.alphas=[0.1]"]
     workflow = load_workflow(FILE, "quickstart", sets, Path())
@@ -92,6 +98,17 @@ def test_values_are_set_at_any_depth() -> None:
         ("match.model={selction: all}", "quickstart.match.model: unknown key 'selction'; did you mean 'selection'"),
         ("match.num_actors=0", "quickstart.match: num_actors: 0 must be at least 1"),
         ("registered_model=a/b", "registered_model: 'a/b' must consist of letters"),
+        ("gates.confidance=0.9", "quickstart.gates: unknown key 'confidance'; did you mean 'confidence'"),
+        ("gates.on=[]", "quickstart.gates: on: [] must be one or more different values"),
+        ("gates.on=[photo-warps/tset]", "quickstart.gates.on: no shard set 'photo-warps/tset'; did you mean"),
+        ("gates.alpha=0", "quickstart.gates: alpha: 0.0 must be in (0, 1]"),
+        ("gates.confidence=1", "quickstart.gates: confidence: 1.0 must be in (0, 1)"),
+        ("gates.resamples=10", "quickstart.gates: resamples: 10 must be at least 100"),
+        ("gates.seed=-1", "quickstart.gates: seed: -1 must be in"),
+        ("gates.least_pck=70", "quickstart.gates: least_pck: 70.0 must be in [0, 1]"),
+        ("gates.max_slowdown=0", "quickstart.gates: max_slowdown: 0.0 must be above 0"),
+        ("gates.checked_pairs=0", "quickstart.gates: checked_pairs: 0 must be at least 1"),
+        ("gates={alpha: 0.1}", "quickstart.gates: key 'on' is missing"),
         ("name=x", "unknown key 'name'"),
     ],
 )
