@@ -30,6 +30,7 @@ from dhpf.model.transfer import cells_of_points, dense_flow, mutual_matches, tra
 from dhpf.pairs.image_folder import folder_pair
 from dhpf.pairs.source import read_inside
 from dhpf.records import PairRecord, Points
+from pipelines.config import FeatureType
 from pipelines.planned_pairs import pairs_of
 from pipelines.tables import MATCHED, layer_mask
 
@@ -196,6 +197,7 @@ def match_block(
     block: OpenBlock,
     batch_size: int,
     rows: RowMaker,
+    feature_type: FeatureType = "float32",
     caution: Caution | None = None,
 ) -> Iterator[MatchedPair | Mapping[str, Any]]:
     """Matches every pair of a block, each image described once; a pair that cannot be matched gives its row at once.
@@ -203,10 +205,11 @@ def match_block(
     Args:
         batch_size: pairs that are matched together.
         rows: says which points will be transferred.
+        feature_type: how the features are kept.
     """
     caution = caution or Caution()
     started = time.perf_counter()
-    places, features, facts = describe_block(network, block, caution)
+    places, features, facts = describe_block(network, block, feature_type, caution)
     describe_share = (time.perf_counter() - started) / max(1, len(block.pairs))
     usable = []
     for place, (number, record) in enumerate(zip(block.numbers, block.pairs, strict=True)):
@@ -251,7 +254,10 @@ def _wanted_cells(rows: RowMaker, record: PairRecord, size: Size) -> Tensor:
 
 
 def describe_block(
-    network: HyperpixelNetwork, block: OpenBlock, caution: Caution | None = None
+    network: HyperpixelNetwork,
+    block: OpenBlock,
+    feature_type: FeatureType = "float32",
+    caution: Caution | None = None,
 ) -> tuple[dict[tuple[str, bool], int], ImageFeatures, dict[str, ImageFacts]]:
     """The place of each usable image in the features of all of them, these features, and what is known of each.
 
@@ -268,7 +274,8 @@ def describe_block(
     parts: list[ImageFeatures] = []
 
     def describe() -> None:
-        parts.append(network.describe(torch.stack(squares).to(device)))
+        features = network.describe(torch.stack(squares).to(device))
+        parts.append(features.in_half_precision() if feature_type == "float16" else features)
         squares.clear()
 
     with ThreadPoolExecutor(1) as decoder:

@@ -10,6 +10,7 @@ from typing import Any
 from dhpf.config import EngineName
 from dhpf.model.engines.choose import choose_engine
 from pipelines.block_matching import Caution, MatchedPair, RowMaker, match_block, open_block
+from pipelines.config import FeatureType
 from pipelines.model_source import ModelSource
 from pipelines.store import CommitRecord, StageOutput
 from pipelines.tables import MATCHED, table_of, to_parquet
@@ -23,6 +24,7 @@ class WorkerSettings:
         root: folder of the stage output that the tables go to.
         batch_size: pairs matched at once.
         cpus: threads that it may use.
+        features: as in MatchConfig.
     """
 
     model: ModelSource
@@ -31,6 +33,7 @@ class WorkerSettings:
     batch_size: int
     cpus: float
     engine: EngineName
+    features: FeatureType = "float32"
 
 
 class BlockWorker:
@@ -39,7 +42,7 @@ class BlockWorker:
     def __init__(self, settings: WorkerSettings) -> None:
         self._network = settings.model.load(int(settings.cpus))
         self._engine = choose_engine(settings.engine, self._network.backbone.mean.device)
-        self._rows = settings.rows
+        self._rows, self._features = settings.rows, settings.features
         self._output = StageOutput(settings.root)
         self._batch_size = settings.batch_size
 
@@ -48,7 +51,8 @@ class BlockWorker:
         started = time.time()
         block = open_block(json.loads(job))
         rows: list[Any] = []
-        for pair in match_block(self._network, self._engine, block, self._batch_size, self._rows, caution):
+        how = (self._batch_size, self._rows, self._features, caution)
+        for pair in match_block(self._network, self._engine, block, *how):
             rows.append(self._rows(pair) if isinstance(pair, MatchedPair) else self._rows.failed(pair))
         failures = [row["status"] for row in rows if row["status"] != MATCHED]
         info = {

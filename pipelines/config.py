@@ -15,6 +15,8 @@ from dhpf.config import ENGINES, EngineName, ModelConfig, SupervisionConfig, req
 from dhpf.errors import InputError
 from dhpf.pairs.selection import require_options
 
+FeatureType = Literal["float32", "float16"]
+
 StageName = Literal["shard", "search", "train", "evaluate", "match"]
 STAGES: tuple[StageName, ...] = ("shard", "search", "train", "evaluate", "match")
 
@@ -255,6 +257,7 @@ class MatchConfig:
         flow: also store the target point of every source cell (60 x 60 x 2 values a pair).
         price_per_hour: of one actor, in any currency, for `dhpf run --dry-run`.
         num_actors, min_actors: as in EvaluateConfig.
+        features: how a block's features are kept; "float16" lets twice the images into the same memory.
         engine: which implementation matches; "auto" takes the fastest for the device.
     """
 
@@ -267,6 +270,7 @@ class MatchConfig:
     batch_size: int = 4
     num_actors: int = 2
     min_actors: int | None = None
+    features: FeatureType = "float32"
     engine: EngineName = "auto"
     resources: Resources = Resources()
 

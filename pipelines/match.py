@@ -124,6 +124,7 @@ def match(
         "model": model.identity(),
         "matches_per_pair": config.matches_per_pair,
         "flow": config.flow,
+        "features": config.features,
         **pairs.settings,
         "tasks": pairs.tasks,
     }
@@ -195,7 +196,8 @@ def measured_speed(config: MatchConfig, collection: Collection, model: ModelSour
         chosen = images[:number]
         records = [folder_pair(n, s, t) for n, (s, t) in enumerate(combinations(chosen, 2), start=1)]
         started = time.perf_counter()
-        for pair in match_block(network, engine, OpenBlock(range(len(records)), records, collection.read), 1, rows):
+        block = OpenBlock(range(len(records)), records, collection.read)
+        for pair in match_block(network, engine, block, 1, rows, config.features):
             if isinstance(pair, MatchedPair):
                 rows(pair)
         timed.append((number, len(records), time.perf_counter() - started))

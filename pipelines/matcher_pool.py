@@ -76,7 +76,10 @@ def match_blocks(
     missing = set(output.missing())
     if not missing:
         return
-    settings = WorkerSettings(model, rows, str(output.root), config.batch_size, config.resources.cpus, config.engine)
+    features = config.features if isinstance(config, MatchConfig) else "float32"
+    settings = WorkerSettings(
+        model, rows, str(output.root), config.batch_size, config.resources.cpus, config.engine, features
+    )
     num_before = sum(int(commit.info.get("num_pairs", 0)) for commit in output.committed().values())
     started = reported = time.time()
     num_pairs = num_failed = 0

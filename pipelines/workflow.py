@@ -211,7 +211,7 @@ class WorkflowRun:
     def _collection(
         self, config: MatchConfig, name: str, model: ModelSource, scratch: Path | None = None
     ) -> AbstractContextManager[Collection]:
-        return open_collection(name, config.collections[name], model.bytes_per_image(), scratch)
+        return open_collection(name, config.collections[name], model.bytes_per_image(config.features), scratch)
 
     def _model(self, choice: str | Mapping[str, Any], place: str) -> ModelSource:
         if not isinstance(choice, str):
