@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder to write to (default: docs)")
     parser.add_argument("--quick", action="store_true", help="small collections and one round")
     options = parser.parse_args()
-    sizes, rounds = ((100, 300), 1) if options.quick else (SIZES, 2)
+    sizes, rounds = ((100, 300), 1) if options.quick else (SIZES, 3)
     with tempfile.TemporaryDirectory(prefix="scaling-") as name:
         folder = Path(name)
         set_ray_environment(None, folder)
