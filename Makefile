@@ -2,12 +2,13 @@
 # make test        - linters, types, floors, all tests that need no GPU
 # make bench       - what a pair costs, beside the published way of computing it; writes bench.json
 # make curves      - the loss curve of one, two and three workers; draws docs/training-curves.png (minutes)
+# make bench-scaling - what a pair costs as the collection grows, what a second actor brings; writes docs/scaling*
 # Each makes .venv with the pinned dependencies if it is not there.
 
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: quickstart test lint bench curves lock
+.PHONY: quickstart test lint bench bench-scaling curves lock
 
 quickstart: .venv/installed
 	$(BIN)/dhpf run quickstart
@@ -17,6 +18,9 @@ test: lint
 
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.bench
+
+bench-scaling: .venv/installed
+	$(BIN)/python -m benchmarks.scaling
 
 curves: .venv/installed
 	$(BIN)/python -m benchmarks.training_curves

@@ -145,7 +145,7 @@ def _run(options: argparse.Namespace) -> int:
     if outcome.num_rejected:
         print(
             f"dhpf: {outcome.num_rejected} pairs rejected, all others done; the first: {outcome.first_rejection}; "
-            f"all in {folder / 'shard'}/**/rejects.parquet and in column status of {folder / 'match'}",
+            f"all in {folder}/**/rejects.parquet and in column status of {folder / 'match'}",
             file=sys.stderr,
         )
         return EXIT_REJECTS
@@ -220,15 +220,16 @@ def _match(options: argparse.Namespace) -> int:
 
 
 def _pairs(options: argparse.Namespace) -> int:
-    from pipelines.pairs import PairsRequest, planned_pairs, rejects_path, require_absent, write_pair_table
+    from pipelines.pairs import planned_table, rejects_path, require_absent, write_pair_table
+    from pipelines.planned_pairs import PairsRequest
 
     if not options.dry_run:
         if options.output is None:
             raise InputError("--output: is missing; name a Parquet file, or give --dry-run to write nothing")
         require_absent(options.output)
-    chosen = (options.collection, options.select, options.reference, options.reach, options.list)
+    chosen = (options.collection, options.select, options.reference, options.reach, options.list and str(options.list))
     request = PairsRequest(*chosen, max_images=options.max_images, max_pairs=options.max_pairs)
-    with planned_pairs(request, None if options.dry_run else options.output.parent) as plan:
+    with planned_table(request, None if options.dry_run else options.output.parent) as plan:
         print(plan)
         if not options.dry_run:
             write_pair_table(plan, options.output)

@@ -1,99 +1,111 @@
-"""A collection: a user's folder of images and which pairs of them to match, planned in blocks without being listed."""
+"""A collection: a user's folder of images and which pairs of them to match, as the match stage reads it."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dhpf.data.blocks import PlannedBlock, images_within, plan_spans
-from dhpf.data.plan_summary import PlanSummary, summarise
-from dhpf.data.spans import merged
-from dhpf.errors import InputError
-from dhpf.pairs.image_folder import list_images
-from dhpf.pairs.selection import Selection, select
-from dhpf.pairs.source import read_inside, require_folder
+import numpy as np
+
+from dhpf.data.blocks import block_name, images_within
+from dhpf.pairs.source import read_inside
 from pipelines.config import CollectionConfig
+from pipelines.planned_pairs import PairsRequest, PlannedPairs, planned_pairs
+from pipelines.store import REJECTS_TASK
 
 
 @dataclass(frozen=True)
 class Collection:
-    """What is to be matched, as the match stage reads it.
+    """Images as they lie in a folder, and the plan of their pairs.
 
     Attributes:
         name: as the workflow calls it.
-        bytes_per_image: memory that the features of one image take.
+        max_images: images of a block: what the memory for features holds.
     """
 
     name: str
     config: CollectionConfig
-    bytes_per_image: int
-
-    @cached_property
-    def selection(self) -> Selection:
-        """The images, by position, and their pairs.
-
-        Raises:
-            InputError: no folder, no image in it, or a selection that it does not have.
-        """
-        images = list_images(require_folder(self.config.root, f"collection {self.name}"))
-        if not images:
-            raise InputError(f"collection {self.name}: no image in {self.config.root!r}")
-        config = self.config
-        found = select(images, config.select, reference=config.reference, reach=config.reach)
-        if not found.num_pairs:
-            raise InputError(f"collection {self.name}: {len(images)} images, but no pair with select {config.select!r}")
-        return found
+    max_images: int
+    plan: PlannedPairs
 
     @property
     def num_pairs(self) -> int:
-        return self.selection.num_pairs
-
-    @cached_property
-    def max_images(self) -> int:
-        """Images of a block: what the memory for features holds."""
-        return images_within(self.config.feature_memory_mb * 10**6, self.bytes_per_image)
-
-    @cached_property
-    def blocks(self) -> tuple[PlannedBlock, ...]:
-        """The plan."""
-        spans = self.selection.spans
-        return tuple(plan_spans(spans, max_images=self.max_images, max_pairs=self.config.max_pairs))
+        return self.plan.summary.num_pairs
 
     @property
     def tasks(self) -> list[str]:
-        """Names of the blocks, in order."""
-        return [block.block_id for block in self.blocks]
+        """Names of the blocks, in order, and of the task that keeps a list's rejects."""
+        blocks = [block_name(index) for index in range(self.plan.summary.num_blocks)]
+        return blocks if self.plan.rejects is None else [*blocks, REJECTS_TASK]
 
     @property
     def digest(self) -> str:
-        """sha256 over the image ids; the content of each image is in every row."""
-        return hashlib.sha256("\n".join(self.selection.images).encode("utf-8", "surrogateescape")).hexdigest()
+        """sha256 over the image ids and the pair list; the content of each image is in every row."""
+        digest = hashlib.sha256("\n".join(self.plan.images).encode("utf-8", "surrogateescape"))
+        if self.config.pair_list is not None:
+            with Path(self.config.pair_list).open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
 
-    def summary(self) -> PlanSummary:
-        """What the plan comes to."""
-        return summarise(
-            self.blocks, self.selection.degrees(), max_images=self.max_images, max_pairs=self.config.max_pairs
-        )
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What else decides which pairs a block holds."""
+        chosen = {name: getattr(self.config, name) for name in ("select", "reference", "reach", "max_pairs")}
+        return chosen | {"max_images": self.max_images}
 
     def jobs(self, missing: set[str]) -> Iterator[dict[str, Any]]:
-        """What an actor needs to know of each block in `missing`: its images by name, its pairs in closed form."""
-        for block in self.blocks:
+        """What an actor needs to know of each block in `missing`; made one at a time.
+
+        A block in closed form travels as such, that of a list as its place in the list's file; its images by name.
+        """
+        path = None if self.plan.path is None else str(self.plan.path)
+        for block in self.plan.blocks():
             if block.block_id in missing:
-                ranges = merged(r for span in block.spans for r in span.ranges)
-                images = [[begin, self.selection.images[begin:end]] for begin, end in ranges]
-                job = {"root": self.config.root, "block": block.to_json(), "images": images}
+                pairs = self.plan.read(block)
+                used = np.unique(np.concatenate([pairs.column(side).to_numpy() for side in ("source", "target")]))
+                images = [[position, self.plan.images[position]] for position in used.tolist()]
+                job = {"root": self.config.root, "block": block.to_json(), "pairs": path, "images": images}
                 yield {"task": block.block_id, "job": job, "num_pairs": block.num_pairs}
+
+    def first_pairs(self, limit: int) -> list[tuple[str, str]]:
+        """Source and target of some pairs of the first block."""
+        for block in self.plan.blocks():
+            rows = self.plan.read(block).slice(0, limit).to_pylist()
+            return [(self.plan.images[row["source"]], self.plan.images[row["target"]]) for row in rows]
+        return []
 
     def mean_file_size(self) -> float:
         """Mean size of the image files in bytes, of a hundred of them."""
-        images = self.selection.images
+        images = self.plan.images
         sample = images[:: max(1, len(images) // 100)]
         return sum((Path(self.config.root) / image).stat().st_size for image in sample) / len(sample)
 
     def read(self, image_id: str) -> bytes:
         """The encoded image."""
         return read_inside(self.config.root, image_id)
+
+
+@contextlib.contextmanager
+def open_collection(
+    name: str, config: CollectionConfig, bytes_per_image: int, scratch: Path | None = None
+) -> Iterator[Collection]:
+    """Plans a collection; a list's plan lies on disk until the context ends.
+
+    Args:
+        bytes_per_image: memory that the features of one image take.
+        scratch: folder for that plan, which actors read; default: where the system keeps temporary files.
+
+    Raises:
+        InputError: no folder, no image in it, no pair, a list that cannot be read, or too little memory for a pair.
+    """
+    max_images = images_within(config.feature_memory_mb * 10**6, bytes_per_image)
+    limits = {"max_images": max_images, "max_pairs": config.max_pairs}
+    request = PairsRequest(config.root, config.select, config.reference, config.reach, config.pair_list, **limits)
+    if scratch is not None:
+        scratch.mkdir(parents=True, exist_ok=True)
+    with planned_pairs(request, scratch) as plan:
+        yield Collection(name, config, max_images, plan)

@@ -13,6 +13,9 @@ from typing import Any, Literal
 
 from dhpf.config import ENGINES, EngineName, ModelConfig, SupervisionConfig, require_choice
 from dhpf.errors import InputError
+from dhpf.pairs.selection import require_options
+
+FeatureType = Literal["float32", "float16"]
 
 StageName = Literal["shard", "search", "train", "evaluate", "match"]
 STAGES: tuple[StageName, ...] = ("shard", "search", "train", "evaluate", "match")
@@ -35,6 +38,11 @@ def _require_names(name: str, values: Collection[str]) -> None:
     for value in values:
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", value):
             raise InputError(f"{name}: {value!r} must consist of letters, digits, '-' and '_', and not begin with '-'")
+
+
+def _require_actors(num_actors: int, min_actors: int | None) -> None:
+    _require("num_actors", num_actors, num_actors >= 1, "at least 1")
+    _require("min_actors", min_actors, min_actors is None or 1 <= min_actors <= num_actors, f"in 1 .. {num_actors}")
 
 
 @dataclass(frozen=True)
@@ -182,6 +190,8 @@ class EvaluateConfig:
             a checkpoint path, a models:/ URI, or fields that override the workflow's model.
         alphas: PCK thresholds as a share of the threshold side.
         batch_size: pairs matched at once.
+        num_actors, min_actors: processes that match; with min_actors, between so many and num_actors, as the work needs
+            them and the cluster has room.
         engine: which implementation matches; "auto" takes the fastest for the device.
     """
 
@@ -190,6 +200,7 @@ class EvaluateConfig:
     alphas: tuple[float, ...] = (0.05, 0.1, 0.15)
     batch_size: int = 4
     num_actors: int = 2
+    min_actors: int | None = None
     engine: EngineName = "auto"
     resources: Resources = Resources()
 
@@ -200,7 +211,7 @@ class EvaluateConfig:
         for alpha in self.alphas:
             _require("alphas", alpha, 0 < alpha <= 1, "in (0, 1]")
         _require("batch_size", self.batch_size, self.batch_size >= 1, "at least 1")
-        _require("num_actors", self.num_actors, self.num_actors >= 1, "at least 1")
+        _require_actors(self.num_actors, self.min_actors)
         require_choice("engine", self.engine, ENGINES)
 
 
@@ -210,22 +221,26 @@ class CollectionConfig:
 
     Attributes:
         root: the folder, relative to the data folder.
-        select: which pairs: "all", those "within-folders", one "reference" against all, or "neighbours" in order.
+        select: which pairs: "all", those "within-folders", one "reference" against all, "neighbours" in order, or
+            those of a "list".
         reference: id of the reference image: its path below the folder.
         reach: how many next images each is matched with, for "neighbours".
+        pair_list: CSV or Parquet file of the pairs, for "list", relative to the data folder (dhpf.pairs.pair_list).
         feature_memory_mb: memory that an actor gives to the features of a block's images; more means fewer blocks, and
             fewer images that are read for several.
         max_pairs: a block holds at most this many: what is lost at most when an actor dies.
     """
 
     root: str
-    select: Literal["all", "within-folders", "reference", "neighbours"] = "within-folders"
+    select: Literal["all", "within-folders", "reference", "neighbours", "list"] = "within-folders"
     reference: str | None = None
     reach: int | None = None
+    pair_list: str | None = None
     feature_memory_mb: int = 1000
     max_pairs: int = 500
 
     def __post_init__(self) -> None:
+        require_options(self.select, reference=self.reference, reach=self.reach, pair_list=self.pair_list)
         _require("feature_memory_mb", self.feature_memory_mb, self.feature_memory_mb >= 1, "at least 1")
         _require("max_pairs", self.max_pairs, self.max_pairs >= 1, "at least 1")
 
@@ -241,6 +256,8 @@ class MatchConfig:
         matches_per_pair: at most this many mutual matches are kept for a pair, the best first.
         flow: also store the target point of every source cell (60 x 60 x 2 values a pair).
         price_per_hour: of one actor, in any currency, for `dhpf run --dry-run`.
+        num_actors, min_actors: as in EvaluateConfig.
+        features: how a block's features are kept; "float16" lets twice the images into the same memory.
         engine: which implementation matches; "auto" takes the fastest for the device.
     """
 
@@ -252,6 +269,8 @@ class MatchConfig:
     price_per_hour: float = 0.0
     batch_size: int = 4
     num_actors: int = 2
+    min_actors: int | None = None
+    features: FeatureType = "float32"
     engine: EngineName = "auto"
     resources: Resources = Resources()
 
@@ -265,7 +284,7 @@ class MatchConfig:
         _require("price_per_hour", self.price_per_hour, 0 <= self.price_per_hour < math.inf, "0 or more")
         _require("matches_per_pair", self.matches_per_pair, self.matches_per_pair >= 1, "at least 1")
         _require("batch_size", self.batch_size, self.batch_size >= 1, "at least 1")
-        _require("num_actors", self.num_actors, self.num_actors >= 1, "at least 1")
+        _require_actors(self.num_actors, self.min_actors)
         require_choice("engine", self.engine, ENGINES)
 
 

@@ -23,9 +23,10 @@ from dhpf.metrics import (
     threshold_side,
 )
 from dhpf.records import PairRecord, Points
+from pipelines.block_matching import MatchedPair
 from pipelines.code_version import code_version
 from pipelines.config import EvaluateConfig
-from pipelines.matcher_pool import MatchedPair, match_blocks
+from pipelines.matcher_pool import match_blocks
 from pipelines.model_source import ModelSource
 from pipelines.shard_set import ShardSet
 from pipelines.store import StageOutput

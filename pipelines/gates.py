@@ -27,10 +27,10 @@ from dhpf.model.engines.deviation import largest_deviation
 from dhpf.model.engines.problem import MatchEngine
 from dhpf.model.geometry import NUM_CELLS
 from dhpf.model.network import HyperpixelNetwork
+from pipelines.block_matching import OpenBlock, match_block
 from pipelines.code_version import code_version
 from pipelines.config import EvaluateConfig, GateConfig
 from pipelines.evaluate import MethodScores, PredictionRows, evaluate
-from pipelines.matcher_pool import OpenBlock, match_block
 from pipelines.model_source import ModelSource
 from pipelines.shard_set import ShardSet
 from pipelines.store import canonical_json
@@ -249,7 +249,7 @@ def _first_pairs(shards: ShardSet, number: int) -> OpenBlock:
     pairs = list(islice((pair for _, shard in shards.shards for pair in shard.pairs), number))
     if not pairs:
         raise InputError(f"gates.on: {shards.name} has no usable pair")
-    return OpenBlock(0, pairs, shards.read)
+    return OpenBlock(range(len(pairs)), pairs, shards.read)
 
 
 def _values(scores: MethodScores, metric: str) -> dict[int, float]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from itertools import combinations, islice
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,14 @@ from dhpf.data.plan_summary import estimate
 from dhpf.model.engines.choose import choose_engine
 from dhpf.pairs.image_folder import folder_pair
 from dhpf.records import PairRecord, Points
+from pipelines.block_matching import MatchedPair, OpenBlock, match_block
 from pipelines.code_version import code_version
 from pipelines.collection import Collection
 from pipelines.config import MatchConfig
-from pipelines.matcher_pool import MatchedPair, OpenBlock, Progress, match_block, match_blocks
+from pipelines.matcher_pool import Progress, match_blocks
 from pipelines.model_source import ModelSource
 from pipelines.shard_set import ShardSet
-from pipelines.store import StageOutput
+from pipelines.store import REJECTS_TASK, StageOutput
 from pipelines.tables import CORRESPONDENCES, read_parquet
 
 
@@ -123,6 +124,8 @@ def match(
         "model": model.identity(),
         "matches_per_pair": config.matches_per_pair,
         "flow": config.flow,
+        "features": config.features,
+        **pairs.settings,
         "tasks": pairs.tasks,
     }
     output.plan(plan)
@@ -135,10 +138,12 @@ def match(
             done = {"num_pairs": progress.num_pairs, "num_failed": progress.num_failed, "pairs_per_second": rate}
             log_metrics({f"{pairs.name}/running/{key}": float(value) for key, value in done.items()})
 
+        rejected = _keep_rejects(pairs, output)
         match_blocks(pairs, model, rows, output, config, title=f"match {pairs.name}", report=report)
-        infos = [commit.info for commit in output.committed().values()]
+        infos = [commit.info for task, commit in output.committed().items() if task != REJECTS_TASK]
         record = {key: value for key, value in plan.items() if key != "tasks"} | {
             "num_pairs": pairs.num_pairs,
+            **rejected,
             "num_failed": sum(int(info["num_failed"]) for info in infos),
             "first_failure": next((info["first_failure"] for info in infos if info["first_failure"]), None),
             "num_encoded": sum(int(info["num_encoded"]) for info in infos),
@@ -146,13 +151,28 @@ def match(
             "seconds": round(time.time() - started, 3),
         }
         manifest = output.finish(record)
-    return MatchResult(manifest.record, tuple(output.path(c, "part.parquet") for c in manifest.commits))
+    parts = tuple(output.path(c, "part.parquet") for c in manifest.commits if c.task != REJECTS_TASK)
+    return MatchResult(manifest.record, parts)
+
+
+def _keep_rejects(pairs: ShardSet | Collection, output: StageOutput) -> dict[str, Any]:
+    """Commits the rows of a pair list that cannot be used, and says how many they are and why the first is one."""
+    if not isinstance(pairs, Collection) or pairs.plan.rejects is None:
+        return {"num_rejected": 0, "first_rejection": None}
+    rejected = {"num_rejected": pairs.plan.num_rejected, "first_rejection": pairs.plan.first_rejection}
+    output.commit(REJECTS_TASK, {"rejects.parquet": pairs.plan.rejects.read_bytes()}, rejected)
+    return rejected
 
 
 def estimate_run(config: MatchConfig, collection: Collection, model: ModelSource) -> list[str]:
     """Lines that say what matching a collection comes to, at the speed that a few images and pairs show here."""
+    summary, rejected = collection.plan.summary, collection.plan.num_rejected
+    lines = str(summary).splitlines()
+    if rejected:
+        lines.append(f"{rejected:,} rows of the list cannot be used; the first: {collection.plan.first_rejection}")
+    if not summary.num_pairs:
+        return lines
     per_image, per_pair = measured_speed(config, collection, model)
-    summary = collection.summary()
     wanted = estimate(
         summary,
         seconds_per_image=per_image,
@@ -162,7 +182,7 @@ def estimate_run(config: MatchConfig, collection: Collection, model: ModelSource
         price_per_hour=config.price_per_hour,
     )
     speed = f"{per_image * 1000:.0f} ms per image and {per_pair * 1000:.0f} ms per pair on one actor, measured here"
-    return [*str(summary).splitlines(), speed, f"{wanted} with {config.num_actors} actors"]
+    return [*lines, speed, f"{wanted} with {config.num_actors} actors"]
 
 
 def measured_speed(config: MatchConfig, collection: Collection, model: ModelSource) -> tuple[float, float]:
@@ -170,13 +190,14 @@ def measured_speed(config: MatchConfig, collection: Collection, model: ModelSour
     network = model.load(int(config.resources.cpus))
     engine = choose_engine(config.engine, network.backbone.mean.device)
     rows = CorrespondenceRows(config.matches_per_pair, config.flow, "", "")
-    images = list(dict.fromkeys(image for pair in islice(collection.selection.pairs(), 4) for image in pair))[:4]
+    images = list(dict.fromkeys(image for pair in collection.first_pairs(4) for image in pair))[:4]
     timed = []
     for number in (2, len(images), 2, len(images)):  # the first of each is not counted
         chosen = images[:number]
         records = [folder_pair(n, s, t) for n, (s, t) in enumerate(combinations(chosen, 2), start=1)]
         started = time.perf_counter()
-        for pair in match_block(network, engine, OpenBlock(0, records, collection.read), 1, rows):
+        block = OpenBlock(range(len(records)), records, collection.read)
+        for pair in match_block(network, engine, block, 1, rows, config.features):
             if isinstance(pair, MatchedPair):
                 rows(pair)
         timed.append((number, len(records), time.perf_counter() - started))

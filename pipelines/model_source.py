@@ -13,6 +13,7 @@ import torch
 from dhpf.checkpoint import build_network, load_network
 from dhpf.config import ModelConfig
 from dhpf.model.network import HyperpixelNetwork
+from pipelines.config import FeatureType
 from pipelines.store import canonical_json
 
 
@@ -48,10 +49,11 @@ class ModelSource:
         """What rows call the model: models:/NAME/VERSION, or the sha256 of what decides its answers."""
         return self.version or hashlib.sha256(canonical_json(self.identity())).hexdigest()
 
-    def bytes_per_image(self) -> int:
+    def bytes_per_image(self, feature_type: FeatureType = "float32") -> int:
         """Memory that the features of one image take."""
         network = self.load(torch.get_num_threads())
         side = network.config.image_side
         with torch.inference_mode():
             blank = torch.zeros(1, 3, side, side, dtype=torch.uint8, device=network.backbone.mean.device)
-            return network.describe(blank).num_bytes
+            features = network.describe(blank)
+        return (features.in_half_precision() if feature_type == "float16" else features).num_bytes

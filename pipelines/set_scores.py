@@ -22,7 +22,7 @@ from dhpf.model.network import ImageFeatures
 from dhpf.model.transfer import cells_of_points, transfer
 from dhpf.records import PairRecord, Points
 from pipelines.beam import Layers
-from pipelines.matcher_pool import OpenBlock, describe_block
+from pipelines.block_matching import OpenBlock, describe_block
 from pipelines.model_source import ModelSource
 from pipelines.shard_set import ShardSet
 
@@ -82,7 +82,9 @@ class SetScorer:
         return np.stack([self._score_set(self._opened, layers) for layers in sets])
 
     def _describe(self, block: Block) -> _DescribedBlock:
-        places, features, facts = describe_block(self._network, OpenBlock(0, block.pairs, self._shards.read))
+        places, features, facts = describe_block(
+            self._network, OpenBlock(range(len(block.pairs)), block.pairs, self._shards.read)
+        )
         failure = next((f.failure for f in facts.values() if f.failure), None)
         if failure is not None:
             raise InputError(f"shard set {self._shards.name}: {failure}; run again with --restart shard")

@@ -22,8 +22,8 @@ from dhpf.records import PairRecord, Rejection
 from pipelines.code_version import code_version
 from pipelines.config import ShardConfig, SourceConfig
 from pipelines.progress import result_of
-from pipelines.shard_set import REJECTS_TASK, ShardSet, open_shard_set, shard_set_folder
-from pipelines.store import StageOutput, canonical_json
+from pipelines.shard_set import ShardSet, open_shard_set, shard_set_folder
+from pipelines.store import REJECTS_TASK, StageOutput, canonical_json
 from pipelines.tables import rejects_table, to_parquet
 
 MAX_IN_FLIGHT = 16

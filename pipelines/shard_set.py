@@ -10,9 +10,7 @@ from typing import Any
 
 from dhpf.data.shards import Shard
 from dhpf.errors import InputError
-from pipelines.store import Manifest, StageOutput
-
-REJECTS_TASK = "rejects"
+from pipelines.store import REJECTS_TASK, Manifest, StageOutput
 
 
 @dataclass(frozen=True)
@@ -41,6 +39,11 @@ class ShardSet:
     def tasks(self) -> list[str]:
         """Names of the blocks, in order."""
         return [task for task, _ in self.shards]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What else decides which pairs a block holds: nothing, the digest says it all."""
+        return {}
 
     def jobs(self, missing: set[str]) -> Iterator[dict[str, Any]]:
         """What an actor needs to know of each block in `missing`."""

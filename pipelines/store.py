@@ -21,6 +21,10 @@ from typing import Any
 from dhpf.errors import InputError
 
 PLAN, MANIFEST, COMMITS, DATA = "PLAN.json", "MANIFEST.json", "commits", "data"
+BEGUN, SCRATCH = "begun", "scratch"
+
+REJECTS_TASK = "rejects"
+"""The task, if a stage has one, that keeps the rows of its input that cannot be used."""
 
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)
 """What a file system without hard links answers: FAT, many object stores mounted as folders."""
@@ -105,6 +109,21 @@ class StageOutput:
         put_if_absent(path, canonical_json(record))
         return _read_commit(path)
 
+    def begin(self, task: str, run: str) -> int:
+        """Notes that a run begins a task, and says how often it has, this time included.
+
+        A task that kills its process leaves no other trace.
+        """
+        attempt = 1
+        while not put_if_absent(self.root / BEGUN / run / f"{task}.{attempt}", b""):
+            attempt += 1
+        return attempt
+
+    def commit_of(self, task: str) -> CommitRecord | None:
+        """What a task gave, or None while it is not done."""
+        path = self.root / COMMITS / f"{task}.json"
+        return _read_commit(path) if path.exists() else None
+
     def committed(self) -> dict[str, CommitRecord]:
         """The tasks that are done, by name."""
         folder = self.root / COMMITS
@@ -116,8 +135,13 @@ class StageOutput:
         done = {path.stem for path in (self.root / COMMITS).glob("*.json")}
         return [task for task in self._planned() if task not in done]
 
+    @property
+    def scratch(self) -> Path:
+        """Folder for what is needed only until the output is complete."""
+        return self.root / SCRATCH
+
     def finish(self, record: Mapping[str, Any]) -> Manifest:
-        """Puts the manifest, after which the output is complete, and removes data that no commit names.
+        """Puts the manifest, after which the output is complete, and removes what is not part of it.
 
         Raises:
             InputError: a committed file is gone or has another size.
@@ -188,6 +212,8 @@ class StageOutput:
         for folder in (self.root / DATA).glob("*/*"):
             if str(folder.relative_to(self.root)) not in kept:
                 shutil.rmtree(folder, ignore_errors=True)
+        for name in (BEGUN, SCRATCH):
+            shutil.rmtree(self.root / name, ignore_errors=True)
 
 
 def canonical_json(value: Any) -> bytes:

@@ -49,7 +49,7 @@ FOLDER_TAG, STAGE_TAG, CONFIG_TAG, PARENT_TAG = "dhpf.folder", "dhpf.stage", "dh
 CHECKPOINT_TAG, CODE_TAG = "dhpf.checkpoint_sha256", "dhpf.code_version"
 METRIC_TAGS, DATASET_TAGS = "dhpf.metric.", "dhpf.dataset "
 CHANGEABLE = (
-    *("resources", "num_actors", "max_failures", "feature_memory_mb"),
+    *("resources", "num_actors", "min_actors", "max_failures", "feature_memory_mb"),
     *("num_workers", "min_workers", "checkpoint_steps", "kept_maps_mb"),
 )
 """Settings of a stage that may differ when it goes on: they do not decide what it gives."""

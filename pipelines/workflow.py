@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from dhpf.checkpoint import load_network
 from dhpf.errors import InputError
 from dhpf.model.backbone import load_backbone
 from pipelines.beam import Level, best_set
-from pipelines.collection import Collection
+from pipelines.collection import Collection, open_collection
 from pipelines.config import STAGES, MatchConfig, StageName, TrainConfig, Workflow
 from pipelines.evaluate import MethodScores, evaluate
 from pipelines.match import estimate_run, match
@@ -163,31 +164,34 @@ class WorkflowRun:
         for on in config.on:
             self._match_one(run, config, self._open(on), model)
         for name in config.collections:
-            self._match_one(run, config, self._collection(config, name, model), model)
+            with self._collection(config, name, model, StageOutput(self.folder / "match" / name).scratch) as pairs:
+                self._match_one(run, config, pairs, model)
 
     def _match_one(self, run: StageRun, config: MatchConfig, pairs: ShardSet | Collection, model: ModelSource) -> None:
         name = pairs.name
         result = match(config, pairs, model, self.folder / "match", run.log_metrics)
         record = result.record
         num_pairs, seconds = int(record["num_pairs"]), float(record["seconds"])
+        per_pair = record["num_encoded"] / max(num_pairs, 1)
         run.log_metrics(
             {
                 f"{name}/num_pairs": num_pairs,
                 f"{name}/num_failed": record["num_failed"],
                 f"{name}/pairs_per_second": num_pairs / max(seconds, 1e-9),
-                f"{name}/encoded_per_pair": record["num_encoded"] / max(num_pairs, 1),
+                f"{name}/encoded_per_pair": per_pair,
             }
         )
         run.set_tags({f"dataset {name}": pairs.digest})
         for title, picture in correspondence_pictures(result, pairs):
             run.log_picture(picture, f"pictures/{name}/{title}.png")
         self._say(
-            f"match     {name}: {num_pairs} pairs in {seconds:.0f} s, {record['num_encoded'] / num_pairs:.3f} images "
+            f"match     {name}: {num_pairs} pairs in {seconds:.0f} s, {per_pair:.3f} images "
             f"encoded per pair, in {self.folder / 'match' / name}"
         )
-        if record["num_failed"]:
-            self.outcome.num_rejected += record["num_failed"]
-            self.outcome.first_rejection = self.outcome.first_rejection or str(record["first_failure"])
+        for what, reason in (("num_rejected", "first_rejection"), ("num_failed", "first_failure")):
+            if record[what]:
+                self.outcome.num_rejected += record[what]
+                self.outcome.first_rejection = self.outcome.first_rejection or str(record[reason])
 
     def dry_run(self) -> list[str]:
         """What matching the collections would come to; nothing is written."""
@@ -197,7 +201,8 @@ class WorkflowRun:
         model = self._model(config.model, "match.model")
         lines = []
         for name in config.collections:
-            lines += [f"{name}:", *estimate_run(config, self._collection(config, name, model), model)]
+            with self._collection(config, name, model) as collection:
+                lines += [f"{name}:", *estimate_run(config, collection, model)]
         return lines
 
     # -- what stages need --
@@ -205,8 +210,10 @@ class WorkflowRun:
     def _open(self, name: str) -> ShardSet:
         return open_shard_set(self.folder / "shard", name)
 
-    def _collection(self, config: MatchConfig, name: str, model: ModelSource) -> Collection:
-        return Collection(name, config.collections[name], model.bytes_per_image())
+    def _collection(
+        self, config: MatchConfig, name: str, model: ModelSource, scratch: Path | None = None
+    ) -> AbstractContextManager[Collection]:
+        return open_collection(name, config.collections[name], model.bytes_per_image(config.features), scratch)
 
     def _model(self, choice: str | Mapping[str, Any], place: str) -> ModelSource:
         if not isinstance(choice, str):

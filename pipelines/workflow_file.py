@@ -89,7 +89,11 @@ def load_workflow(path: Path, name: str, overrides: Sequence[str], data_folder: 
         workflow = dataclasses.replace(workflow, shard=dataclasses.replace(workflow.shard, sources=sources))
     if workflow.match is not None:
         collections = {
-            key: dataclasses.replace(collection, root=str(data_folder / collection.root))
+            key: dataclasses.replace(
+                collection,
+                root=str(data_folder / collection.root),
+                pair_list=collection.pair_list and str(data_folder / collection.pair_list),
+            )
             for key, collection in workflow.match.collections.items()
         }
         workflow = dataclasses.replace(workflow, match=dataclasses.replace(workflow.match, collections=collections))

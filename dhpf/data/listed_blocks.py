@@ -36,7 +36,7 @@ LISTED_PAIRS = pa.schema(
         pa.field("target", pa.int32(), nullable=False),
     ]
 )
-"""A pair's number, and its images as positions in the collection; a fourth column `points` where there are any."""
+"""A pair's number, and its images as positions in the collection; further columns (`category`, `points`) as given."""
 
 PAIRS_FILE = "pairs.arrow"
 
@@ -120,7 +120,8 @@ def plan_listed(
     """Plans the blocks of a list and writes its pairs into `folder`, block by block; the same list, the same bytes.
 
     Args:
-        batches: `LISTED_PAIRS`, with or without points, ascending numbers; source and target differ. May stream by.
+        batches: `LISTED_PAIRS`, with or without further columns, ascending numbers; source and target differ. They may
+            stream by.
         num_images: of the collection.
         folder: for the result, and meanwhile for about twice its size.
         on_duplicates: called for pairs that are in the list before, and left out; (a, b) and (b, a) are two pairs.

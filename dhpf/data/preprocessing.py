@@ -15,6 +15,9 @@ from dhpf.records import Box, Points
 Size = tuple[int, int]
 """(width, height) in pixels."""
 
+BORDER_TOLERANCE = 2.0
+"""Pixels by which an annotation may overstep its image: published ones do by up to 1, being rounded or scaled."""
+
 
 def to_square(image: RGB, side: int, mirrored: bool = False) -> Tensor:
     """(3, side, side) uint8: the (H, W, 3) image resized without keeping its aspect ratio.
@@ -25,6 +28,17 @@ def to_square(image: RGB, side: int, mirrored: bool = False) -> Tensor:
     if mirrored:
         resized = resized[:, ::-1]
     return torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
+
+
+def lies_outside(points: Points, size: Size, image_id: str) -> str | None:
+    """Which of (K, 2) points oversteps its image of (width, height) pixels; None when they all lie in it."""
+    if not len(points):
+        return None
+    overstep = np.maximum(-points, points - np.array(size, dtype=np.float32)).max(axis=1)
+    if overstep.max() <= BORDER_TOLERANCE:
+        return None
+    x, y = points[overstep.argmax()]
+    return f"({x:g}, {y:g}) lies outside image {image_id} of {size[0]} x {size[1]} pixels"
 
 
 def points_to_frame(points: Points, size: Size, mirrored: bool = False) -> Points:

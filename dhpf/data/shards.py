@@ -23,15 +23,13 @@ import numpy as np
 
 from dhpf.data.blocks import Block
 from dhpf.data.pair_json import pair_from_json, pair_to_json, parse_json
+from dhpf.data.preprocessing import lies_outside
 from dhpf.errors import InputError
 from dhpf.images import ImageError, decode_image, printable, require_text
 from dhpf.records import PairRecord, Rejection
 
 os.environ.setdefault("WDS_SECURE", "1")  # webdataset reads it on import: no pickles, no shell
 import webdataset  # noqa: E402
-
-BORDER_TOLERANCE = 2.0
-"""Pixels by which an annotation may overstep its image: published ones do by up to 1, being rounded or scaled."""
 
 _ENDINGS = ((b"\xff\xd8\xff", "jpg"), (b"\x89PNG", "png"), (b"RIFF", "webp"), (b"BM", "bmp"), (b"GIF8", "gif"))
 
@@ -128,13 +126,9 @@ def _unusable(pair: PairRecord, images: dict[str, _Image], broken: dict[str, str
             if values is None or not len(values):
                 continue
             points = np.reshape(values, (-1, 2))  # a box is two points
-            overstep = np.maximum(-points, points - (image.width, image.height)).max(axis=1)
-            if overstep.max() > BORDER_TOLERANCE:
-                x, y = points[overstep.argmax()]
-                return (
-                    f"{side} {what}: ({x:g}, {y:g}) lies outside image {image_id} "
-                    f"of {image.width} x {image.height} pixels"
-                )
+            reason = lies_outside(points, (image.width, image.height), image_id)
+            if reason is not None:
+                return f"{side} {what}: {reason}"
     return None
 
 

@@ -12,7 +12,7 @@ images and pairs are normalised by the batch that they stand in.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +43,8 @@ class ImageFeatures:
     """What the network knows of B images.
 
     Attributes:
-        maps: for each layer that the model keeps: (B, C_l, side_l, side_l) projected maps, side_l <= 60.
+        maps: for each layer that the model keeps: (B, C_l, side_l, side_l) projected maps, side_l <= 60; they may be
+            kept in half precision, engines compute in single all the same.
         squared_norms: (B, L, N) squared length of each layer's feature at each grid cell.
         gate_activations: (B, L, 32), or None for a model without gates.
     """
@@ -65,6 +66,11 @@ class ImageFeatures:
         """Memory that they take."""
         gates = [] if self.gate_activations is None else [self.gate_activations]
         return sum(t.numel() * t.element_size() for t in (*self.maps, self.squared_norms, *gates))
+
+    def in_half_precision(self) -> ImageFeatures:
+        """The same features in about half of the memory; what a half cannot hold becomes its largest value."""
+        limit = torch.finfo(torch.float16).max
+        return replace(self, maps=tuple(m.clamp(-limit, limit).half() for m in self.maps))
 
     @classmethod
     def concatenate(cls, parts: Sequence[ImageFeatures]) -> ImageFeatures:

@@ -29,6 +29,7 @@ REJECTS = pa.schema([(name, pa.string()) for name in ("pair_id", "source", "targ
 """Pairs that cannot be used, and why."""
 
 _REQUIRED = ("source", "target")
+_OPTIONAL = ("category", "source_points")
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,8 @@ def plan_pair_list(
     """Plans the blocks of a list, so that pairs with common images meet; memory does not grow with the list.
 
     Args:
-        path: CSV or Parquet with the columns source and target and, if wanted, source_points: "x,y;x,y;..." in CSV,
-            lists of [x, y] in Parquet.
+        path: CSV or Parquet with the columns source and target and, if wanted, category and source_points:
+            "x,y;x,y;..." in CSV, lists of [x, y] in Parquet.
         images: ids of the collection; positions in the written pairs are positions in it.
         folder: for pairs.arrow (dhpf.data.listed_blocks.read_block reads it) and rejects.parquet.
 
@@ -168,6 +169,9 @@ def _positions(path: Path, images: Sequence[str], rejects: _Rejects) -> Iterator
         found = [pc.index_in(names, value_set=known, skip_nulls=True).cast(pa.int32()) for names in (sources, targets)]
         columns = [pa.array(range(first, first + len(batch)), type=pa.int64()), *found]
         schema, unusable = LISTED_PAIRS, dict[int, str]()
+        if "category" in batch.schema.names:
+            columns.append(pc.fill_null(_texts(path, batch, "category"), ""))
+            schema = schema.append(pa.field("category", pa.string(), nullable=False))
         if "source_points" in batch.schema.names:
             points, unusable = _points_column(batch.column("source_points"))
             columns.append(points)
@@ -186,11 +190,11 @@ def _positions(path: Path, images: Sequence[str], rejects: _Rejects) -> Iterator
 
 def _batches(path: Path) -> Iterator[pa.RecordBatch]:
     if path.suffix.lower() == ".parquet":
-        yield from _parquet_batches(path, (*_REQUIRED, "source_points"), BATCH_ROWS)
+        yield from _parquet_batches(path, (*_REQUIRED, *_OPTIONAL), BATCH_ROWS)
         return
     rows = (row for _, row in read_table(path, _REQUIRED))
     while chunk := list(itertools.islice(rows, min(BATCH_ROWS, 25_000))):
-        names = [name for name in (*_REQUIRED, "source_points") if name in chunk[0]]
+        names = [name for name in (*_REQUIRED, *_OPTIONAL) if name in chunk[0]]
         yield pa.record_batch({name: pa.array([row[name] for row in chunk], type=pa.string()) for name in names})
 
 

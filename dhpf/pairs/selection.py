@@ -17,6 +17,11 @@ from dhpf.errors import InputError
 CLOSED_SELECTIONS = ("all", "within-folders", "reference", "neighbours")
 """What `select` knows; a pair list, which is not in closed form, is read by dhpf.pairs.pair_list."""
 
+SELECTIONS = (*CLOSED_SELECTIONS, "list")
+
+_OPTION_OF = {"reference": "reference", "reach": "neighbours", "pair_list": "list"}
+"""The selection that each option belongs to."""
+
 MAX_NAMES_COMPARED = 10_000
 """An unknown reference is compared with the ids of a collection up to this size."""
 
@@ -63,11 +68,7 @@ def select(images: Sequence[str], how: str, *, reference: str | None = None, rea
         InputError: an unknown selection, or a reference or reach that is missing, out of place or unusable.
     """
     require_choice("selection", how, CLOSED_SELECTIONS)
-    for name, value, owner in (("reference", reference, "reference"), ("reach", reach, "neighbours")):
-        if (value is not None) != (how == owner):
-            raise InputError(
-                f"{name}: {value!r} with selection {how!r}; give it with selection {owner!r}, and only with it"
-            )
+    require_options(how, reference=reference, reach=reach)
     if any(a >= b for a, b in itertools.pairwise(images)):
         raise InputError("images: the ids of a collection must be sorted, and each must be there once")
     ids = tuple(images)
@@ -78,6 +79,20 @@ def select(images: Sequence[str], how: str, *, reference: str | None = None, rea
     if reach is not None and reach < 1:
         raise InputError(f"reach: {reach} must be at least 1")
     return Selection(ids, _there(band((0, len(ids)), (0, len(ids)), reach or len(ids))))
+
+
+def require_options(how: str, **options: object) -> None:
+    """Raises InputError unless exactly the options that belong to a selection are given.
+
+    Args:
+        options: reference, reach and pair_list, as far as they can be given; None for those that are not.
+    """
+    for name, value in options.items():
+        owner = _OPTION_OF[name]
+        if (value is not None) != (how == owner):
+            raise InputError(
+                f"{name}: {value!r} with selection {how!r}; give it with selection {owner!r}, and only with it"
+            )
 
 
 def _within_folders(images: tuple[str, ...]) -> Selection:

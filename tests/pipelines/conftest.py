@@ -1,8 +1,10 @@
+import contextlib
 import logging
 import os
 import signal
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -67,3 +69,44 @@ def _photo_shards(folder: Path, split: str, views: int) -> ShardSet:
     (folder / f"{split}.json").write_bytes(encoded.index)
     shard = Shard(folder / f"{split}.tar", folder / f"{split}.json")
     return ShardSet(f"photos/{split}", (("0", shard),), ("image",), "digest", {"num_pairs": len(shard)})
+
+
+@pytest.fixture
+def deadly_image() -> Iterator[Callable[[Path, signal.Signals], list[int]]]:
+    """Makes an image that ends whatever process reads it: a pipe, at whose other end a thread sends a signal.
+
+    The list that it gives grows by the process's id.
+    """
+    ended = threading.Event()
+    threads: list[threading.Thread] = []
+
+    def make(path: Path, how: signal.Signals) -> list[int]:
+        os.mkfifo(path)
+        killed: list[int] = []
+        threads.append(threading.Thread(target=_kill_readers, args=(path.resolve(), how, killed, ended), daemon=True))
+        threads[-1].start()
+        return killed
+
+    yield make
+    ended.set()
+    for thread in threads:
+        thread.join(timeout=30)
+
+
+def _kill_readers(path: Path, how: signal.Signals, killed: list[int], ended: threading.Event) -> None:
+    while not ended.wait(0.01):
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # nobody reads
+            continue
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                if process.pid != os.getpid() and _has_open(process.pid, path):
+                    process.send_signal(how)
+                    process.wait(timeout=30)
+                    killed.append(process.pid)
+        os.close(descriptor)
+
+
+def _has_open(pid: int, path: Path) -> bool:
+    return any(entry.resolve() == path for entry in Path(f"/proc/{pid}/fd").iterdir())

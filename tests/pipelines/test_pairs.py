@@ -55,13 +55,15 @@ def test_tables_of_every_selection(photos: Path, tmp_path: Path, arguments: list
 
 def test_a_list_comes_back_as_a_list(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = tmp_path / "list.csv"
-    given.write_text('source,target,source_points\na.jpg,cats/1.jpg,"1,2;3,4"\ngone.jpg,a.jpg,\ncats/1.jpg,a.jpg,\n')
+    given.write_text(
+        'source,category,target,source_points\na.jpg,cat,cats/1.jpg,"1,2;3,4"\ngone.jpg,,a.jpg,\ncats/1.jpg,,a.jpg,\n'
+    )
     output, again = tmp_path / "pairs.parquet", tmp_path / "again.parquet"
     assert dhpf(photos, "--select", "list", "--list", str(given), "-o", str(output)) == 3
     rows = pq.read_table(output, page_checksum_verification=True).to_pylist()
-    assert sorted((row["number"], row["source"], row["source_points"]) for row in rows) == [
-        (1, "a.jpg", [[1, 2], [3, 4]]),
-        (3, "cats/1.jpg", None),
+    assert sorted((row["number"], row["source"], row["category"], row["source_points"]) for row in rows) == [
+        (1, "a.jpg", "cat", [[1, 2], [3, 4]]),
+        (3, "cats/1.jpg", "", None),
     ]
     printed = capsys.readouterr()
     assert "6 images, 2 pairs" in printed.out
@@ -98,10 +100,10 @@ def test_many_pairs_are_written_in_row_groups(photos: Path, tmp_path: Path, monk
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--select", "al"], "--select: unknown value 'al'; did you mean 'all'"),
-        (["--select", "list"], "--list: None with --select list"),
-        (["--list", "x.csv"], "--list: 'x.csv' with --select all"),
-        (["--select", "list", "--list", "x.csv", "--reach", "2"], "--reach: 2 has no meaning with --select list"),
+        (["--select", "al"], "select: unknown value 'al'; did you mean 'all'"),
+        (["--select", "list"], "pair_list: None with selection 'list'; give it"),
+        (["--list", "x.csv"], "pair_list: 'x.csv' with selection 'all'"),
+        (["--select", "list", "--list", "x.csv", "--reach", "2"], "reach: 2 with selection 'list'"),
         (["--select", "list", "--list", "none.csv"], "pair list none.csv: no such file"),
         (["--select", "reference", "--reference", "cats/9.jpg"], "no image 'cats/9.jpg'"),
         (["--max-images", "1"], "max_images: 1 must be at least 2"),
@@ -143,7 +145,7 @@ def test_folders_without_pairs(photos: Path, tmp_path: Path, capsys: pytest.Capt
     assert "holds no image" in capsys.readouterr().err
     (tmp_path / "empty" / "one.jpg").write_bytes(b"")
     assert main(["pairs", str(tmp_path / "empty"), "--dry-run"]) == 2
-    assert "--select all: no pair among the 1 images" in capsys.readouterr().err
+    assert "select all: no pair among the 1 images" in capsys.readouterr().err
     assert dhpf(photos) == 2
     assert "--output: is missing" in capsys.readouterr().err
 

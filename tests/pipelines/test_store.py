@@ -42,6 +42,24 @@ def test_the_first_result_counts_and_the_other_is_removed(tmp_path: Path) -> Non
     assert len(list(tmp_path.glob("data/t/*"))) == 1
 
 
+def test_how_often_a_run_begins_a_task_outlasts_its_process(tmp_path: Path) -> None:
+    assert [StageOutput(tmp_path).begin("t", "run") for _ in range(3)] == [1, 2, 3]
+    assert StageOutput(tmp_path).begin("t", "another") == 1
+    assert StageOutput(tmp_path).begin("u", "run") == 1
+
+
+def test_what_was_needed_on_the_way_is_gone_at_the_end(tmp_path: Path) -> None:
+    output = StageOutput(tmp_path)
+    output.plan({"stage": "s", "tasks": ["t"]})
+    output.begin("t", "run")
+    output.scratch.mkdir()
+    assert output.commit_of("t") is None
+    committed = output.commit("t", {"part": b"1"}, {})
+    assert output.commit_of("t") == committed
+    output.finish({})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["MANIFEST.json", "PLAN.json", "commits", "data"]
+
+
 def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     output = StageOutput(tmp_path)
     output.plan(PLAN)

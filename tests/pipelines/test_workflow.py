@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -64,7 +65,8 @@ def manifest(folder: Path) -> dict[str, object]:
 def parts(folder: Path) -> list[dict[str, object]]:
     rows = []
     for commit in manifest(folder)["commits"]:  # type: ignore[attr-defined]
-        rows += pq.read_table(folder / commit["files"]["part.parquet"]["key"]).to_pylist()
+        if commit["task"] != "rejects":
+            rows += pq.read_table(folder / commit["files"]["part.parquet"]["key"]).to_pylist()
     return rows
 
 
@@ -225,6 +227,40 @@ def test_a_folder_is_matched_as_it_lies_and_the_same_in_any_blocks(photos: Path,
         assert {k: v for k, v in row.items() if k not in ("number", "pair_id")} == {
             k: v for k, v in other.items() if k not in ("number", "pair_id")
         }
+
+
+@pytest.mark.chaos
+def test_a_list_is_matched_as_it_lies_though_an_image_ends_its_worker(
+    photos: Path, tmp_path: Path, deadly_image: Callable[[Path, signal.Signals], list[int]]
+) -> None:
+    cats = [f"cats/{number} ü.v1.jpg" for number in range(4)]
+    named = [*zip(cats, cats[1:], strict=False), (cats[0], "cats/9.jpg"), ("gone.jpg", cats[0]), (cats[2], cats[0])]
+    rows = [f'{source},{target},felis,"200,100;20,30"' for source, target in named]
+    (photos / "pairs.csv").write_text("\n".join(["source,target,category,source_points", *rows]), encoding="utf-8")
+    killed = deadly_image(photos / "photos" / "cats" / "9.jpg", signal.SIGKILL)
+    settings = ["match.collections.photos={root: photos, select: list, pair_list: pairs.csv, max_pairs: 3}"]
+    settings += ["match.min_actors=1", "match.num_actors=3"]
+    done = run(tmp_path / "w", "match-folder", "--data", str(photos), settings=settings)
+    assert done.returncode == 3, done.stderr[-2000:]
+    assert len(killed) == 3, "once its actor, twice the process that finds out why"
+    assert "2 pairs rejected" in done.stderr and "row 5: image 'gone.jpg' is not in the folder" in done.stderr
+    folder = tmp_path / "w" / "match-folder" / "match" / "photos"
+    table = {row["pair_id"]: row for row in parts(folder)}
+    assert {i: row["status"] for i, row in table.items() if row["status"] != "matched"} == {
+        "000000004": "image cats/9.jpg: ended its worker's process 2 times (SIGKILL, perhaps for want of memory)"
+    }
+    assert sorted(table) == [f"{number:09d}" for number in (1, 2, 3, 4, 6)]
+    assert all((row["source"], row["target"]) == named[row["number"]] for row in table.values())  # type: ignore[index]
+    assert all(row["category"] == "felis" for row in table.values())
+    for row in (table["000000001"], table["000000002"]):  # the next crop is 12 pixels further right, 8 further down
+        moved = np.subtract(row["given_points"], row["transferred_points"])
+        assert np.abs(moved - (12, 8)).max() < 8
+    assert pq.read_table(next(folder.rglob("rejects.parquet")))["pair_id"].to_pylist() == ["000000005"]
+    assert not (folder / "scratch").exists() and not (folder / "begun").exists()
+    with (photos / "pairs.csv").open("a", encoding="utf-8") as file:
+        file.write(f"\n{cats[3]},{cats[0]},,")
+    again = run(tmp_path / "w", "match-folder", "--data", str(photos), settings=settings)
+    assert again.returncode == 2 and "holds an earlier match with other settings (dataset:" in again.stderr
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 240) -> None:

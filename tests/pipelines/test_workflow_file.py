@@ -97,6 +97,13 @@ def test_values_are_set_at_any_depth() -> None:
         ("model.weights=none.pth", "quickstart.model: no weights file 'none.pth'"),
         ("match.model={selction: all}", "quickstart.match.model: unknown key 'selction'; did you mean 'selection'"),
         ("match.num_actors=0", "quickstart.match: num_actors: 0 must be at least 1"),
+        ("match.min_actors=3", "quickstart.match: min_actors: 3 must be in 1 .. 2"),
+        ("match.features=float8", "quickstart.match.features: unknown value 'float8'; did you mean"),
+        (
+            "match.collections.x={root: photos, select: list}",
+            "quickstart.match.collections.x: pair_list: None with selection 'list'; give it with selection 'list'",
+        ),
+        ("match.collections.x={root: photos, pair_list: p.csv}", "pair_list: 'p.csv' with selection 'within-folders'"),
         ("registered_model=a/b", "registered_model: 'a/b' must consist of letters"),
         ("gates.confidance=0.9", "quickstart.gates: unknown key 'confidance'; did you mean 'confidence'"),
         ("gates.on=[]", "quickstart.gates: on: [] must be one or more different values"),
@@ -117,6 +124,14 @@ def test_wrong_settings_are_one_clear_sentence(setting: str, sentence: str) -> N
         load_workflow(FILE, "quickstart", [setting], Path())
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_folders_and_lists_of_collections_lie_below_the_data_folder() -> None:
+    setting = "match.collections.photos={root: photos, select: list, pair_list: lists/pairs.csv}"
+    workflow = load_workflow(FILE, "match-folder", [setting], Path("/data"))
+    assert workflow.match is not None
+    collection = workflow.match.collections["photos"]
+    assert (collection.root, collection.pair_list) == ("/data/photos", "/data/lists/pairs.csv")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from dhpf.checkpoint import build_network
 from dhpf.config import ModelConfig
 from dhpf.data.preprocessing import to_square
 from dhpf.errors import InputError
+from dhpf.model.engines.choose import choose_engine
 from dhpf.model.global_batch import TrainingPairs
 from dhpf.model.network import HyperpixelNetwork, ImageFeatures
 
@@ -34,6 +35,26 @@ def test_sixteen_pairs_at_once_are_sixteen_single_pairs(dynamic: HyperpixelNetwo
         assert torch.equal(single.selection[0], batch.selection[number])
         difference = (single.correlation[0] - batch.correlation[number]).abs().max()
         assert difference <= 1e-5 * single.correlation.max()
+
+
+@torch.inference_mode()
+def test_features_in_half_precision_match_alike_in_less_memory(squares: torch.Tensor) -> None:
+    network = build_network(ModelConfig(selection="fixed", layers=(5, 8, 10, 11, 15)))
+    whole = network.describe(squares[:2])
+    half = whole.in_half_precision()
+    assert half.num_bytes < 0.6 * whole.num_bytes
+    for name in ("compiled", "torch"):
+        engine = choose_engine(name)  # type: ignore[arg-type]
+        wanted = torch.ones(1, 3600, dtype=torch.bool)
+        found, other = (network.match(f, f, [(0, 1)], wanted, engine)[0] for f in (whole, half))
+        # Where two targets are as good as each other, the last bit decides.
+        assert (found.filtered_target == other.filtered_target).float().mean() > 0.99
+        assert torch.allclose(found.best_score, other.best_score, rtol=1e-3)
+
+
+def test_what_a_half_cannot_hold_becomes_its_largest_value() -> None:
+    features = ImageFeatures((torch.tensor([1e6, -1e6, 1.0]),), torch.ones(1), None)
+    assert features.in_half_precision().maps[0].tolist() == [65504, -65504, 1]
 
 
 @pytest.mark.parametrize(

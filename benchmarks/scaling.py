@@ -1,0 +1,57 @@
+"""`make bench-scaling`: what a pair costs as the collection grows, what a second actor brings, features in float16.
+
+The collections are made here: crops of photos that packages ship, in sub-folders of a hundred. A collection of each
+size is planned whole; of its pairs one block from the middle of the plan is matched, since blocks do not know of each
+other. Writes docs/scaling.json, docs/scaling-collection.png and docs/scaling-actors.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks.bench import machine
+from benchmarks.scaling_pictures import draw_actors, draw_collections
+from pipelines.cluster import set_ray_environment
+
+SIZES = (100, 1_000, 10_000)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--out", type=Path, default=Path("docs"), help="folder to write to (default: docs)")
+    parser.add_argument("--quick", action="store_true", help="small collections and one round")
+    options = parser.parse_args()
+    sizes, rounds = ((100, 300), 1) if options.quick else (SIZES, 3)
+    with tempfile.TemporaryDirectory(prefix="scaling-") as name:
+        folder = Path(name)
+        set_ray_environment(None, folder)
+        from benchmarks.scaling_measures import (
+            make_collections,
+            measure_actors,
+            measure_collections,
+            measure_half_precision,
+        )
+
+        folders = make_collections(folder, sizes)
+        collections = list(measure_collections(folders, folder))
+        half = measure_half_precision(folders[100])
+        print(f"features in float16: {half}", flush=True)
+        rates = measure_actors(folders[100], folder / "actors", rounds)
+    ratio = statistics.median(two / one for one, two in zip(rates[1], rates[2], strict=True))
+    print(f"two actors against one: {ratio:.2f}x")
+    options.out.mkdir(parents=True, exist_ok=True)
+    draw_collections([asdict(cost) for cost in collections]).savefig(options.out / "scaling-collection.png", dpi=110)
+    draw_actors(rates).savefig(options.out / "scaling-actors.png", dpi=110)
+    content = {"machine": machine() | {"cpus": os.cpu_count()}, "collections": [asdict(cost) for cost in collections]}
+    content |= {"pairs_per_second": rates, "two_actors_against_one": ratio, "float16": half}
+    (options.out / "scaling.json").write_text(json.dumps(content, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""The measurements of benchmarks.scaling; whoever imports this imports Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import skimage.data
+from PIL import Image
+from tqdm import tqdm
+
+from benchmarks.memory import extra_megabytes
+from dhpf.config import ModelConfig
+from dhpf.model.engines.choose import choose_engine
+from pipelines.block_matching import MatchedPair, OpenBlock, match_block, open_block
+from pipelines.cluster import ray_cluster
+from pipelines.collection import Collection, open_collection
+from pipelines.config import CollectionConfig, FeatureType, MatchConfig
+from pipelines.match import CorrespondenceRows
+from pipelines.matcher_pool import match_blocks
+from pipelines.model_source import ModelSource
+from pipelines.store import StageOutput
+
+LISTED_PER_IMAGE = 20
+REACH = 5
+MAX_PAIRS = 250
+SIDE = 160
+
+MODEL = ModelSource(
+    ModelConfig(backbone="efficientnet_lite0", selection="fixed", layers=(5, 8, 10, 11, 15), exponent=2)
+)
+ROWS = CorrespondenceRows(50, False, "model", "code")
+
+
+@dataclass(frozen=True)
+class CollectionCost:
+    """What matching a collection comes to.
+
+    Attributes:
+        pairs: which, in words.
+        encodes_per_pair, fewest: of the whole plan; no plan with its limits needs fewer than `fewest`.
+        plan_seconds: CPU time to list the folder and plan.
+        plan_mb, block_mb: highest extra memory of planning, and of matching the block.
+        cpu_ms_per_pair: of the block, its images' reading and describing included; the lower of two times.
+        block_pairs, block_images: of the block that was matched.
+    """
+
+    num_images: int
+    pairs: str
+    num_pairs: int
+    encodes_per_pair: float
+    fewest: float
+    plan_seconds: float
+    plan_mb: float
+    cpu_ms_per_pair: float
+    block_mb: float
+    block_pairs: int
+    block_images: int
+
+
+def make_collections(root: Path, sizes: tuple[int, ...]) -> dict[int, Path]:
+    """A folder with so many images for each size; they share the files."""
+    photos = [Image.fromarray(getattr(skimage.data, name)()) for name in ("chelsea", "coffee", "astronaut")]
+    drawn = random.Random(0)
+    folders = {size: root / f"{size}-images" for size in sizes}
+    for number in tqdm(range(max(sizes)), desc="images", unit="image", file=sys.stderr, leave=False):
+        photo = photos[number // 100 % len(photos)]
+        x, y = (drawn.randrange(length - SIDE) for length in photo.size)
+        name = f"{number // 100:04d}/{number:06d}.jpg"
+        path = folders[max(sizes)] / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        photo.crop((x, y, x + SIDE, y + SIDE)).save(path)
+        for size, folder in folders.items():
+            if number < size < max(sizes):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                os.link(path, folder / name)
+    return folders
+
+
+def pair_list(folder: Path, num_images: int) -> Path:
+    """A list of random pairs of a collection, beside it."""
+    images = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.jpg"))
+    drawn = random.Random(1)
+    path = folder.with_suffix(".csv")
+    rows = (",".join(drawn.sample(images, 2)) for _ in range(LISTED_PER_IMAGE * num_images))
+    path.write_text("source,target\n" + "\n".join(rows) + "\n")
+    return path
+
+
+def requests(folder: Path, num_images: int) -> dict[str, CollectionConfig]:
+    """The pairs of a collection that are looked at, in words."""
+    listed = str(pair_list(folder, num_images))
+    return {
+        "all pairs": CollectionConfig(str(folder), "all", max_pairs=MAX_PAIRS),
+        f"{REACH} neighbours": CollectionConfig(str(folder), "neighbours", reach=REACH, max_pairs=MAX_PAIRS),
+        "random list": CollectionConfig(str(folder), "list", pair_list=listed, max_pairs=MAX_PAIRS),
+    }
+
+
+def measure_collections(folders: dict[int, Path], scratch: Path) -> Iterator[CollectionCost]:
+    network, engine = MODEL.load(1), choose_engine()
+    bytes_per_image = MODEL.bytes_per_image()
+
+    def match(collection: Collection) -> dict[str, int]:
+        block = middle_block(collection)
+        for pair in match_block(network, engine, block, 1, ROWS):
+            assert isinstance(pair, MatchedPair)
+            ROWS(pair)
+        return {"block_pairs": len(block.pairs), "block_images": len(block.images)}
+
+    warm_up = CollectionConfig(str(folders[min(folders)]), "neighbours", reach=1, max_pairs=3)
+    with open_collection("warm-up", warm_up, bytes_per_image) as collection:
+        match(collection)
+    for size, folder in folders.items():
+        for words, config in requests(folder, size).items():
+            with ExitStack() as stack:
+                collection, plan_seconds, plan_mb = costs(
+                    lambda c=config: stack.enter_context(open_collection("c", c, bytes_per_image, scratch))
+                )
+                counts, seconds, block_mb = costs(lambda c=collection: match(c))
+                seconds = min(seconds, costs(lambda c=collection: match(c))[1])
+                summary = collection.plan.summary
+                cost = CollectionCost(
+                    size, words, summary.num_pairs, summary.encodes_per_pair, summary.ideal_encodes_per_pair,
+                    plan_seconds, plan_mb, 1000 * seconds / counts["block_pairs"], block_mb, **counts,
+                )  # fmt: skip
+            print(
+                f"{size:>7,} images, {words:<13} {cost.num_pairs:>12,} pairs {cost.cpu_ms_per_pair:>7.1f} ms per pair "
+                f"{cost.encodes_per_pair:>7.3f} encodes per pair (fewest {cost.fewest:.3f}) planned in "
+                f"{plan_seconds:.1f} s; {plan_mb:.0f} + {block_mb:.0f} MB",
+                flush=True,
+            )
+            yield cost
+
+
+def measure_half_precision(folder: Path) -> dict[str, float]:
+    """What keeping features in float16 changes: memory, and where random points of the pairs of one block go."""
+    network, engine = MODEL.load(1), choose_engine()
+    drawn = np.random.default_rng(0)
+    config = CollectionConfig(str(folder), "neighbours", reach=REACH, max_pairs=80)
+    with open_collection("half", config, MODEL.bytes_per_image()) as collection:
+        block = middle_block(collection)
+    pairs = [replace(p, source_keypoints=drawn.uniform(0, SIDE, (20, 2)).astype(np.float32)) for p in block.pairs]
+    moved = []
+    for feature_type in get_args(FeatureType):
+        found = match_block(network, engine, replace(block, pairs=pairs), 1, ROWS, feature_type)
+        moved.append(np.array([ROWS(pair)["transferred_points"] for pair in found if isinstance(pair, MatchedPair)]))
+    distance = np.linalg.norm(moved[0] - moved[1], axis=2)
+    return {
+        "num_points": distance.size,
+        "share_moved_by_more_than_0.01_px": float((distance > 0.01).mean()),
+        "share_moved_by_more_than_1_px": float((distance > 1).mean()),
+        "largest_move_px": float(distance.max()),
+        "memory_ratio": MODEL.bytes_per_image() / MODEL.bytes_per_image("float16"),
+    }
+
+
+def middle_block(collection: Collection) -> OpenBlock:
+    """The block in the middle of the plan."""
+    tasks = collection.plan.summary.num_blocks
+    [job] = collection.jobs({collection.tasks[tasks // 2]})
+    return open_block(json.loads(json.dumps(job["job"])))
+
+
+def costs(work: Callable[[], Any]) -> tuple[Any, float, float]:
+    """What work gives, its CPU seconds and its highest extra memory in MB."""
+    results: list[Any] = []
+    started = time.process_time()
+    extra = extra_megabytes(lambda: results.append(work()))
+    return results[0], time.process_time() - started, extra
+
+
+def measure_actors(folder: Path, work: Path, rounds: int) -> dict[int, list[float]]:
+    """Pairs per second with one and two actors, round by round."""
+    images = CollectionConfig(str(folder), "neighbours", reach=8, max_pairs=40)
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    with ray_cluster(None, 4), open_collection("actors", images, MODEL.bytes_per_image()) as collection:
+        for number in range(rounds):
+            for num_actors, found in rates.items():
+                output = StageOutput(work / f"{number}-{num_actors}")
+                output.plan({"stage": "match", "tasks": collection.tasks})
+                config = MatchConfig(collections={"actors": images}, num_actors=num_actors)
+                match_blocks(collection, MODEL, ROWS, output, config, title=f"{num_actors} actors")
+                found.append(rate(output))
+                print(f"{num_actors} actors: {found[-1]:.1f} pairs per second", flush=True)
+    return rates
+
+
+def rate(output: StageOutput) -> float:
+    """Pairs per second of a stage output, from the end of its first third of blocks: by then all actors have begun."""
+    ends = {task: (output.root / "commits" / f"{task}.json").stat().st_mtime for task in output.committed()}
+    infos = {task: commit.info for task, commit in output.committed().items()}
+    ordered = sorted(ends, key=ends.__getitem__)
+    begin = ordered[len(ordered) // 3 - 1]
+    num_pairs = sum(infos[task]["num_pairs"] for task in ordered[len(ordered) // 3 :])
+    return float(num_pairs / (ends[ordered[-1]] - ends[begin]))
