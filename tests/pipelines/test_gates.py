@@ -13,6 +13,7 @@ from dhpf.config import ModelConfig
 from dhpf.errors import InputError
 from dhpf.model.engines.choose import choose_engine
 from dhpf.model.network import HyperpixelNetwork
+from pipelines.block_matching import OpenBlock
 from pipelines.config import EvaluateConfig, GateConfig
 from pipelines.evaluate import MethodScores
 from pipelines.gates import (
@@ -25,7 +26,6 @@ from pipelines.gates import (
     seconds_per_pair,
     speed_check,
 )
-from pipelines.matcher_pool import OpenBlock
 from pipelines.shard_set import ShardSet
 from pipelines.tables import PREDICTIONS, SCORES, table_of
 
