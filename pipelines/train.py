@@ -165,9 +165,9 @@ def train_worker(settings: Mapping[str, Any]) -> None:
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     task: WorkerTask = settings["task"]
     torch.set_num_threads(max(1, int(task.config.resources.cpus)))
-    data = (PairDataset(shards) for shards in (task.train, task.val))
+    train_data, val_data = PairDataset(task.train), PairDataset(task.val)
     rank = ray.train.get_context().get_world_rank()
-    learner = Learner(task.model, task.config, *data, Path(task.maps_folder), all_workers(), rank)
+    learner = Learner(task.model, task.config, train_data, val_data, Path(task.maps_folder), all_workers(), rank)
     Worker(task, learner).run()
 
 
