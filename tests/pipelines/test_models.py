@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 FILE = Path(__file__).parents[2] / "workflows.yaml"
 SETTINGS = [
     "shard.sources.photo-warps={kind: photo_warps, splits: [test], options: {views: 3, keypoints: 6}}",
-    *("train=null", "evaluate=null", "gates.checked_pairs=2", "gates.max_slowdown=50"),
+    *("train=null", "search=null", "evaluate=null", "gates.checked_pairs=2", "gates.max_slowdown=50"),
     "match={on: [photo-warps/test], model: models:/dhpf@champion}",
 ]
 GOOD = ModelConfig(selection="fixed", layers=(5, 8, 10, 11, 15), exponent=2)
