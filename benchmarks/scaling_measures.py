@@ -20,8 +20,9 @@ from tqdm import tqdm
 
 from benchmarks.memory import extra_megabytes
 from dhpf.config import ModelConfig
+from dhpf.data.blocks import block_name
 from dhpf.model.engines.choose import choose_engine
-from pipelines.block_matching import MatchedPair, OpenBlock, match_block, open_block
+from pipelines.block_matching import MatchedPair, match_block, open_block
 from pipelines.cluster import ray_cluster
 from pipelines.collection import Collection, open_collection
 from pipelines.config import CollectionConfig, FeatureType, MatchConfig
@@ -110,8 +111,8 @@ def measure_collections(folders: dict[int, Path], scratch: Path) -> Iterator[Col
     network, engine = MODEL.load(1), choose_engine()
     bytes_per_image = MODEL.bytes_per_image()
 
-    def match(collection: Collection) -> dict[str, int]:
-        block = middle_block(collection)
+    def match(job: dict[str, Any]) -> dict[str, int]:
+        block = open_block(job)
         for pair in match_block(network, engine, block, 1, ROWS):
             assert isinstance(pair, MatchedPair)
             ROWS(pair)
@@ -119,15 +120,16 @@ def measure_collections(folders: dict[int, Path], scratch: Path) -> Iterator[Col
 
     warm_up = CollectionConfig(str(folders[min(folders)]), "neighbours", reach=1, max_pairs=3)
     with open_collection("warm-up", warm_up, bytes_per_image) as collection:
-        match(collection)
+        match(middle_job(collection))
     for size, folder in folders.items():
         for words, config in requests(folder, size).items():
             with ExitStack() as stack:
                 collection, plan_seconds, plan_mb = costs(
                     lambda c=config: stack.enter_context(open_collection("c", c, bytes_per_image, scratch))
                 )
-                counts, seconds, block_mb = costs(lambda c=collection: match(c))
-                seconds = min(seconds, costs(lambda c=collection: match(c))[1])
+                job = middle_job(collection)  # the plan is gone through once, not for each block
+                counts, seconds, block_mb = costs(lambda j=job: match(j))
+                seconds = min(seconds, costs(lambda j=job: match(j))[1])
                 summary = collection.plan.summary
                 cost = CollectionCost(
                     size, words, summary.num_pairs, summary.encodes_per_pair, summary.ideal_encodes_per_pair,
@@ -148,7 +150,7 @@ def measure_half_precision(folder: Path) -> dict[str, float]:
     drawn = np.random.default_rng(0)
     config = CollectionConfig(str(folder), "neighbours", reach=REACH, max_pairs=80)
     with open_collection("half", config, MODEL.bytes_per_image()) as collection:
-        block = middle_block(collection)
+        block = open_block(middle_job(collection))
     pairs = [replace(p, source_keypoints=drawn.uniform(0, SIDE, (20, 2)).astype(np.float32)) for p in block.pairs]
     moved = []
     for feature_type in get_args(FeatureType):
@@ -164,11 +166,11 @@ def measure_half_precision(folder: Path) -> dict[str, float]:
     }
 
 
-def middle_block(collection: Collection) -> OpenBlock:
-    """The block in the middle of the plan."""
-    tasks = collection.plan.summary.num_blocks
-    [job] = collection.jobs({collection.tasks[tasks // 2]})
-    return open_block(json.loads(json.dumps(job["job"])))
+def middle_job(collection: Collection) -> dict[str, Any]:
+    """The job of the block in the middle of the plan, as an actor gets it."""
+    [job] = collection.jobs({block_name(collection.plan.summary.num_blocks // 2)})
+    found: dict[str, Any] = json.loads(json.dumps(job["job"]))
+    return found
 
 
 def costs(work: Callable[[], Any]) -> tuple[Any, float, float]:
