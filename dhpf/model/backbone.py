@@ -59,8 +59,8 @@ class Backbone(nn.Module):
         self.to(memory_format=torch.channels_last)  # a tenth faster on CPUs
         super().train(False)
         self.fingerprint = _digest(self.state_dict())
-        # The stem stays as it is: where no gate opens it answers alone, by features so near zero that their cosines show
-        # the last digit of the arithmetic.
+        # The stem stays as it is: where no gate opens it answers alone, by features so near zero that their cosines
+        # show the last digit of the arithmetic.
         for layer in layers[1:]:
             _fold_batch_norms(layer)
         self.widths = tuple(m.shape[1] for m in self(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)))

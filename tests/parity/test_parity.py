@@ -48,7 +48,9 @@ KEYPOINT_TOLERANCE = 1e-3
 """Pixels, for keypoints whose best target is not a near tie."""
 NEAR_TIE = 1e-4
 LOSS_TOLERANCE = 1e-4
-GRADIENT_TOLERANCE = {torch.float32: 1e-2, torch.float64: 1e-6}
+GRADIENT_TOLERANCE = {torch.float32: 1e-2, torch.float64: 2e-5}
+"""In double precision too the backbone's weights are those of single precision, rounded once more where a normalisation
+is folded into them: 7e-6 was seen for one gradient of 170."""
 TOTAL_GRADIENT_TOLERANCE = 1e-3
 
 
