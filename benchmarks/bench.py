@@ -148,10 +148,17 @@ def measure(all_pairs: tuple[int, ...], rounds: int) -> dict[str, dict[str, floa
     times = cpu_milliseconds(works, rounds)
     note("cached_pair_resnet50", times["ours"], times["published"])
     training = TrainingSubject(subject.network)
-    for name, (ours, theirs) in training.works().items():
-        times = cpu_milliseconds({"ours": (ours, 2), "published": (theirs, 1)}, min(rounds, 2))
-        note(name, times["ours"], times["published"])
-    note("strong_step_extra_mb", *(extra_megabytes(work) for work in training.works()["strong_step"]))
+    works = {
+        "published": (training.published_strong, 1),
+        "strong_step": (training.strong, 2),
+        "strong_step_cached": (lambda: training.strong(training.maps), 2),
+    }
+    times = cpu_milliseconds(works, 1)
+    for name in ("strong_step", "strong_step_cached"):
+        note(name, times[name], times["published"])
+    times = cpu_milliseconds({"ours": (training.weak, 1), "published": (training.published_weak, 1)}, 1)
+    note("weak_step", times["ours"], times["published"])
+    note("strong_step_extra_mb", *(extra_megabytes(work) for work in (training.strong, training.published_strong)))
     return results
 
 

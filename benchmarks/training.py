@@ -80,11 +80,3 @@ class TrainingSubject:
         self.network.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
-
-    def works(self) -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
-        """By name: our way and the published one."""
-        return {
-            "strong_step": (self.strong, self.published_strong),
-            "strong_step_cached": (lambda: self.strong(self.maps), self.published_strong),
-            "weak_step": (self.weak, self.published_weak),
-        }

@@ -119,7 +119,7 @@ def main() -> None:
         for count in (1, 2, 3):
             curves[f"{count} worker{'s' if count > 1 else ''}"] = curve([Part(folder, count, 0, NUM_STEPS)])
         halves = [Part(folder, 2, 0, KILLED_AFTER, killed=True), Part(folder, 3, KILLED_AFTER, NUM_STEPS)]
-        curves[f"2 workers, killed after {KILLED_AFTER} steps, then 3"] = curve(halves)
+        curves[f"2 killed at {KILLED_AFTER}, then 3"] = curve(halves)
     alone = curves["1 worker"]
     for title, losses in curves.items():
         furthest = max(abs(x - y) / abs(y) for x, y in zip(losses, alone, strict=True))
