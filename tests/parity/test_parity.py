@@ -44,6 +44,9 @@ REFERENCE = Path(os.environ.get("DHPF_REFERENCE", Path(__file__).parents[2].pare
 ENGINES_UNDER_TEST: dict[str, tuple[EngineName, ...]] = {"cpu": ("torch", "compiled"), "cuda": ("torch", "triton")}
 CORRELATION_TOLERANCE = 1e-5
 """Of the maximum; sums and rows."""
+BASE_MAP_TOLERANCE = 3e-4
+"""The base map alone has features so near zero that the last digit of a convolution shows in their cosines: on two
+threads we are within 1e-5 of the measured numbers, on one thread within 2e-4 in the maxima."""
 KEYPOINT_TOLERANCE = 1e-3
 """Pixels, for keypoints whose best target is not a near tie."""
 NEAR_TIE = 1e-4
@@ -145,38 +148,48 @@ def test_inference(folder: Path, backbone: str) -> None:
 
 
 def check_pair(
-    network: HyperpixelNetwork, source: ImageFeatures, target: ImageFeatures, measured: dict[str, NDArray[Any]]
+    network: HyperpixelNetwork,
+    source: ImageFeatures,
+    target: ImageFeatures,
+    measured: dict[str, NDArray[Any]],
+    tolerance: float = CORRELATION_TOLERANCE,
 ) -> None:
     gates = network.select(source, target)
     assert (gates[0].numpy() == measured["layer_sel"]).all()
     if "relevance" in measured:
         assert network.selector is not None
         assert source.gate_activations is not None and target.gate_activations is not None
-        assert_close(network.selector(source.gate_activations, target.gate_activations)[0], measured["relevance"])
+        assert_close(
+            network.selector(source.gate_activations, target.gate_activations)[0], measured["relevance"], tolerance
+        )
     appearance = torch.cat(network.appearance(source, target, gates), dim=1)
-    assert_close(appearance[0].sum(1, dtype=torch.float64), measured["app_rowsum"])
-    assert_close(appearance[0].sum(0, dtype=torch.float64), measured["app_colsum"])
-    assert_close(appearance.max(), measured["app_max"])
+    assert_close(appearance[0].sum(1, dtype=torch.float64), measured["app_rowsum"], tolerance)
+    assert_close(appearance[0].sum(0, dtype=torch.float64), measured["app_colsum"], tolerance)
+    assert_close(appearance.max(), measured["app_max"], tolerance)
     if "app_rows" in measured:
-        assert_close(appearance[0][measured["rows"]], measured["app_rows"])
+        assert_close(appearance[0][measured["rows"]], measured["app_rows"], tolerance)
     space = network.hough.space(network.hough.vote(appearance))
-    assert_close(space[0], measured["hough_pre"])
-    assert_close(network.hough.smooth(space)[0], measured["hough"])
+    assert_close(space[0], measured["hough_pre"], tolerance)
+    assert_close(network.hough.smooth(space)[0], measured["hough"], tolerance)
     output = network.correlate(source, target)
     correlation = output.correlation[0]
-    assert_close(correlation.sum(1, dtype=torch.float64), measured["fin_rowsum"])
-    assert_close(correlation.sum(0, dtype=torch.float64), measured["fin_colsum"])
-    assert_close(correlation.amax(1), measured["fin_rowmax"])
-    assert_close(correlation.amax(0), measured["fin_colmax"])
+    assert_close(correlation.sum(1, dtype=torch.float64), measured["fin_rowsum"], tolerance)
+    assert_close(correlation.sum(0, dtype=torch.float64), measured["fin_colsum"], tolerance)
+    assert_close(correlation.amax(1), measured["fin_rowmax"], tolerance)
+    assert_close(correlation.amax(0), measured["fin_colmax"], tolerance)
     if "fin_rows" in measured:
-        assert_close(correlation[measured["rows"]], measured["fin_rows"])
+        assert_close(correlation[measured["rows"]], measured["fin_rows"], tolerance)
         some = measured["rows"][: len(measured["mnn_rows"])]
-        assert_close(mutual_filter(output.correlation)[0][some], measured["mnn_rows"])
-    check_engines(network, source, target, measured)
+        assert_close(mutual_filter(output.correlation)[0][some], measured["mnn_rows"], tolerance)
+    check_engines(network, source, target, measured, tolerance)
 
 
 def check_engines(
-    network: HyperpixelNetwork, source: ImageFeatures, target: ImageFeatures, measured: dict[str, NDArray[Any]]
+    network: HyperpixelNetwork,
+    source: ImageFeatures,
+    target: ImageFeatures,
+    measured: dict[str, NDArray[Any]],
+    tolerance: float = CORRELATION_TOLERANCE,
 ) -> None:
     count = int(measured["n_pts"])
     points, valid = torch.from_numpy(measured["src_kps"].T[:count].copy())[None], torch.ones(1, count, dtype=torch.bool)
@@ -186,8 +199,8 @@ def check_engines(
         found, _ = network.match(source, target, [(0, 0)], wanted, choose_engine(engine, device))
         found = found.to("cpu")
         if "fin_rowmax" in measured:
-            assert_close(found.value[0], measured["fin_rowmax"])
-        assert_close(found.column_maximum[0], measured["fin_colmax"])
+            assert_close(found.value[0], measured["fin_rowmax"], tolerance)
+        assert_close(found.column_maximum[0], measured["fin_colmax"], tolerance)
         check_keypoints(found, points, measured)
 
 
@@ -231,7 +244,7 @@ def test_base_map_answers_when_no_gate_opens(folder: Path, backbone: str) -> Non
     measured = {key: archive[f"p0/{key}"] for key in ("pair", "src_kps", "n_pts")}
     measured |= {key.partition("/")[2]: archive[key] for key in archive.files if key.startswith("base/")}
     with torch.inference_mode():
-        check_pair(network, *pair_of(network.describe(images(folder)), measured["pair"]), measured)
+        check_pair(network, *pair_of(network.describe(images(folder)), measured["pair"]), measured, BASE_MAP_TOLERANCE)
 
 
 @pytest.mark.parametrize(("folder", "backbone"), cases("_infer.npz"))

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from dhpf.checkpoint import build_network
 from dhpf.config import ModelConfig
@@ -142,7 +141,6 @@ def test_the_slower_of_two_is_seen(
 
     monkeypatch.setattr(network, "describe", watched("fast", network.describe, 1))
     monkeypatch.setattr(slow, "describe", watched("slow", describe, 30))
-    torch.set_num_threads(1)
     config = EvaluateConfig(on=("a/test",), methods={"m": {}})
     seconds = seconds_per_pair([slow, network], choose_engine("torch"), [block], config)
     assert seconds[0] > 1.5 * seconds[1] > 0
