@@ -96,7 +96,7 @@ def _match_in_process(settings: WorkerSettings, task: str, job: str, caution: Ca
     process.join()
     if not errors.empty():
         raise RuntimeError(f"{task}, matched in a process of its own: {errors.get()}")
-    return step.value, _how(process.exitcode or 0)
+    return step.value, _how(process.exitcode)
 
 
 def _match(
@@ -121,7 +121,9 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _how(exit_code: int) -> str:
+def _how(exit_code: int | None) -> str:
+    if exit_code is None:
+        return "exit status not known"
     if exit_code >= 0:
         return f"exit status {exit_code}"
     name = signal.Signals(-exit_code).name

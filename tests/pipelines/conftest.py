@@ -5,6 +5,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -103,8 +104,10 @@ def _kill_readers(path: Path, how: signal.Signals, killed: list[int], ended: thr
             with contextlib.suppress(psutil.Error, OSError):
                 if process.pid != os.getpid() and _has_open(process.pid, path):
                     process.send_signal(how)
-                    process.wait(timeout=30)
                     killed.append(process.pid)
+                    # Not waited for: that would take the exit status from its parent, which may be this very process.
+                    while _has_open(process.pid, path):
+                        time.sleep(0.01)
         os.close(descriptor)
 
 
