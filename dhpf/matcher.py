@@ -110,8 +110,7 @@ class Matcher:
         """The best cells of two images, on the CPU, and the selected layers."""
         squares = torch.stack([to_square(image, self.network.config.image_side) for image in images])
         device = self.network.backbone.mean.device
-        features = self.network.describe(squares.to(device))
-        found, selection = self.network.match(features, features, [(0, 1)], wanted.to(device), self._engine)
+        found, selection = self.network.match_images(squares.to(device), [(0, 1)], wanted.to(device), self._engine)
         return found.to("cpu"), tuple(selection[0].nonzero().flatten().tolist())
 
 

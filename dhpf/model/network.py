@@ -2,6 +2,7 @@
 
     describe(images) -> ImageFeatures                       all that the network knows of an image
     match(source, target, pairs) -> BestCells, selection    what is read of a correlation, without keeping it
+    match_images(images, pairs) -> BestCells, selection     both in one, for images that nothing else is matched with
     correlate(source, target) -> MatcherOutput              the whole correlation, with gradient
 
 `match` is what inference runs, by the fastest engine; `correlate` is the same arithmetic on whole matrices. A batch of
@@ -17,7 +18,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from dhpf.config import ModelConfig
+from dhpf.config import GRID_SIDE, ModelConfig
 from dhpf.errors import InputError
 from dhpf.model.backbone import Backbone
 from dhpf.model.best_cells import BestCells
@@ -132,9 +133,19 @@ class HyperpixelNetwork(nn.Module):
     def embed(self, maps: list[Tensor]) -> ImageFeatures:
         """The learned half of `describe`: gates' activations, projected maps and their norms."""
         activations = None if self.selector is None else self.selector.activate(maps)
-        projected = maps
+        return self.embed_layers(maps, activations, [True] * len(maps))
+
+    def embed_layers(self, maps: list[Tensor], activations: Tensor | None, used: Sequence[bool]) -> ImageFeatures:
+        """`embed` where only some layers will be used: the others' maps get no channel.
+
+        Args:
+            activations: of the gates, for these maps.
+            used: of each layer, whether some pair of these images selects it.
+        """
+        projected = [m if of_use else m[:, :0, :GRID_SIDE, :GRID_SIDE] for m, of_use in zip(maps, used, strict=True)]
         if self.projections:
-            projected = [project(m) for project, m in zip(self.projections, maps, strict=True)]
+            layers = zip(self.projections, projected, used, strict=True)
+            projected = [project(m) if of_use else m for project, m, of_use in layers]
         return _features(projected, activations)
 
     def describe(self, images: Tensor) -> ImageFeatures:
@@ -225,6 +236,24 @@ class HyperpixelNetwork(nn.Module):
         index = torch.tensor(pairs, device=source.squared_norms.device).view(-1, 2)
         gates = self._select(source, target, index[:, 0], index[:, 1])
         found = self.match_selected(source, target, pairs, gates, wanted, engine)
+        return found, self._on_all_layers(gates)
+
+    @torch.no_grad()
+    def match_images(
+        self, images: Tensor, pairs: Sequence[tuple[int, int]], wanted: Tensor, engine: MatchEngine
+    ) -> tuple[BestCells, Tensor]:
+        """`match` of (B, 3, side, side) uint8 images that stand in these pairs alone.
+
+        What no pair selects is not projected.
+        """
+        maps = self.extract(images)
+        gates, activations = images.new_ones(len(pairs), len(maps), dtype=maps[0].dtype), None
+        if self.selector is not None:
+            activations = self.selector.activate(maps)
+            index = torch.tensor(pairs, device=images.device).view(-1, 2)
+            gates = open_gates(self.selector(activations[index[:, 0]], activations[index[:, 1]]))
+        features = self.embed_layers(maps, activations, (layer_weights(gates) > 0).any(dim=0).tolist())
+        found = self.match_selected(features, features, pairs, gates, wanted, engine)
         return found, self._on_all_layers(gates)
 
     @torch.no_grad()

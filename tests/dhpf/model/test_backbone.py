@@ -1,3 +1,4 @@
+import copy
 import pickle
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 
 from dhpf.data.preprocessing import to_square
 from dhpf.errors import InputError
-from dhpf.model.backbone import load_backbone, read_state_dict
+from dhpf.model.backbone import PackedConv2d, load_backbone, read_state_dict
 
 
 def test_the_installed_backbone_knows_a_cat_when_it_sees_one() -> None:
@@ -32,6 +33,23 @@ def test_it_stays_in_evaluation_mode_and_learns_nothing() -> None:
     backbone = load_backbone("efficientnet_lite0").train()
     assert not any(module.training for module in backbone.modules())
     assert not any(parameter.requires_grad for parameter in backbone.parameters())
+
+
+def test_packed_weights_give_what_plain_ones_give() -> None:
+    plain = torch.nn.Conv2d(24, 48, 3, stride=2, padding=1, groups=4)
+    plain.requires_grad_(False)
+    packed = PackedConv2d.of(plain)
+    for shape in ((2, 24, 30, 30), (1, 24, 47, 13)):  # packed for the first, used for both
+        images = torch.randn(shape).contiguous(memory_format=torch.channels_last)
+        assert torch.allclose(packed(images), plain(images), atol=1e-5)
+        assert packed(images).is_contiguous(memory_format=torch.channels_last)
+    assert packed.double()(images.double()).dtype == torch.float64
+
+
+def test_a_backbone_that_ran_can_be_copied() -> None:
+    backbone, image = load_backbone("efficientnet_lite0"), torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+    maps = backbone(image)
+    assert all(torch.equal(a, b) for a, b in zip(copy.deepcopy(backbone)(image), maps, strict=True))
 
 
 def test_layers_beyond_the_last_wanted_are_not_run() -> None:

@@ -3,7 +3,7 @@ import skimage.data
 import torch
 
 from dhpf.checkpoint import build_network
-from dhpf.config import ModelConfig
+from dhpf.config import EngineName, ModelConfig
 from dhpf.data.preprocessing import to_square
 from dhpf.errors import InputError
 from dhpf.model.engines.choose import choose_engine
@@ -35,6 +35,29 @@ def test_sixteen_pairs_at_once_are_sixteen_single_pairs(dynamic: HyperpixelNetwo
         assert torch.equal(single.selection[0], batch.selection[number])
         difference = (single.correlation[0] - batch.correlation[number]).abs().max()
         assert difference <= 1e-5 * single.correlation.max()
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("engine_name", ["compiled", "torch"])
+def test_images_for_one_pair_are_projected_only_where_it_looks(
+    dynamic: HyperpixelNetwork, squares: torch.Tensor, engine_name: EngineName
+) -> None:
+    engine, wanted = choose_engine(engine_name), torch.ones(1, 3600, dtype=torch.bool)
+    features = dynamic.describe(squares[:2])
+    known, layers = dynamic.match(features, features, [(0, 1)], wanted, engine)
+    assert 0 < layers.sum() < len(dynamic.layers)
+    projected: list[int] = []
+    hooks = [
+        project.register_forward_hook(lambda *_, layer=layer: projected.append(layer))
+        for layer, project in enumerate(dynamic.projections)
+    ]
+    found, selected = dynamic.match_images(squares[:2], [(0, 1)], wanted, engine)
+    for hook in hooks:
+        hook.remove()
+    assert projected == selected[0].nonzero().flatten().tolist()
+    assert torch.equal(selected, layers)
+    assert torch.equal(found.filtered_target, known.filtered_target)
+    assert torch.allclose(found.best_score, known.best_score, rtol=1e-6)
 
 
 @torch.inference_mode()
