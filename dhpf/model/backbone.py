@@ -60,11 +60,11 @@ class Backbone(nn.Module):
         self.to(memory_format=torch.channels_last)  # a tenth faster on CPUs
         super().train(False)
         self.fingerprint = _digest(self.state_dict())
+        self.widths = tuple(m.shape[1] for m in self(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)))
         # The stem stays as it is: where no gate opens it answers alone, by features so near zero that their cosines
         # show the last digit of the arithmetic.
         for layer in layers[1:]:
             _fold_batch_norms(layer)
-        self.widths = tuple(m.shape[1] for m in self(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)))
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -149,7 +149,8 @@ class PackedConv2d(nn.Conv2d):
             return super().forward(input)
         geometry = [list(pair) for pair in (self.padding, self.stride, self.dilation)]
         if self._packed is None:
-            weight, shape = self.weight.detach(), list(input.shape)
+            # The order suits the first images' side, and one image: it must not depend on how many come first.
+            weight, shape = self.weight.detach(), [1, *input.shape[1:]]
             self._packed = torch.ops.mkldnn._reorder_convolution_weight(weight, *geometry, self.groups, shape)
         result: Tensor = torch.ops.mkldnn._convolution_pointwise(
             input, self._packed, self.bias, *geometry, self.groups, "none", [], ""
