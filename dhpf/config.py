@@ -17,11 +17,13 @@ GRID_SIDE = 60
 
 BackboneName = Literal["efficientnet_lite0", "resnet50", "resnet101"]
 SelectionName = Literal["dynamic", "fixed", "all", "last"]
+ProjectionName = Literal["learned", "none"]
 HoughBinsName = Literal["current", "legacy"]
 EngineName = Literal["auto", "torch", "compiled", "triton"]
 
 BACKBONES: tuple[BackboneName, ...] = ("efficientnet_lite0", "resnet50", "resnet101")
 SELECTIONS: tuple[SelectionName, ...] = ("dynamic", "fixed", "all", "last")
+PROJECTIONS: tuple[ProjectionName, ...] = ("learned", "none")
 HOUGH_BINS: tuple[HoughBinsName, ...] = ("current", "legacy")
 ENGINES: tuple[EngineName, ...] = ("auto", "torch", "compiled", "triton")
 """Implementations of matching: auto takes the one made for the device; torch runs anywhere; compiled needs a CPU and
@@ -58,7 +60,10 @@ class ModelConfig:
         selection: "dynamic" learns gates and projections (DHPF); "fixed" uses `layers` as they are (Hyperpixel
             Flow); "all" and "last" are baselines without learning.
         layers: for "fixed" only: layer numbers, or a name in PUBLISHED_LAYERS[backbone].
-        exponent: power of the rectified cosine; None means 3 for "fixed" (Hyperpixel Flow) and 2 otherwise.
+        projection: of a dynamic selection: "learned" is the paper's transform of each layer, "none" chooses among the
+            backbone's own maps, so that only gates are learned.
+        exponent: power of the rectified cosine; None means 3 where the backbone's own maps are compared by choice
+            ("fixed" as in Hyperpixel Flow, "dynamic" without projection) and 2 otherwise.
         projection_divisor: a dynamic layer of D channels is projected to D / projection_divisor (the paper: 8).
         image_side: side in pixels of the square image that the backbone sees (the paper: 240).
         hough_bins: "current" has 91 bins per axis, "legacy" the 97 of the published weights.
@@ -68,6 +73,7 @@ class ModelConfig:
     weights: str | None = None
     selection: SelectionName = "dynamic"
     layers: tuple[int, ...] | str = ()
+    projection: ProjectionName = "learned"
     exponent: int | None = None
     projection_divisor: int = 8
     image_side: int = FRAME_SIDE
@@ -76,6 +82,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         require_choice("model.backbone", self.backbone, BACKBONES)
         require_choice("model.selection", self.selection, SELECTIONS)
+        require_choice("model.projection", self.projection, PROJECTIONS)
         require_choice("model.hough_bins", self.hough_bins, HOUGH_BINS)
         if (self.selection == "fixed") != bool(self.layers):
             raise InputError(
@@ -96,7 +103,8 @@ class ModelConfig:
         """The power of the rectified cosine that is in force."""
         if self.exponent is not None:
             return self.exponent
-        return 3 if self.selection == "fixed" else 2
+        own_maps = self.selection == "dynamic" and self.projection == "none"
+        return 3 if self.selection == "fixed" or own_maps else 2
 
     @property
     def fixed_layers(self) -> tuple[int, ...]:
@@ -111,17 +119,21 @@ class SupervisionConfig:
 
     Attributes:
         kind: "strong" uses keypoints, "weak" only the knowledge that two images show the same category.
-        selection_rate: the share of layers, mu, that each layer's gate should be open for.
+        selection_rate: the share of pairs, mu, that each layer's gate should be open for.
+        selection_weight: of the term that says so; the paper's is 1.
         alpha: a keypoint transferred within alpha * threshold counts as right and weighs less (strong only).
     """
 
     kind: Literal["strong", "weak"] = "strong"
     selection_rate: float = 0.5
+    selection_weight: float = 1.0
     alpha: float = 0.1
 
     def __post_init__(self) -> None:
         require_choice("supervision.kind", self.kind, ("strong", "weak"))
         if not 0 < self.selection_rate <= 1:
             raise InputError(f"supervision.selection_rate: {self.selection_rate} is outside (0, 1]")
+        if not 0 <= self.selection_weight <= 100:
+            raise InputError(f"supervision.selection_weight: {self.selection_weight} is outside 0 to 100")
         if not 0 < self.alpha <= 1:
             raise InputError(f"supervision.alpha: {self.alpha} is outside (0, 1]")

@@ -174,7 +174,7 @@ def _with_selection_rate(
     sums = workers.add_up(torch.cat([weights @ gates, weights.sum()[None]]).double())
     shares = sums[:-1] / sums[-1]
     selection = selection_rate_loss(shares, config.selection_rate).to(matching.dtype)
-    loss = matching + selection
+    loss = matching + config.selection_weight * selection
     terms = {"loss": loss.item(), name: matching.item(), "selection_rate_term": selection.item()}
     # Every process holds the whole loss; gradients are added up over the processes.
     return Objective(loss / workers.count, terms, gates.detach(), shares.detach())

@@ -143,6 +143,8 @@ class TrainConfig:
         batch_size: pairs per step, over all workers together.
         learning_rate, momentum: of SGD.
         projection_start: "near-identity" starts at the backbone's own features, "random" as the paper does.
+        gates_start: layers whose gates are open for nearly every pair at the start, while all others are closed;
+            "searched" takes those that the search stage found; "random" is the paper's start.
         num_workers: processes that share each step's pairs; any number learns the same.
         min_workers: with it training is elastic: it goes on with as few as this many while others are lost.
         checkpoint_steps: steps between checkpoints within an epoch: what is lost at most.
@@ -158,6 +160,7 @@ class TrainConfig:
     learning_rate: float = 0.03
     momentum: float = 0.5
     projection_start: Literal["near-identity", "random"] = "random"
+    gates_start: str | tuple[int, ...] = "random"
     seed: int = 0
     num_workers: int = 2
     min_workers: int | None = None
@@ -167,6 +170,8 @@ class TrainConfig:
     resources: Resources = Resources()
 
     def __post_init__(self) -> None:
+        if isinstance(self.gates_start, str):
+            require_choice("train.gates_start", self.gates_start, ("random", "searched"))
         _require("epochs", self.epochs, self.epochs >= 1, "at least 1")
         _require("num_workers", self.num_workers, self.num_workers >= 1, "at least 1")
         _require("batch_size", self.batch_size, self.batch_size >= 2, "at least 2: one pair cannot be normalised")

@@ -99,6 +99,9 @@ class Learner:
         self._engine = choose_engine("auto", self.device)
         if config.projection_start == "near-identity":
             self._start_near_identity()
+        if not isinstance(config.gates_start, str):
+            assert self.network.selector is not None
+            self.network.selector.start_open(config.gates_start)
 
     def _start_near_identity(self) -> None:
         """All workers look at the same images, so they start with the same projections."""

@@ -115,6 +115,11 @@ def train(
 def _check(model: ModelConfig, config: TrainConfig, train_set: ShardSet, val_set: ShardSet) -> None:
     if model.selection != "dynamic":
         raise InputError(f"model.selection: {model.selection!r} has nothing to learn; train needs 'dynamic'")
+    if model.projection == "none" and config.projection_start != "random":
+        raise InputError(
+            f"train.projection_start: {config.projection_start!r} with model.projection 'none', which has no "
+            "projections to start; leave it out"
+        )
     for shards in (train_set, val_set):
         if not shards.num_pairs:
             raise InputError(f"shard set {shards.name}: has no usable pair to train on")

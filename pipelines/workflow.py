@@ -119,6 +119,9 @@ class WorkflowRun:
         assert config is not None
         train_set, val_set = (self._open(f"{config.on}/{split}") for split in ("train", "val"))
         run.set_tags({f"dataset {s.name}": s.digest for s in (train_set, val_set)})
+        if config.gates_start == "searched":
+            found = searched_model(self.folder / "search")
+            config = dataclasses.replace(config, gates_start=found.fixed_layers)
         where = (run.tracking_uri, run.run_id)
         trained = train(self.workflow.model, config, train_set, val_set, self.folder / "train", where)
         for name, picture in training_pictures(trained.history):

@@ -171,6 +171,8 @@ def _check_references(workflow: Workflow) -> None:
             raise InputError(f"{name}.{stage}.on: no shard set {on!r}; {choices}")
     if workflow.search is not None:
         _check_weights(search_model(workflow), f"{name}.search.model")
+    if workflow.train is not None and workflow.train.gates_start == "searched":
+        _check_method(workflow, "searched", f"{name}.train.gates_start")
     for place, method in _methods(workflow).items():
         _check_method(workflow, method, place)
 

@@ -119,7 +119,8 @@ class HyperpixelNetwork(nn.Module):
         self.projections = nn.ModuleList()
         self.selector: LayerGates | None = None
         if config.selection == "dynamic":
-            self.projections.extend(_projection(w, config.projection_divisor) for w in backbone.widths)
+            if config.projection == "learned":
+                self.projections.extend(_projection(w, config.projection_divisor) for w in backbone.widths)
             self.selector = LayerGates(backbone.widths)
         self.hough = HoughVoting(config.hough_bins)
 
@@ -164,6 +165,8 @@ class HyperpixelNetwork(nn.Module):
             source, target: `extract` of this process's source and target images.
         """
         assert self.selector is not None
+        if not self.projections:
+            return _features(source, self.selector.activate(source)), _features(target, self.selector.activate(target))
         images = ((source, pairs.source_counts(len(source[0]))), (target, pairs.target_counts(len(target[0]))))
         mixed = [self._mixed(maps) for maps, _ in images]
         moments = [global_moments(m, counts, workers) for m, (_, counts) in zip(mixed, images, strict=True)]

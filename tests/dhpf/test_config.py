@@ -7,6 +7,8 @@ from dhpf.errors import InputError
 def test_exponent_follows_the_selection() -> None:
     assert ModelConfig().appearance_exponent == 2
     assert ModelConfig(selection="fixed", layers=(3,)).appearance_exponent == 3
+    assert ModelConfig(projection="none").appearance_exponent == 3
+    assert ModelConfig(projection="none", selection="all").appearance_exponent == 2
     assert ModelConfig(selection="fixed", layers=(3,), exponent=2).appearance_exponent == 2
 
 

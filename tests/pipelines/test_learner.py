@@ -84,6 +84,21 @@ def test_keeping_maps_changes_nothing(training_sets: Sets, tmp_path: Path) -> No
     assert curves[0] == curves[1]
 
 
+def test_gates_alone_are_learned_over_the_backbones_own_maps(training_sets: Sets, tmp_path: Path) -> None:
+    model = ModelConfig(projection="none", image_side=96)
+    supervision = SupervisionConfig(selection_weight=0)
+    config = TrainConfig(on="photos", supervision=supervision, batch_size=4, gates_start=(5, 8), learning_rate=0.5)
+    learner = Learner(model, config, *(PairDataset(s) for s in training_sets), tmp_path / "maps", ALONE, 0)
+    assert learner.learned and all(name.startswith("selector.") for name in learner.learned)
+    before = learner.state()
+    found = learner.step(learner.load([0, 1, 2, 3], 0))
+    assert found.terms["loss"] == pytest.approx(found.terms["cross_entropy"])
+    assert found.open_shares[[5, 8]].mean() > found.open_shares.mean()
+    after = learner.state()
+    assert any(not torch.equal(before[name], after[name]) for name in learner.learned)
+    assert all(0 <= checked.pck <= 1 for checked in learner.validate())
+
+
 def test_divergence_names_the_pairs(training_sets: Sets, tmp_path: Path) -> None:
     learner = learner_of(training_sets, config_of("strong", 4), tmp_path / "maps")
     with torch.no_grad():

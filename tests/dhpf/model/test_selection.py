@@ -48,3 +48,16 @@ def test_the_linear_half_of_a_gate_belongs_to_an_image() -> None:
     split = gates.activate([source]) + gates.activate([target])
     whole = gates.gates[0][0](source.mean((2, 3), keepdim=True) + target.mean((2, 3), keepdim=True))
     assert torch.allclose(split[:, 0], whole.flatten(1), atol=1e-6)
+
+
+def test_gates_start_open_where_they_are_told_to() -> None:
+    torch.manual_seed(0)
+    gates = LayerGates((4, 8, 6)).train()
+    gates.start_open((0, 2))
+    pooled = gates.activate([torch.rand(400, width, 5, 5) for width in (4, 8, 6)])
+    logits = gates.logits_of_step(pooled, torch.ones(400), ALONE)
+    opened = sample_gates(logits, torch.rand(400, 3, 2, generator=torch.Generator().manual_seed(0))).mean(0)
+    assert opened[[0, 2]].min() > 0.9 > 0.1 > opened[1]
+    assert (open_gates(logits)[:, 0].mean() > 0.9) and (open_gates(logits)[:, 1].mean() < 0.1)
+    with pytest.raises(InputError, match="has layers 0 to 2, not 3"):
+        gates.start_open((0, 3))
