@@ -20,6 +20,8 @@ FILE = Path(__file__).parents[2] / "workflows.yaml"
 pytestmark = pytest.mark.slow
 
 TINY = [
+    "model={backbone: efficientnet_lite0, projection_divisor: 1, exponent: 4}",  # more is learned than the gates
+    "train.projection_start=near-identity",
     "shard.sources.photo-warps.options={views: 2, keypoints: 6}",
     "shard.max_pairs=4",
     "train.epochs=2",
@@ -301,7 +303,8 @@ def test_training_killed_within_an_epoch_goes_on_with_fewer_workers(
     tmp_path: Path, quickstart: Path, kill_tree: KillTree
 ) -> None:
     """Four steps an epoch, a checkpoint after each: the result is the undisturbed one of the whole quickstart."""
-    settings = [*TINY, "search=null", "match=null", "evaluate=null"]
+    layers = searched_layers(quickstart)
+    settings = [*TINY, "search=null", "match=null", "evaluate=null", f"train.gates_start={layers}"]
     with (tmp_path / "log").open("wb") as log:
         killed = command(tmp_path / "w", "quickstart", settings=[*settings, "train.checkpoint_steps=1"])
         process = subprocess.Popen(killed, stdout=log, stderr=log)
@@ -325,6 +328,11 @@ def test_training_killed_within_an_epoch_goes_on_with_fewer_workers(
     assert len(first) == 1, "the first step was not learned again"
 
 
+def searched_layers(work: Path) -> list[int]:
+    found: list[int] = manifest(work / "quickstart" / "search")["model"]["layers"]  # type: ignore[index]
+    return found
+
+
 def history(train_folder: Path) -> list[dict[str, Any]]:
     progress = json.loads(next(train_folder.glob("data/model/*/progress.json")).read_bytes())
     entries: list[dict[str, Any]] = progress["history"]
@@ -341,7 +349,7 @@ def test_weak_supervision_learns_from_categories_alone(tmp_path: Path) -> None:
     settings = [
         "shard.sources.photo-warps.options={views: 1}",
         *("train.supervision.kind=weak", "train.epochs=1", "train.batch_size=4"),
-        *("search=null", "evaluate=null", "match=null"),
+        *("search=null", "evaluate=null", "match=null", "train.gates_start=random"),
     ]
     done = run(tmp_path / "w", "quickstart", settings=settings)
     assert done.returncode == 0, done.stderr[-2000:]
