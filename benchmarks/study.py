@@ -1,0 +1,181 @@
+"""`python -m benchmarks.study`: trainings side by side - what the selection rate buys, what the seed decides.
+
+On shard sets that `dhpf run pf-pascal-lite --only shard` made; each training runs in this process, its best epoch by
+validation PCK is tested. Writes docs/study-NAME.json as it goes, and takes up what is there; draws docs/study-NAME.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from dhpf.config import ModelConfig, SupervisionConfig
+from dhpf.drawing import draw_curves, save_picture
+from dhpf.model.engines.choose import choose_engine
+from dhpf.model.global_batch import ALONE
+from dhpf.model.transfer import cells_of_points
+from pipelines.config import TrainConfig
+from pipelines.learner import CheckedPair, Learner
+from pipelines.shard_set import ShardSet, open_shard_set
+from pipelines.training_data import PairDataset, epoch_steps
+
+DOCS = Path(__file__).parents[1] / "docs"
+TESTS = ("pf-pascal/test", "pf-willow/test")
+NUM_TIMED = 40
+"""Pairs whose matching is timed."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training of a study."""
+
+    name: str
+    model: ModelConfig
+    config: TrainConfig
+
+
+def rates(epochs: int) -> list[Training]:
+    """The paper's projections (to full width, started near the identity) at several selection rates."""
+    model = ModelConfig(projection_divisor=1, exponent=4)
+    base = TrainConfig(on="pf-pascal", epochs=epochs, projection_start="near-identity", num_workers=1)
+    return [
+        Training(f"{rate:g}", model, dataclasses.replace(base, supervision=SupervisionConfig(selection_rate=rate)))
+        for rate in (0.3, 0.5, 0.7, 0.85, 1.0)
+    ]
+
+
+def seeds(epochs: int) -> list[Training]:
+    """Gates over the backbone's own maps, as pf-pascal-lite learns them, from three seeds."""
+    model = ModelConfig(projection="none", image_side=400)
+    supervision = SupervisionConfig(selection_weight=0.1)
+    base = TrainConfig(
+        on="pf-pascal", supervision=supervision, epochs=epochs, learning_rate=0.02, gates_start=(4, 11, 13, 15)
+    )
+    return [Training(f"seed {seed}", model, dataclasses.replace(base, seed=seed)) for seed in (0, 1, 2)]
+
+
+STUDIES: dict[str, Callable[[int], list[Training]]] = {"rates": rates, "seeds": seeds}
+
+
+class Bench:
+    """Shard sets, and what is done with each training."""
+
+    def __init__(self, shards: Path, maps: Path, every: int) -> None:
+        names = ("pf-pascal/train", "pf-pascal/val", *TESTS)
+        self._sets = {name: open_shard_set(shards, name) for name in names}
+        self._maps, self._every = maps, every
+
+    def run(self, training: Training) -> dict[str, Any]:
+        """PCK@0.1 on each test set by each threshold, layers and milliseconds per pair."""
+        learner = self._learned(training)
+        found: dict[str, Any] = {"training": dataclasses.asdict(training)}
+        for name in TESTS:
+            found[name] = self._test(learner, self._sets[name], 1 if "pascal" in name else self._every)
+        return found
+
+    def _learned(self, training: Training) -> Learner:
+        data = [PairDataset(self._sets[f"pf-pascal/{split}"]) for split in ("train", "val")]
+        maps = self._maps / str(training.model.image_side)
+        config = dataclasses.replace(training.config, kept_maps_mb=20_000)
+        learner = Learner(training.model, config, *data, maps, ALONE, 0)
+        best = -1.0, learner.state()
+        for epoch in range(config.epochs):
+            steps = epoch_steps(len(data[0]), config.batch_size, config.seed, epoch)
+            for step in tqdm(steps, desc=f"{training.name}, epoch {epoch + 1}", unit="step", leave=False):
+                learner.step(learner.load(step, epoch))
+            pck = learner.mean_pck(learner.validate())
+            best = max(best, (pck, learner.state()), key=lambda entry: entry[0])
+        learner.network.load_state_dict(best[1], strict=False)
+        learner.network.eval()
+        return learner
+
+    def _test(self, learner: Learner, shards: ShardSet, every: int) -> dict[str, float]:
+        learner.val_data = data = _Every(shards, every)
+        checked = learner.validate()
+        result = {}
+        for threshold in shards.thresholds:
+            sides = _Every(dataclasses.replace(shards, thresholds=(threshold,)), every)
+            result[threshold] = statistics.fmean(_pck(pair, sides) for pair in checked)
+        return result | _cost(learner, data)
+
+
+class _Every(PairDataset):
+    """Every so many-th pair of a shard set."""
+
+    def __init__(self, shards: ShardSet, every: int) -> None:
+        super().__init__(shards)
+        self._places = self._places[::every]
+
+
+def _pck(pair: CheckedPair, sides: PairDataset) -> float:
+    keypoints = sides.keypoints([pair.number])
+    assert keypoints is not None
+    reach = 0.1 * float(keypoints.threshold[0])
+    distance = ((pair.points - pair.true_points) ** 2).sum(axis=1) ** 0.5
+    return float((pair.valid & (distance <= reach)).mean())
+
+
+@torch.inference_mode()
+def _cost(learner: Learner, data: PairDataset) -> dict[str, float]:
+    """Layers of a pair, and CPU milliseconds to match it when its images are described."""
+    network, engine = learner.network, choose_engine("auto")
+    layers, times = [], []
+    for number in range(min(NUM_TIMED, len(data))):
+        keypoints = data.keypoints([number])
+        assert keypoints is not None
+        features = network.embed(learner.maps.of([data.source(number), data.target(number)]))
+        started = time.process_time()
+        wanted = cells_of_points(keypoints.source, keypoints.valid)
+        _, selection = network.match(features, features, [(0, 1)], wanted, engine)
+        times.append(1000 * (time.process_time() - started))
+        layers.append(float(selection.sum()))
+    return {"layers": statistics.fmean(layers), "milliseconds": statistics.median(times)}
+
+
+def _draw(results: dict[str, dict[str, Any]], out: Path) -> None:
+    """PCK against the cost of a pair; one curve per test set, one point per training."""
+    curves = {
+        f"{name}, {threshold}": sorted(
+            (found[name]["milliseconds"], 100 * found[name][threshold]) for found in results.values()
+        )
+        for name in TESTS
+        for threshold in next(iter(results.values()))[name]
+        if threshold not in ("layers", "milliseconds")
+    }
+    title = f"Points: selection rate {', '.join(results)}"
+    save_picture(draw_curves(curves, "CPU milliseconds per pair", "PCK@0.1", title), out)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("study", choices=sorted(STUDIES))
+    parser.add_argument("--shards", type=Path, default=Path("dhpf-work/pf-pascal-lite/shard"))
+    parser.add_argument("--maps", type=Path, required=True, help="folder for what the backbone gives, up to 20 GB")
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--every", type=int, default=9, help="of PF-WILLOW's pairs, test each so many-th")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    bench = Bench(arguments.shards, arguments.maps, arguments.every)
+    out = DOCS / f"study-{arguments.study}.json"
+    results: dict[str, dict[str, Any]] = json.loads(out.read_text()) if out.is_file() else {}
+    for training in STUDIES[arguments.study](arguments.epochs):
+        if training.name not in results:
+            results[training.name] = bench.run(training)
+            out.write_text(json.dumps(results, indent=1) + "\n")
+        print(training.name, {name: results[training.name][name] for name in TESTS}, flush=True)
+    if arguments.study == "rates":
+        _draw(results, out.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()
