@@ -26,6 +26,7 @@ TINY = [
     "shard.max_pairs=4",
     "train.epochs=2",
     "train.batch_size=4",
+    "train.learning_rate=0.1",
     "search={on: photo-warps/val, beam: 1, max_layers: 2, max_pairs: 2}",
     "evaluate.methods={dynamic: trained, searched: searched, last: {selection: last}}",
 ]
