@@ -100,15 +100,23 @@ def _kill_readers(path: Path, how: signal.Signals, killed: list[int], ended: thr
             descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
         except OSError:  # nobody reads
             continue
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error, OSError):
-                if process.pid != os.getpid() and _has_open(process.pid, path):
-                    process.send_signal(how)
-                    killed.append(process.pid)
-                    # Not waited for: that would take the exit status from its parent, which may be this very process.
-                    while _has_open(process.pid, path):
-                        time.sleep(0.01)
+        # The reader may not have returned from its own open yet: closing now would show it an empty file.
+        while not _kill_whoever_has_open(path, how, killed) and not ended.wait(0.01):
+            pass
         os.close(descriptor)
+
+
+def _kill_whoever_has_open(path: Path, how: signal.Signals, killed: list[int]) -> bool:
+    before = len(killed)
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.pid != os.getpid() and _has_open(process.pid, path):
+                process.send_signal(how)
+                killed.append(process.pid)
+                # Not waited for: that would take the exit status from its parent, which may be this very process.
+                while _has_open(process.pid, path):
+                    time.sleep(0.01)
+    return len(killed) > before
 
 
 def _has_open(pid: int, path: Path) -> bool:

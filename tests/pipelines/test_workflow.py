@@ -330,7 +330,7 @@ def test_training_killed_within_an_epoch_goes_on_with_fewer_workers(
 
 
 def searched_layers(work: Path) -> list[int]:
-    found: list[int] = manifest(work / "quickstart" / "search")["model"]["layers"]  # type: ignore[index]
+    found: list[int] = manifest(work / "quickstart" / "search")["record"]["model"]["layers"]  # type: ignore[index]
     return found
 
 
