@@ -150,6 +150,8 @@ class TrainConfig:
         checkpoint_steps: steps between checkpoints within an epoch: what is lost at most.
         kept_maps_mb: disk on each machine for what the frozen backbone gives for an image, so that it is computed once
             and not in every epoch; what does not fit is computed again. 0 keeps nothing.
+        precision: of the frozen backbone in training; "bfloat16" halves what its maps take, all that is learned stays
+            in float32, and so does all matching with the trained model.
         resources: of one worker.
     """
 
@@ -167,6 +169,7 @@ class TrainConfig:
     max_failures: int = 2
     checkpoint_steps: int = 50
     kept_maps_mb: int = 8000
+    precision: Literal["float32", "bfloat16"] = "float32"
     resources: Resources = Resources()
 
     def __post_init__(self) -> None:

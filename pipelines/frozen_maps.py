@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,21 +30,23 @@ class TrainingImage:
     """An image as a training pair shows it.
 
     Attributes:
-        data: encoded.
+        digest: sha256 of the encoded bytes.
+        read: gives them; only called where no maps are kept.
     """
 
     image_id: str
-    data: bytes
+    digest: str
     mirrored: bool
+    read: Callable[[], bytes]
 
     @property
     def key(self) -> str:
         """Equal for equal content."""
-        return hashlib.sha256(self.data).hexdigest() + ("-mirrored" if self.mirrored else "")
+        return self.digest + ("-mirrored" if self.mirrored else "")
 
     def square(self, side: int) -> Tensor:
         """(3, side, side) uint8."""
-        return to_square(decode_image(self.data, self.image_id), side, self.mirrored)
+        return to_square(decode_image(self.read(), self.image_id), side, self.mirrored)
 
 
 class FrozenMaps:
@@ -56,14 +57,16 @@ class FrozenMaps:
     Args:
         folder: on a local disk.
         budget: bytes that this process may add to it; 0: nothing is kept.
+        precision: "bfloat16" lets the backbone multiply, and maps be kept, in half of the bits.
 
     Attributes:
         num_computed, num_read: images that passed the backbone, and images whose kept maps were read.
         seconds_computing: what the former took.
     """
 
-    def __init__(self, network: HyperpixelNetwork, folder: Path, budget: int) -> None:
+    def __init__(self, network: HyperpixelNetwork, folder: Path, budget: int, precision: str = "float32") -> None:
         self._network, self._folder, self._left = network, folder, budget
+        self._is_mixed = precision == "bfloat16"
         self._keeps = budget > 0
         self.num_computed, self.num_read, self.seconds_computing = 0, 0, 0.0
         if self._keeps:
@@ -71,7 +74,7 @@ class FrozenMaps:
 
     @torch.no_grad()
     def of(self, images: Sequence[TrainingImage]) -> list[Tensor]:
-        """(B, C_l, side_l, side_l) of each layer that the model keeps, for B images; channels last in memory."""
+        """(B, C_l, side_l, side_l) float32 of each layer that the model keeps, channels last, for B images."""
         device = self._network.backbone.mean.device
         places: dict[str, list[int]] = {}
         for place, image in enumerate(images):
@@ -104,7 +107,9 @@ class FrozenMaps:
         for first in range(0, len(keys), size):
             some = keys[first : first + size]
             started = time.perf_counter()
-            maps = self._network.extract(torch.stack([images[key].square(side) for key in some]).to(device))
+            squares = torch.stack([images[key].square(side) for key in some]).to(device)
+            with torch.autocast(device.type, torch.bfloat16, enabled=self._is_mixed):
+                maps = self._network.extract(squares)
             self.num_computed += len(some)
             self.seconds_computing += time.perf_counter() - started
             yield from ((key, [m[n].permute(1, 2, 0).contiguous() for m in maps]) for n, key in enumerate(some))

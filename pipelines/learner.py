@@ -95,7 +95,8 @@ class Learner:
         self.learned = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
         self.optimiser = torch.optim.SGD(self.learned.values(), lr=config.learning_rate, momentum=config.momentum)
         self.train_data, self.val_data = train_data, val_data
-        self.maps = FrozenMaps(self.network, maps_folder, config.kept_maps_mb * 1_000_000 // workers.count)
+        budget = config.kept_maps_mb * 1_000_000 // workers.count
+        self.maps = FrozenMaps(self.network, maps_folder, budget, config.precision)
         self._engine = choose_engine("auto", self.device)
         if config.projection_start == "near-identity":
             self._start_near_identity()

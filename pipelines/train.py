@@ -221,7 +221,7 @@ class Worker:
         self.state.seconds += time.monotonic() - started
         entry = self.state.end_epoch(pck, self.learner)
         if self.is_first:
-            self._log({k: v for k, v in entry.items() if isinstance(v, float)}, epoch + 1)
+            self._log({k: v for k, v in entry.items() if k not in ("epoch", "selection_rates")}, epoch + 1)
             rates = {f"selection_rate/layer-{n:02d}": rate for n, rate in enumerate(entry["selection_rates"])}
             self._log(rates, epoch + 1)
             self._log_backbone_work(epoch)

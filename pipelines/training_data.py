@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -42,8 +43,9 @@ class PairDataset:
         return self._image(number, self.record(number).target)
 
     def _image(self, number: int, image_id: str) -> TrainingImage:
-        data = self._places[number][0].image_bytes(image_id)
-        return TrainingImage(image_id, data, self.record(number).mirrored)
+        shard = self._places[number][0]
+        digest, mirrored = shard.image_digest(image_id), self.record(number).mirrored
+        return TrainingImage(image_id, digest, mirrored, functools.partial(shard.image_bytes, image_id))
 
     def keypoints(self, numbers: Sequence[int]) -> KeypointBatch | None:
         """Of these pairs, in the frame; None when one has none."""

@@ -14,7 +14,7 @@ from pipelines.learner import CheckedPair
 from pipelines.training_data import PairDataset
 
 NUM_SHOWN_PAIRS = 6
-NO_LOSS = ("epoch", "seconds", "pairs_per_second", "val_pck", "selection_rates")
+NO_LOSS = ("epoch", "workers", "seconds", "pairs_per_second", "val_pck", "selection_rates")
 """Entries of a training's history that are no loss terms."""
 
 

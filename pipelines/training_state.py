@@ -29,8 +29,8 @@ class TrainingState:
     Noise and order need no state: they are functions of seed, epoch and pair.
 
     Attributes:
-        history: one entry per finished epoch: number, mean loss terms, val_pck, seconds, pairs_per_second and the
-            selection rate of each layer.
+        history: one entry per finished epoch: number, mean loss terms, val_pck, workers at its end, seconds,
+            pairs_per_second and the selection rate of each layer.
         best_epoch: counted from 1; best_pck and best_state belong to it.
         step: steps done of the current epoch; sums, open_sums, num_pairs and seconds are of these.
     """
@@ -70,6 +70,7 @@ class TrainingState:
         entry |= {
             "epoch": self.epoch + 1,
             "val_pck": pck,
+            "workers": learner.workers.count,
             "seconds": round(self.seconds, 2),
             "pairs_per_second": round(self.num_pairs / max(self.seconds, 1e-9), 3),
             "selection_rates": (self.open_sums / self.num_pairs).tolist(),

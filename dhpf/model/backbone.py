@@ -145,7 +145,8 @@ class PackedConv2d(nn.Conv2d):
         return self.__dict__ | {"_packed": None}
 
     def forward(self, input: Tensor) -> Tensor:
-        if input.device.type != "cpu" or input.dtype != torch.float32 or not _HAS_ONEDNN:
+        is_mixed = torch.is_autocast_enabled("cpu")
+        if input.device.type != "cpu" or input.dtype != torch.float32 or is_mixed or not _HAS_ONEDNN:
             return super().forward(input)
         geometry = [list(pair) for pair in (self.padding, self.stride, self.dilation)]
         if self._packed is None:

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def image(seed: int, mirrored: bool = False) -> TrainingImage:
     pixels = np.random.default_rng(seed).integers(0, 255, (30, 40, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
-    return TrainingImage(str(seed), buffer.getvalue(), mirrored)
+    return TrainingImage(str(seed), f"digest of {seed}", mirrored, buffer.getvalue)
 
 
 def test_kept_maps_are_those_of_the_backbone(network: HyperpixelNetwork, tmp_path: Path) -> None:
@@ -37,6 +38,15 @@ def test_kept_maps_are_those_of_the_backbone(network: HyperpixelNetwork, tmp_pat
     assert (again.num_computed, again.num_read) == (0, 3)
 
 
+def test_an_image_whose_maps_are_kept_is_not_read_again(network: HyperpixelNetwork, tmp_path: Path) -> None:
+    def unreadable() -> bytes:
+        raise AssertionError("read again")
+
+    first = FrozenMaps(network, tmp_path, 10**9).of([image(1)])
+    again = FrozenMaps(network, tmp_path, 10**9).of([dataclasses.replace(image(1), read=unreadable)])
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
 def test_the_budget_holds(network: HyperpixelNetwork, tmp_path: Path) -> None:
     size = sum(4 * m.numel() for m in network.extract(torch.zeros(1, 3, 96, 96, dtype=torch.uint8)))
     maps = FrozenMaps(network, tmp_path, 2 * size)
@@ -47,6 +57,18 @@ def test_the_budget_holds(network: HyperpixelNetwork, tmp_path: Path) -> None:
     nothing = FrozenMaps(network, tmp_path / "none", 0)
     nothing.of([image(0)])
     assert not (tmp_path / "none").exists()
+
+
+def test_half_of_the_bits_take_half_of_the_disk(network: HyperpixelNetwork, tmp_path: Path) -> None:
+    for precision in ("float32", "bfloat16"):
+        maps = FrozenMaps(network, tmp_path / precision, 10**9, precision)
+        computed, kept = maps.of([image(1)]), maps.of([image(1)])
+        assert all(torch.equal(a, b) and a.dtype == torch.float32 for a, b in zip(computed, kept, strict=True))
+    whole, half = (FrozenMaps(network, tmp_path / p, 10**9, p).of([image(1)]) for p in ("float32", "bfloat16"))
+    for a, b in zip(whole, half, strict=True):
+        assert 1e-4 < (a - b).norm() / a.norm() < 2e-2, "rounded, and no worse"
+    sizes = [next((tmp_path / p).iterdir()).stat().st_size for p in ("float32", "bfloat16")]
+    assert 1.9 < sizes[0] / sizes[1] < 2.1
 
 
 def test_a_damaged_file_is_computed_again(network: HyperpixelNetwork, tmp_path: Path) -> None:

@@ -1,20 +1,25 @@
 """Whole workflows on a real Ray cluster with real processes; small, yet every stage does what it is there for."""
 
+from __future__ import annotations
+
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import skimage.data
 from PIL import Image
+
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
 
 FILE = Path(__file__).parents[2] / "workflows.yaml"
 pytestmark = pytest.mark.slow
@@ -32,6 +37,7 @@ TINY = [
 ]
 
 
+ELASTIC = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15"}  # a lost worker is not waited for longer
 KillTree = Callable[[subprocess.Popen[bytes]], None]
 
 
@@ -327,6 +333,43 @@ def test_training_killed_within_an_epoch_goes_on_with_fewer_workers(
     run_id = next(r.info.run_id for r in client.search_runs([experiment.experiment_id], "tags.`dhpf.stage` = 'train'"))
     first = [m for m in client.get_metric_history(run_id, "step/loss") if m.step == 0]
     assert len(first) == 1, "the first step was not learned again"
+
+
+@pytest.mark.chaos
+def test_training_goes_on_with_the_other_worker_when_a_machine_is_lost(
+    tmp_path: Path, quickstart: Path, two_machines: Cluster, kill_tree: KillTree
+) -> None:
+    """The machine's node process is killed within an epoch, and no other takes its place."""
+    settings = [*TINY, "search=null", "match=null", "evaluate=null", "train.checkpoint_steps=1"]
+    settings += ["train.min_workers=1", f"train.gates_start={searched_layers(quickstart)}"]
+    work = tmp_path / "w"
+    full = command(work, "quickstart", "--address", two_machines.address, settings=settings)
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(full, stdout=log, stderr=log, env=os.environ | ELASTIC)
+    train = work / "quickstart" / "train"
+    try:
+        wait_for(lambda: snapshot_reports(train / "ray") >= 2, process)
+        lost = two_machines.list_all_nodes()[-1]
+        os.kill(lost.all_processes["raylet"][0].process.pid, signal.SIGKILL)
+        assert process.wait(timeout=300) == 0, (tmp_path / "log").read_text()[-3000:]
+    finally:
+        if process.poll() is None:
+            kill_tree(process)
+    assert [entry["workers"] for entry in history(train)][-1] == 1
+    assert_same_history(history(train), history(quickstart / "quickstart" / "train"))
+
+
+@pytest.fixture
+def two_machines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """A head that only leads, and two nodes with one CPU each."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    for _ in range(2):
+        cluster.add_node(num_cpus=1)
+    yield cluster
+    cluster.shutdown()
 
 
 def searched_layers(work: Path) -> list[int]:
