@@ -25,6 +25,7 @@ from dhpf.model.engines.choose import choose_engine
 from dhpf.model.global_batch import ALONE
 from dhpf.model.transfer import cells_of_points
 from pipelines.config import TrainConfig
+from pipelines.frozen_maps import FrozenMaps
 from pipelines.learner import CheckedPair, Learner
 from pipelines.shard_set import ShardSet, open_shard_set
 from pipelines.training_data import PairDataset, epoch_steps
@@ -55,16 +56,27 @@ def rates(epochs: int) -> list[Training]:
 
 
 def seeds(epochs: int) -> list[Training]:
-    """Gates over the backbone's own maps, as pf-pascal-lite learns them, from three seeds."""
+    """Gates over the backbone's own maps, as pf-pascal-lite learns them; one more with a coarser backbone."""
+    trainings = _gates_alone(SupervisionConfig(selection_weight=0.1), epochs)
+    coarse = dataclasses.replace(trainings[0].config, precision="bfloat16")
+    return [*trainings, Training("seed 0, bfloat16", trainings[0].model, coarse)]
+
+
+def weak(epochs: int) -> list[Training]:
+    """The same from categories alone."""
+    return _gates_alone(SupervisionConfig(kind="weak", selection_weight=0.1), epochs)
+
+
+def _gates_alone(supervision: SupervisionConfig, epochs: int) -> list[Training]:
+    """From three seeds, starting from the layers that pf-pascal-lite's search finds."""
     model = ModelConfig(projection="none", image_side=400)
-    supervision = SupervisionConfig(selection_weight=0.1)
     base = TrainConfig(
-        on="pf-pascal", supervision=supervision, epochs=epochs, learning_rate=0.02, gates_start=(4, 11, 13, 15)
+        on="pf-pascal", supervision=supervision, epochs=epochs, learning_rate=0.02, gates_start=(4, 7, 11, 13, 15, 16)
     )
     return [Training(f"seed {seed}", model, dataclasses.replace(base, seed=seed)) for seed in (0, 1, 2)]
 
 
-STUDIES: dict[str, Callable[[int], list[Training]]] = {"rates": rates, "seeds": seeds}
+STUDIES: dict[str, Callable[[int], list[Training]]] = {"rates": rates, "seeds": seeds, "weak": weak}
 
 
 class Bench:
@@ -85,7 +97,7 @@ class Bench:
 
     def _learned(self, training: Training) -> Learner:
         data = [PairDataset(self._sets[f"pf-pascal/{split}"]) for split in ("train", "val")]
-        maps = self._maps / str(training.model.image_side)
+        maps = self._maps / f"{training.model.image_side}-{training.config.precision}"
         config = dataclasses.replace(training.config, kept_maps_mb=20_000)
         learner = Learner(training.model, config, *data, maps, ALONE, 0)
         best = -1.0, learner.state()
@@ -101,6 +113,8 @@ class Bench:
 
     def _test(self, learner: Learner, shards: ShardSet, every: int) -> dict[str, float]:
         learner.val_data = data = _Every(shards, every)
+        # Whatever it was trained with, a model matches in single precision.
+        learner.maps = FrozenMaps(learner.network, self._maps / "tests", 0)
         checked = learner.validate()
         result = {}
         for threshold in shards.thresholds:
