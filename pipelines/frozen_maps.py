@@ -84,7 +84,7 @@ class FrozenMaps:
             # Filled image by image: the maps of a batch are large, and lie in memory once.
             batch = batch or [torch.empty((len(images), *m.shape), device=device) for m in maps]
             for layer, m in zip(batch, maps, strict=True):
-                layer[places[key]] = m.to(device)
+                layer[places[key]] = m.to(layer)
         return [layer.permute(0, 3, 1, 2) for layer in batch]
 
     def _each(self, images: dict[str, TrainingImage]) -> Iterator[tuple[str, list[Tensor]]]:
