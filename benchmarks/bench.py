@@ -174,7 +174,7 @@ def measure(all_pairs: tuple[int, ...], rounds: int) -> dict[str, dict[str, floa
 
 
 def step_memory(step: Work) -> float:
-    """Highest extra memory in MB of a step within a training, where gradients and buffers stand from the step before."""
+    """Highest extra memory in MB of a step in a training: gradients and buffers stand from the step before."""
     step()
     return extra_megabytes(step)
 

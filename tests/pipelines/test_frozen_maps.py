@@ -66,7 +66,7 @@ def test_half_of_the_bits_take_half_of_the_disk(network: HyperpixelNetwork, tmp_
         assert all(torch.equal(a, b) and a.dtype == torch.float32 for a, b in zip(computed, kept, strict=True))
     whole, half = (FrozenMaps(network, tmp_path / p, 10**9, p).of([image(1)]) for p in ("float32", "bfloat16"))
     for a, b in zip(whole, half, strict=True):
-        assert 1e-4 < (a - b).norm() / a.norm() < 2e-2, "rounded, and no worse"
+        assert 1e-4 < (a - b).norm() / a.norm() < 5e-2, "rounded, and no worse"
     sizes = [next((tmp_path / p).iterdir()).stat().st_size for p in ("float32", "bfloat16")]
     assert 1.9 < sizes[0] / sizes[1] < 2.1
 
