@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,7 +28,7 @@ from dhpf.model.geometry import NUM_CELLS
 from dhpf.model.network import HyperpixelNetwork, ImageFeatures
 from dhpf.model.transfer import cells_of_points, dense_flow, mutual_matches, transfer
 from dhpf.pairs.image_folder import folder_pair
-from dhpf.pairs.source import read_inside
+from dhpf.pairs.image_store import open_image_store
 from dhpf.records import PairRecord, Points
 from pipelines.config import FeatureType
 from pipelines.planned_pairs import pairs_of
@@ -177,7 +177,8 @@ def open_block(job: Mapping[str, Any]) -> OpenBlock:
     rows = pairs_of(planned_block_from_json(job["block"]), path).to_pylist()
     make = _closed_pair if path is None else _listed_pair
     records = [make(row, names[row["source"]], names[row["target"]]) for row in rows]
-    return OpenBlock([row["number"] - 1 for row in rows], records, partial(read_inside, str(job["root"])))
+    store = open_image_store(str(job["root"]), "collection")
+    return OpenBlock([row["number"] - 1 for row in rows], records, store.read)
 
 
 def _closed_pair(row: Mapping[str, Any], source: str, target: str) -> PairRecord:
@@ -278,7 +279,7 @@ def describe_block(
         parts.append(features.in_half_precision() if feature_type == "float16" else features)
         squares.clear()
 
-    with ThreadPoolExecutor(1) as decoder:
+    with ThreadPoolExecutor(num_ahead) as decoder:  # a distant store answers late: several are asked for at once
         waiting = deque((step, image) for step, image in enumerate(block.images) if image[0] not in caution.images)
         decoding: deque[tuple[tuple[str, bool], Future[tuple[ImageFacts, Tensor | None]]]] = deque()
         while waiting or decoding:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dhpf.data.blocks import block_name, images_within
-from dhpf.pairs.source import read_inside
+from dhpf.pairs.image_store import ImageStore, open_image_store
 from pipelines.config import CollectionConfig
 from pipelines.planned_pairs import PairsRequest, PlannedPairs, planned_pairs
 from pipelines.store import REJECTS_TASK
@@ -82,11 +82,15 @@ class Collection:
         """Mean size of the image files in bytes, of a hundred of them."""
         images = self.plan.images
         sample = images[:: max(1, len(images) // 100)]
-        return sum((Path(self.config.root) / image).stat().st_size for image in sample) / len(sample)
+        return sum(self._store.size(image) for image in sample) / len(sample)
 
     def read(self, image_id: str) -> bytes:
         """The encoded image."""
-        return read_inside(self.config.root, image_id)
+        return self._store.read(image_id)
+
+    @property
+    def _store(self) -> ImageStore:
+        return open_image_store(self.config.root, "collection")
 
 
 @contextlib.contextmanager

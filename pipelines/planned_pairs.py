@@ -16,10 +16,9 @@ from dhpf.data.blocks import PlannedBlock, plan_spans
 from dhpf.data.listed_blocks import read_block
 from dhpf.data.plan_summary import PlanSummary, summarise
 from dhpf.errors import InputError
-from dhpf.pairs.image_folder import list_images
+from dhpf.pairs.image_store import open_image_store
 from dhpf.pairs.pair_list import plan_pair_list
 from dhpf.pairs.selection import SELECTIONS, require_options, select
-from dhpf.pairs.source import require_folder
 
 _BAR_DELAY = 2.0
 
@@ -96,7 +95,7 @@ def planned_pairs(request: PairsRequest, scratch: Path | None = None) -> Iterato
     Raises:
         InputError: a folder, selection, list or limit that cannot be used.
     """
-    images = tuple(list_images(require_folder(request.root, "collection")))
+    images = tuple(open_image_store(request.root, "collection").ids())
     if not images:
         raise InputError(f"collection {request.root!r}: holds no image")
     if request.pair_list is None:

@@ -14,6 +14,7 @@ import yaml
 from dhpf.config import ModelConfig, nearest_name
 from dhpf.errors import InputError
 from dhpf.pairs import open_pair_source
+from dhpf.pairs.image_store import is_uri
 from pipelines.config import SourceConfig, Workflow
 
 PATH_OPTIONS = ("root", "pair_list")
@@ -91,7 +92,7 @@ def load_workflow(path: Path, name: str, overrides: Sequence[str], data_folder: 
         collections = {
             key: dataclasses.replace(
                 collection,
-                root=str(data_folder / collection.root),
+                root=_located(collection.root, data_folder),
                 pair_list=collection.pair_list and str(data_folder / collection.pair_list),
             )
             for key, collection in workflow.match.collections.items()
@@ -147,8 +148,12 @@ def _resolved(source: SourceConfig, data_folder: Path) -> SourceConfig:
     options = dict(source.options)
     for key in PATH_OPTIONS:
         if isinstance(options.get(key), str):
-            options[key] = str(data_folder / options[key])
+            options[key] = _located(options[key], data_folder)
     return dataclasses.replace(source, options=options)
+
+
+def _located(path: str, data_folder: Path) -> str:
+    return path if is_uri(path) else str(data_folder / path)
 
 
 def _check_references(workflow: Workflow) -> None:

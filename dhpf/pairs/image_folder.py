@@ -1,8 +1,7 @@
-"""A user's own images: all pairs, pairs within each sub-folder, or a pair list."""
+"""A user's own images, in a folder or a bucket: all pairs, pairs within each sub-folder, or a pair list."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -10,9 +9,10 @@ from pathlib import Path, PurePosixPath
 from dhpf.config import require_choice
 from dhpf.errors import InputError
 from dhpf.images import EXTENSIONS
+from dhpf.pairs.image_store import open_image_store
 from dhpf.pairs.pair_list import already_there, not_there, parse_points, read_rows, rejection, twice_the_same
 from dhpf.pairs.selection import select
-from dhpf.pairs.source import read_inside, require_folder, require_split
+from dhpf.pairs.source import require_split
 from dhpf.records import PairRecord, Rejection
 
 PAIRINGS = ("all", "within_folders", "list")
@@ -20,10 +20,10 @@ PAIRINGS = ("all", "within_folders", "list")
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """The images below a folder; an image's id is its path below it, with forward slashes.
+    """The images below a folder or a bucket's prefix; an image's id is its path below it, with forward slashes.
 
     Attributes:
-        root: the folder.
+        root: the folder, or an s3:// URI (image_store.py).
         pairing: "all" unordered pairs, those "within_folders" (each image with the others of its own folder), or a
             "list".
         pair_list: a CSV or Parquet file with the columns source and target and, if wanted, category, and
@@ -47,7 +47,7 @@ class ImageFolder:
 
     def pairs(self, split: str) -> Iterator[PairRecord | Rejection]:
         require_split(split, self.splits, "image_folder")
-        images = list_images(require_folder(self.root, "image_folder"))
+        images = open_image_store(self.root, "image_folder").ids()
         if not images:
             raise InputError(f"pair source image_folder: no image ({', '.join(EXTENSIONS)}) in {self.root!r}")
         if self.pairing == "list":
@@ -58,23 +58,7 @@ class ImageFolder:
             yield folder_pair(number, source, target)
 
     def read(self, image_id: str) -> bytes:
-        return read_inside(self.root, image_id)
-
-
-def list_images(root: Path) -> list[str]:
-    """Ids of the images below a folder, sorted; hidden files and links that lead out of it are left out."""
-    inside = root.resolve()
-    found = []
-    for folder, subfolders, files in os.walk(root):
-        subfolders[:] = [s for s in subfolders if not s.startswith(".")]
-        for name in files:
-            path = Path(folder) / name
-            if name.startswith(".") or path.suffix.lower() not in EXTENSIONS:
-                continue
-            if path.is_symlink() and not path.resolve().is_relative_to(inside):
-                continue
-            found.append(path.relative_to(root).as_posix())
-    return sorted(found)
+        return open_image_store(self.root, "image_folder").read(image_id)
 
 
 def folder_pair(number: int, source: str, target: str) -> PairRecord:

@@ -21,6 +21,8 @@ from PIL import Image
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
 
+    from tests.conftest import Bucket
+
 FILE = Path(__file__).parents[2] / "workflows.yaml"
 pytestmark = pytest.mark.slow
 
@@ -212,12 +214,17 @@ def test_a_collection_with_bad_images_gives_rows_and_reasons(photos: Path, tmp_p
     assert pq.read_table(rejects[0]).num_rows == 4
 
 
-def test_a_folder_is_matched_as_it_lies_and_the_same_in_any_blocks(photos: Path, tmp_path: Path) -> None:
+def test_a_folder_is_matched_as_it_lies_and_a_bucket_gives_the_same_in_other_blocks(
+    photos: Path, bucket: Bucket, tmp_path: Path
+) -> None:
     whole = (photos / "photos" / "cats" / "0 ü.v1.jpg").read_bytes()
     (photos / "photos" / "cats" / "cut.jpg").write_bytes(whole[:2000])
+    for path in photos.rglob("*.jpg"):
+        bucket.put(f"of mine/{path.relative_to(photos / 'photos').as_posix()}", path.read_bytes())
     tables = []
-    for actors, batch, max_pairs in ((1, 1, 500), (3, 16, 3)):
-        settings = [f"match.num_actors={actors}", f"match.batch_size={batch}"]
+    for root, actors, batch, max_pairs in (("photos", 1, 1, 500), (bucket.uri("of mine"), 3, 16, 3)):
+        settings = [f"match.collections.photos.root={root}"]
+        settings += [f"match.num_actors={actors}", f"match.batch_size={batch}"]
         settings += [f"match.collections.photos.max_pairs={max_pairs}", "match.flow=true"]
         work = tmp_path / str(actors)
         done = run(work, "match-folder", "--data", str(photos), settings=settings)

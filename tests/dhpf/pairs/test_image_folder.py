@@ -6,7 +6,8 @@ import pytest
 
 from dhpf.errors import InputError
 from dhpf.pairs import open_pair_source
-from dhpf.pairs.image_folder import ImageFolder, list_images
+from dhpf.pairs.image_folder import ImageFolder
+from dhpf.pairs.image_store import FolderImages
 from dhpf.records import PairRecord, Rejection
 
 ODD = 'it\'s "odd".v2 ü.JPG'
@@ -28,7 +29,7 @@ def names(source: ImageFolder) -> list[tuple[str, str, str]]:
 
 
 def test_images_are_found_whatever_they_are_called(root: Path) -> None:
-    assert list_images(root) == sorted(["a.jpg", "x/b.png", f"x/{ODD}", "x/c.png", "y/d.webp"])
+    assert FolderImages(str(root)).ids() == sorted(["a.jpg", "x/b.png", f"x/{ODD}", "x/c.png", "y/d.webp"])
     assert ImageFolder(str(root)).read(f"x/{ODD}") == f"x/{ODD}".encode()
 
 

@@ -1,0 +1,162 @@
+"""Where a collection's images lie: in a folder, or in a bucket of an S3 store.
+
+An image's id is its path below the collection's root, with forward slashes. A bucket is named by a URI,
+s3://BUCKET/PREFIX, with the endpoint of a store that is not Amazon's in its query, as pyarrow takes it
+(?endpoint_override=HOST:PORT&scheme=http&region=NAME). Credentials come from the environment, never from the URI.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+from pyarrow import fs
+
+from dhpf.errors import InputError
+from dhpf.images import EXTENSIONS, ImageError
+from dhpf.pairs.source import read_inside, require_folder
+
+SCHEME = "s3"
+
+
+class ImageStore(Protocol):
+    """Images below one root."""
+
+    def ids(self) -> list[str]:
+        """Ids of the images, sorted; hidden ones are left out."""
+
+    def read(self, image_id: str) -> bytes:
+        """The encoded image.
+
+        Raises:
+            ImageError: no such image, or it lies outside the root.
+        """
+
+    def size(self, image_id: str) -> int:
+        """Bytes of the encoded image."""
+
+
+def is_uri(root: str) -> bool:
+    """Whether this names a store rather than a folder."""
+    return "://" in root
+
+
+def open_image_store(root: str, kind: str) -> ImageStore:
+    """The images below a folder or a URI.
+
+    Args:
+        kind: what the root is of, for an error.
+
+    Raises:
+        InputError: no such folder, or a URI that cannot be used.
+    """
+    return BucketImages(root) if is_uri(root) else FolderImages(str(require_folder(root, kind)))
+
+
+@dataclass(frozen=True)
+class FolderImages:
+    """Images below a folder; hidden files and links that lead out of it are left out."""
+
+    root: str
+
+    def ids(self) -> list[str]:
+        root = Path(self.root)
+        inside = root.resolve()
+        found = []
+        for folder, subfolders, files in os.walk(root):
+            subfolders[:] = [s for s in subfolders if not s.startswith(".")]
+            for name in files:
+                path = Path(folder) / name
+                if not _is_image(name) or (path.is_symlink() and not path.resolve().is_relative_to(inside)):
+                    continue
+                found.append(path.relative_to(root).as_posix())
+        return sorted(found)
+
+    def read(self, image_id: str) -> bytes:
+        return read_inside(self.root, image_id)
+
+    def size(self, image_id: str) -> int:
+        return (Path(self.root) / image_id).stat().st_size
+
+
+@dataclass(frozen=True)
+class BucketImages:
+    """Images below a prefix of a bucket; opened anew in each process, so it travels to workers.
+
+    Raises:
+        InputError: a scheme that is not read, no bucket, or credentials in the URI.
+    """
+
+    uri: str
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.uri)
+        if parts.scheme != SCHEME:
+            raise InputError(f"collection {self.uri!r}: {parts.scheme}:// is not read; give a folder, or {SCHEME}://")
+        if "@" in parts.netloc:
+            where = self.uri.replace(parts.netloc, f"...@{parts.netloc.rpartition('@')[2]}")
+            raise InputError(
+                f"collection {where!r}: holds credentials, which logs would show; "
+                "give them as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"
+            )
+        if not parts.netloc:
+            raise InputError(f"collection {self.uri!r}: names no bucket; write {SCHEME}://BUCKET/PREFIX")
+
+    def ids(self) -> list[str]:
+        store, prefix = _opened(self.uri)
+        try:
+            files = store.get_file_info(fs.FileSelector(prefix, recursive=True))
+        except FileNotFoundError as error:
+            raise InputError(f"collection {self.uri!r}: no such bucket or prefix") from error
+        except OSError as error:
+            raise InputError(f"collection {self.uri!r}: cannot be listed ({_first_line(error)})") from error
+        paths = (PurePosixPath(file.path).relative_to(prefix) for file in files if file.is_file)
+        return sorted(path.as_posix() for path in paths if all(map(_is_shown, path.parts)) and _is_image(path.name))
+
+    def read(self, image_id: str) -> bytes:
+        store, prefix = _opened(self.uri)
+        try:
+            with store.open_input_file(f"{prefix}/{image_id}") as file:
+                data: bytes = file.read()
+        except FileNotFoundError as error:
+            raise ImageError(f"image {image_id}: no such object") from error
+        except OSError as error:
+            if "ACCESS_DENIED" in str(error):
+                raise ImageError(f"image {image_id}: the store denies access to it") from error
+            # Not the image's fault: the run stops, and goes on from here when it is started again.
+            raise InputError(
+                f"collection {self.uri!r}: the store does not give {image_id!r} ({_first_line(error)}); "
+                "the same command goes on from here"
+            ) from error
+        return data
+
+    def size(self, image_id: str) -> int:
+        store, prefix = _opened(self.uri)
+        return int(store.get_file_info(f"{prefix}/{image_id}").size or 0)
+
+
+@functools.cache
+def _opened(uri: str) -> tuple[fs.FileSystem, str]:
+    """The store and the prefix in it; one for each process."""
+    try:
+        store, prefix = fs.FileSystem.from_uri(uri)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"collection {uri!r}: not a URI that can be used ({_first_line(error)})") from error
+    return store, prefix
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0].rstrip(".")
+
+
+def _is_shown(name: str) -> bool:
+    return not name.startswith(".")
+
+
+def _is_image(name: str) -> bool:
+    return _is_shown(name) and PurePosixPath(name).suffix.lower() in EXTENSIONS
