@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ class Bucket:
     server: subprocess.Popen[bytes]
 
     def uri(self, prefix: str) -> str:
-        return f"s3://{self.name}/{prefix}?{self.query}"
+        return f"s3://{self.name}/{quote(prefix)}?{self.query}"
 
     def put(self, key: str, data: bytes) -> None:
         with self.files.open_output_stream(f"{self.name}/{key}") as stream:

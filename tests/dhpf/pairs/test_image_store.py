@@ -23,9 +23,9 @@ LEFT_OUT = ("notes.txt", ".hidden/d.png", "x/.e.png")
 @pytest.fixture
 def uri(bucket: Bucket) -> str:
     for name in (*NAMES, *LEFT_OUT):
-        bucket.put(f"below/{name}", name.encode())
+        bucket.put(f"below this/{name}", name.encode())
     bucket.put("beside.jpg", b"not below the prefix")
-    return bucket.uri("below")
+    return bucket.uri("below this")
 
 
 def test_a_bucket_gives_what_a_folder_gives(uri: str, tmp_path: Path) -> None:
