@@ -21,6 +21,7 @@ from ray.data import ActorPoolStrategy, DataContext
 from ray.util.annotations import RayDeprecationWarning
 from tqdm import tqdm
 
+from dhpf.errors import InputError
 from pipelines.block_matching import Caution, RowMaker
 from pipelines.block_worker import BlockWorker, WorkerSettings
 from pipelines.collection import Collection
@@ -72,6 +73,9 @@ def match_blocks(
     Args:
         title: of the progress bar.
         report: told of the progress every few seconds.
+
+    Raises:
+        InputError: something that a block needs cannot be had, and it is no image's fault; blocks that are done stay.
     """
     missing = set(output.missing())
     if not missing:
@@ -85,6 +89,8 @@ def match_blocks(
     num_pairs = num_failed = 0
     with tqdm(total=pairs.num_pairs - num_before, desc=title, unit="pair") as bar:
         for row in _matched(pairs.jobs(missing), settings, config):
+            if row["stopped"]:
+                raise InputError(str(row["stopped"]))
             num_pairs, num_failed = num_pairs + int(row["num_pairs"]), num_failed + int(row["num_failed"])
             bar.update(int(row["num_pairs"]))
             if num_failed:
@@ -97,7 +103,7 @@ def match_blocks(
 def _matched(
     jobs: Iterable[Mapping[str, Any]], settings: WorkerSettings, config: EvaluateConfig | MatchConfig
 ) -> Iterator[Mapping[str, Any]]:
-    """The counts of each block, as it is done; jobs are taken a pool's work at a time."""
+    """The counts of each block, as it is done, or why it stopped; jobs are taken a pool's work at a time."""
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = DataContext.get_current()
     context.enable_progress_bars = False
@@ -141,9 +147,13 @@ class BlockMatcher:
         self._output = StageOutput(settings.root)
         self._quarantine = Quarantine(Path(settings.root))
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
-        commits = [self._commit(str(task), str(job)) for task, job in zip(batch["task"], batch["job"], strict=True)]
-        return {name: [int(commit.info[name]) for commit in commits] for name in ("num_pairs", "num_failed")}
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        ((task, job),) = zip(batch["task"], batch["job"], strict=True)
+        try:
+            info = self._commit(str(task), str(job)).info
+        except InputError as error:  # as a value, because Ray would wrap an error in a page of its own words
+            return {"num_pairs": [0], "num_failed": [0], "stopped": [str(error)]}
+        return {"num_pairs": [info["num_pairs"]], "num_failed": [info["num_failed"]], "stopped": [""]}
 
     def _commit(self, task: str, job: str) -> CommitRecord:
         done = self._output.commit_of(task)

@@ -9,6 +9,7 @@ import skimage.data
 from PIL import Image
 
 from dhpf.config import ModelConfig
+from dhpf.errors import InputError
 from pipelines import matcher_pool
 from pipelines.block_worker import WorkerSettings
 from pipelines.collection import Collection, open_collection
@@ -57,10 +58,10 @@ def statuses(output: StageOutput, task: str) -> list[str]:
 
 def test_a_block_that_is_committed_is_not_done_again(collection: Collection, output: StageOutput) -> None:
     first = batch_of(collection, "block-000000")
-    assert actor(output)(first) == {"num_pairs": [2], "num_failed": [0]}
+    assert actor(output)(first) == {"num_pairs": [2], "num_failed": [0], "stopped": [""]}
     for path in Path(collection.config.root).iterdir():
         path.unlink()
-    assert actor(output)(first) == {"num_pairs": [2], "num_failed": [0]}
+    assert actor(output)(first) == {"num_pairs": [2], "num_failed": [0], "stopped": [""]}
     assert len(list((output.root / "begun").rglob("*.1"))) == 1
 
 
@@ -101,3 +102,29 @@ def test_blocks_are_handed_out_as_they_are_planned(
     match_blocks(collection, MODEL, ROWS, output, config, title="match")
     assert output.missing() == []
     assert planned == [0, 1, 2] and done_when_planned == [0, 0, 2]
+
+
+@pytest.mark.slow
+def test_images_that_are_away_stop_the_run_and_it_goes_on_when_they_are_back(
+    ray_cluster: None, collection: Collection, output: StageOutput, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matcher_pool, "BLOCKS_OF_ACTOR", 2)
+    root = Path(collection.config.root)
+    jobs = collection.jobs
+
+    def away_from_the_third(missing: set[str]) -> object:
+        for number, job in enumerate(jobs(missing)):
+            if number == 2:
+                root.rename(root.with_name("away"))
+            yield job
+
+    config = MatchConfig(collections={"photos": collection.config}, num_actors=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(Collection, "jobs", lambda _, missing: away_from_the_third(missing))
+        with pytest.raises(InputError, match="no folder '.*photos'"):
+            match_blocks(collection, MODEL, ROWS, output, config, title="match")
+    assert output.missing() == ["block-000002"]
+    root.with_name("away").rename(root)
+    match_blocks(collection, MODEL, ROWS, output, config, title="match")
+    assert output.missing() == []
+    assert all(status == "matched" for task in collection.tasks for status in statuses(output, task))
