@@ -128,7 +128,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.dry_run:
         return _dry_run(workflow, folder, options.work)
     if options.restart:
-        shutil.rmtree(folder / options.restart, ignore_errors=True)
+        _remove(folder / options.restart)
 
     set_ray_environment(options.address, options.work)
     from pipelines.tracking import Tracker
@@ -150,6 +150,15 @@ def _run(options: argparse.Namespace) -> int:
         )
         return EXIT_REJECTS
     return 0
+
+
+def _remove(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise InputError(f"--restart: {error.filename} cannot be removed ({error.strerror})") from error
 
 
 def _dry_run(workflow: Workflow, folder: Path, work: Path) -> int:

@@ -72,6 +72,15 @@ def test_bad_input_is_one_line_and_exit_2(tmp_path: Path, arguments: list[str], 
     assert len(lines) == 1 and "Traceback" not in done.stderr
 
 
+def test_a_stage_that_cannot_be_removed_is_not_run(tmp_path: Path) -> None:
+    (tmp_path / "w" / "quickstart").mkdir(parents=True)
+    (tmp_path / "w" / "quickstart" / "train").write_text("in the way")
+    done = dhpf(tmp_path, "run", "quickstart", "--file", str(FILE), "--work", "w", "--restart", "train")
+    assert done.returncode == 2
+    assert "--restart: " in done.stderr and "train cannot be removed (Not a directory)" in done.stderr
+    assert [path.name for path in (tmp_path / "w").iterdir()] == ["quickstart"]
+
+
 def test_describe_needs_no_cluster(tmp_path: Path) -> None:
     done = dhpf(tmp_path, "describe", "quickstart", "--file", str(FILE))
     assert done.returncode == 0, done.stderr
