@@ -127,16 +127,18 @@ def _run(options: argparse.Namespace) -> int:
     folder = (options.work / workflow.name).resolve()
     if options.dry_run:
         return _dry_run(workflow, folder, options.work)
-    if options.restart:
-        _remove(folder / options.restart)
 
     set_ray_environment(options.address, options.work)
     from pipelines.tracking import Tracker
     from pipelines.workflow import WorkflowRun
 
     tracker = Tracker(options.work)
+    run = WorkflowRun(workflow, folder, tracker)
+    run.require_models(options.only)
+    if options.restart:
+        _remove(folder / options.restart)
     with ray_cluster(options.address, needed_cpus(workflow)):
-        outcome = WorkflowRun(workflow, folder, tracker).run(options.only)
+        outcome = run.run(options.only)
     print(f"\n{workflow.name}: done")
     for line in outcome.lines:
         print(f"  {line}")

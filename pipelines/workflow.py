@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dhpf.checkpoint import load_network
+from dhpf.checkpoint import build_network, load_network
+from dhpf.config import ModelConfig
 from dhpf.errors import InputError
 from dhpf.model.backbone import load_backbone
 from pipelines.beam import Level, best_set
@@ -64,17 +65,46 @@ class WorkflowRun:
         self.workflow, self.folder, self.tracker = workflow, folder, tracker
         self.outcome = Outcome()
 
+    def require_models(self, only: StageName | None = None) -> None:
+        """Builds once, in this process, every model that the stages configure.
+
+        Raises:
+            InputError: weights that cannot be had, or layers that the backbone does not have; before anything runs.
+        """
+        for config in dict.fromkeys(self._configured_models(self._stages(only))):
+            build_network(config)
+
     def run(self, only: StageName | None = None) -> Outcome:
         """Runs the stages that the workflow has, or only one of them; needs a Ray cluster."""
-        stages = [s for s in STAGES if getattr(self.workflow, s) is not None]
-        if only is not None and only not in stages:
-            raise InputError(f"--only {only}: workflow {self.workflow.name} has the stages {', '.join(stages)}")
         with self.tracker.workflow_run(self.workflow.name, self.folder) as parent:
-            for stage in stages if only is None else [only]:
+            for stage in self._stages(only):
                 with self.tracker.stage_run(self.workflow.name, parent, stage) as run:
                     run.log_config(dataclasses.asdict(getattr(self.workflow, stage)) | {"model": self._model_dict()})
                     getattr(self, f"_{stage}")(run)
         return self.outcome
+
+    def _stages(self, only: StageName | None) -> list[StageName]:
+        stages = [s for s in STAGES if getattr(self.workflow, s) is not None]
+        if only is None:
+            return stages
+        if only not in stages:
+            raise InputError(f"--only {only}: workflow {self.workflow.name} has the stages {', '.join(stages)}")
+        return [only]
+
+    def _configured_models(self, stages: Sequence[StageName]) -> Iterator[ModelConfig]:
+        workflow = self.workflow
+        if "search" in stages:
+            yield search_model(workflow)
+        if "train" in stages:
+            yield workflow.model
+        choices: dict[str, str | Mapping[str, Any]] = {}
+        if workflow.evaluate is not None and "evaluate" in stages:
+            choices |= {f"evaluate.methods.{name}": choice for name, choice in workflow.evaluate.methods.items()}
+        if workflow.match is not None and "match" in stages:
+            choices["match.model"] = workflow.match.model
+        for place, choice in choices.items():
+            if not isinstance(choice, str):
+                yield method_model(workflow, choice, f"{workflow.name}.{place}")
 
     # -- stages --
 

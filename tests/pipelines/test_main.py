@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 FILE = Path(__file__).parents[2] / "workflows.yaml"
+NO_SUCH_LAYER = "evaluate.methods={one: {selection: fixed, layers: [99]}}"
 
 
 def dhpf(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -54,6 +55,8 @@ def test_two_images_are_matched_and_drawn(tmp_path: Path) -> None:
         (["match", "a.jpg", "a.jpg", "--points", "999,2"], "(999, 2) lies outside the source image of 350 x 300"),
         (["run", "quikstart", "--file", str(FILE)], "did you mean 'quickstart'"),
         (["run", "quickstart", "--file", str(FILE), "--set", "train.epoch=1"], "did you mean 'epochs'"),
+        (["run", "quickstart", "--file", str(FILE), "--set", "model.weights=r.safetensors"], "not those of backbone"),
+        (["run", "quickstart", "--file", str(FILE), "--set", NO_SUCH_LAYER], "has layers 0 to 16, not 99"),
         (["models", "promote", "quickstart", "--file", str(FILE)], "there is none yet; run a workflow that trains"),
         (["describe", "quickstart"], "workflow file workflows.yaml: no such file"),
     ],
@@ -78,7 +81,6 @@ def test_a_stage_that_cannot_be_removed_is_not_run(tmp_path: Path) -> None:
     done = dhpf(tmp_path, "run", "quickstart", "--file", str(FILE), "--work", "w", "--restart", "train")
     assert done.returncode == 2
     assert "--restart: " in done.stderr and "train cannot be removed (Not a directory)" in done.stderr
-    assert [path.name for path in (tmp_path / "w").iterdir()] == ["quickstart"]
 
 
 def test_describe_needs_no_cluster(tmp_path: Path) -> None:
