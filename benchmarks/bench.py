@@ -10,12 +10,14 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import multiprocessing
 import platform
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -169,14 +171,23 @@ def measure(all_pairs: tuple[int, ...], rounds: int) -> dict[str, dict[str, floa
         note(name, times[name], times["published"])
     times = cpu_milliseconds({"ours": (training.weak, 1), "published": (training.published_weak, 1)}, 1)
     note("weak_step", times["ours"], times["published"])
-    note("strong_step_extra_mb", *(step_memory(work) for work in (training.strong, training.published_strong)))
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as alone:
+        note("strong_step_extra_mb", *alone.submit(step_memory).result())
     return results
 
 
-def step_memory(step: Work) -> float:
-    """Highest extra memory in MB of a step in a training: gradients and buffers stand from the step before."""
-    step()
-    return extra_megabytes(step)
+def step_memory() -> tuple[float, float]:
+    """Highest extra memory of a strong step in MB, ours and published, in a process that does nothing else.
+
+    Gradients and buffers stand from a step before, as within a training.
+    """
+    torch.set_num_threads(1)
+    training = TrainingSubject(drawn_network("resnet101"))
+    found = []
+    for step in (training.strong, training.published_strong):
+        step()
+        found.append(extra_megabytes(step))
+    return found[0], found[1]
 
 
 def published_pair(subject: Subject) -> Work:
