@@ -16,7 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,12 @@ from dhpf.model.engines.choose import choose_engine
 from dhpf.model.engines.problem import MatchEngine
 from dhpf.model.geometry import NUM_CELLS
 from dhpf.model.network import HyperpixelNetwork, ImageFeatures
+from pipelines.config import MatchConfig
 
 NUM_KEYPOINT_CELLS = 60
 """Source cells whose match is asked for: about what 10 keypoints touch."""
+
+BATCH_SIZE = MatchConfig().batch_size
 
 CPU_ENGINES: tuple[EngineName, ...] = ("torch", "compiled")
 
@@ -67,12 +70,13 @@ class Subject:
         return ImageFeatures.concatenate([self.network.describe(batch) for batch in batches])
 
     @torch.inference_mode()
-    def match(self, features: ImageFeatures, pair: tuple[int, int], engine: MatchEngine) -> BestCells:
-        """One pair of described images, its gates' decision included."""
-        first, second = (features.gate_activations[n : n + 1] for n in pair)  # type: ignore[index]
+    def match(self, features: ImageFeatures, pairs: Sequence[tuple[int, int]], engine: MatchEngine) -> BestCells:
+        """Pairs of described images, their gates' decisions included."""
+        first, second = (features.gate_activations[list(side)] for side in zip(*pairs, strict=True))  # type: ignore[index]
         assert self.network.selector is not None
         self.network.selector(first, second)  # its cost; the layers are given, so that both ways use the same
-        return self.network.match_selected(features, features, [pair], self.gates, self.wanted, engine)
+        gates, wanted = (of_pair.expand(len(pairs), -1) for of_pair in (self.gates, self.wanted))
+        return self.network.match_selected(features, features, pairs, gates, wanted, engine)
 
     @torch.inference_mode()
     def match_cold(self, engine: MatchEngine) -> BestCells:
@@ -86,12 +90,15 @@ class Subject:
         return network.match_selected(features, features, [(0, 1)], self.gates, self.wanted, engine)
 
     def all_pairs(self, num_images: int, engine: MatchEngine, progress: str) -> float:
-        """CPU milliseconds per pair to describe so many images and match each with each."""
+        """CPU milliseconds per pair to describe so many images and match each with each, in an actor's batches."""
         pairs = list(itertools.combinations(range(num_images), 2))
         started = time.process_time()
         features = self.describe(num_images)
-        for pair in tqdm(pairs, desc=progress, unit="pair", file=sys.stderr, leave=False):
-            self.match(features, pair, engine)
+        with tqdm(total=len(pairs), desc=progress, unit="pair", file=sys.stderr, leave=False) as bar:
+            for first in range(0, len(pairs), BATCH_SIZE):
+                batch = pairs[first : first + BATCH_SIZE]
+                self.match(features, batch, engine)
+                bar.update(len(batch))
         return 1000 * (time.process_time() - started) / len(pairs)
 
 
@@ -144,7 +151,7 @@ def measure(all_pairs: tuple[int, ...], rounds: int) -> dict[str, dict[str, floa
         "cold_pair": (lambda: subject.match_cold(compiled), 1),
     }
     for name, engine in engines.items():
-        works[f"cached_pair_{name}"] = (lambda e=engine: subject.match(features, (0, 1), e), 3)  # type: ignore[misc]
+        works[f"cached_pair_{name}"] = (lambda e=engine: subject.match(features, [(0, 1)], e), 3)  # type: ignore[misc]
     times = cpu_milliseconds(works, rounds)
     published = times.pop("published")
     for name, ours in times.items():
@@ -156,7 +163,7 @@ def measure(all_pairs: tuple[int, ...], rounds: int) -> dict[str, dict[str, floa
     features_50 = small.describe(2)
     works = {
         "published": (published_pair(small), 1),
-        "ours": (lambda: small.match(features_50, (0, 1), compiled), 3),
+        "ours": (lambda: small.match(features_50, [(0, 1)], compiled), 3),
     }
     times = cpu_milliseconds(works, rounds)
     note("cached_pair_resnet50", times["ours"], times["published"])
@@ -206,7 +213,7 @@ def published_pair(subject: Subject) -> Work:
 
 def memory(subject: Subject, features: ImageFeatures) -> tuple[float, float]:
     """Highest extra memory of one cached pair in MB, ours with its buffers and published without what it keeps."""
-    ours = extra_megabytes(lambda: subject.match(features, (0, 1), choose_engine("compiled")))
+    ours = extra_megabytes(lambda: subject.match(features, [(0, 1)], choose_engine("compiled")))
     before = resident_megabytes()
     matcher = PublishedMatcher.of(subject.network)
     print(f"  (the published way keeps {resident_megabytes() - before:.0f} MB of bins besides)")

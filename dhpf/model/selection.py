@@ -45,8 +45,17 @@ class LayerGates(nn.Module):
         return torch.stack([p.flatten(1) for p in pooled], dim=1)
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
-        """(B, L, 2) logits (closed, open) from the (B, L, 32) activations of source and target images."""
-        return self._logits([gate[1:3] for gate in self.gates], source + target)  # type: ignore[index]
+        """(B, L, 2) logits (closed, open) from the (B, L, 32) activations of source and target images, in inference.
+
+        All gates at once: one after the other, 34 of them take a fortieth of a pair's time.
+        """
+        norms = [gate[1] for gate in self.gates]  # type: ignore[index]
+        mean, variance = (torch.stack([getattr(n, f"running_{name}") for n in norms]) for name in ("mean", "var"))
+        scale = torch.stack([n.weight for n in norms]) / (variance + norms[0].eps).sqrt()
+        rectified = ((source + target - mean) * scale + torch.stack([n.bias for n in norms])).relu()
+        mix = torch.stack([gate[3].weight.flatten(1) for gate in self.gates])  # type: ignore[index]
+        logits: Tensor = (rectified.unsqueeze(2) * mix).sum(dim=3)
+        return logits
 
     def logits_of_step(self, pooled: Tensor, weights: Tensor, workers: Workers) -> Tensor:
         """`forward` in training, normalised over the pairs of all processes.

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import nn
 
 from dhpf.errors import InputError
 from dhpf.model.global_batch import ALONE
@@ -48,6 +49,18 @@ def test_the_linear_half_of_a_gate_belongs_to_an_image() -> None:
     split = gates.activate([source]) + gates.activate([target])
     whole = gates.gates[0][0](source.mean((2, 3), keepdim=True) + target.mean((2, 3), keepdim=True))
     assert torch.allclose(split[:, 0], whole.flatten(1), atol=1e-6)
+
+
+def test_all_gates_at_once_are_each_gate_alone() -> None:
+    torch.manual_seed(0)
+    gates = LayerGates((4, 8, 6)).eval()
+    for gate in gates.gates:
+        norm = gate[1]
+        for values in (norm.running_mean, norm.running_var, norm.weight, norm.bias):
+            nn.init.uniform_(values, 0.5, 1.5)
+    source, target = torch.rand(2, 5, 3, 32) * 4
+    alone = [gate[1:]((source + target)[:, n, :, None, None]).flatten(1) for n, gate in enumerate(gates.gates)]
+    assert torch.allclose(gates(source, target), torch.stack(alone, dim=1), atol=1e-6)
 
 
 def test_gates_start_open_where_they_are_told_to() -> None:
