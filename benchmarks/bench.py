@@ -42,7 +42,7 @@ from pipelines.config import MatchConfig
 NUM_KEYPOINT_CELLS = 60
 """Source cells whose match is asked for: about what 10 keypoints touch."""
 
-BATCH_SIZE = MatchConfig().batch_size
+BATCH_SIZE = MatchConfig.batch_size
 
 CPU_ENGINES: tuple[EngineName, ...] = ("torch", "compiled")
 
