@@ -163,13 +163,13 @@ def _cost(learner: Learner, data: PairDataset) -> dict[str, float]:
 
 def _draw(results: dict[str, dict[str, Any]], out: Path) -> None:
     """PCK against the cost of a pair; one curve per test set, one point per training, named beside the first curve."""
-    curves, names = {}, []
-    for test, threshold, title in CURVES:
-        found = sorted((r[test]["milliseconds"], 100 * r[test][threshold], name) for name, r in results.items())
-        curves[title] = [point[:2] for point in found]
-        names.append([name for *_, name in found])
+    points = {
+        title: {name: (r[test]["milliseconds"], 100 * r[test][threshold]) for name, r in results.items()}
+        for test, threshold, title in CURVES
+    }
+    curves = {title: sorted(of_test.values()) for title, of_test in points.items()}
     figure = draw_curves(curves, "CPU milliseconds per pair", "PCK@0.1, %", "What the selection rate costs and brings")
-    for name, point in zip(names[0], next(iter(curves.values())), strict=True):
+    for name, point in next(iter(points.values())).items():
         figure.axes[0].annotate(name, point, (0, 9), textcoords="offset points", ha="center", fontsize=8)
     save_picture(figure, out)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -68,8 +67,9 @@ class LayerGates(nn.Module):
         norms = [gate[1] for gate in self.gates]  # type: ignore[index]
         for norm, of_layer in zip(norms, moments, strict=True):
             follow(norm, of_layer)
-        rectify = [partial(normalise, moments=of, norm=norm) for of, norm in zip(moments, norms, strict=True)]
-        return self._logits(rectify, pooled)
+        layers = zip(self.gates, pooled.unbind(1), moments, norms, strict=True)
+        logits = [gate[3](normalise(p[:, :, None, None], of, norm)) for gate, p, of, norm in layers]  # type: ignore[index]
+        return torch.stack([of_layer.flatten(1) for of_layer in logits], dim=1)
 
     @torch.no_grad()
     def start_open(self, layers: Sequence[int]) -> None:
@@ -89,11 +89,6 @@ class LayerGates(nn.Module):
             # A rectified normal value around 1 is 1.08 on average: logits begin about 2 * START_LOGIT apart.
             gate[3].weight[1] += sign * START_LOGIT / GATE_WIDTH  # type: ignore[index]
             gate[3].weight[0] -= sign * START_LOGIT / GATE_WIDTH  # type: ignore[index]
-
-    def _logits(self, rectify: Sequence[Callable[[Tensor], Tensor]], pooled: Tensor) -> Tensor:
-        layers = [pooled[:, l, :, None, None] for l in range(len(self.gates))]  # noqa: E741
-        logits = [gate[3](r(p)) for gate, r, p in zip(self.gates, rectify, layers, strict=True)]  # type: ignore[index]
-        return torch.stack([r.flatten(1) for r in logits], dim=1)
 
 
 def _average(maps: Tensor) -> Tensor:

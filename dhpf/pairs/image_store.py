@@ -69,7 +69,7 @@ class FolderImages:
         inside = root.resolve()
         found = []
         for folder, subfolders, files in os.walk(root):
-            subfolders[:] = [s for s in subfolders if not s.startswith(".")]
+            subfolders[:] = [s for s in subfolders if _is_shown(s)]
             for name in files:
                 path = Path(folder) / name
                 if not _is_image(name) or (path.is_symlink() and not path.resolve().is_relative_to(inside)):
