@@ -38,6 +38,7 @@ from dhpf.model.engines.problem import MatchEngine
 from dhpf.model.geometry import NUM_CELLS
 from dhpf.model.network import HyperpixelNetwork, ImageFeatures
 from pipelines.config import MatchConfig
+from pipelines.freed_memory import return_freed_memory
 
 NUM_KEYPOINT_CELLS = 60
 """Source cells whose match is asked for: about what 10 keypoints touch."""
@@ -168,33 +169,36 @@ def measure(all_pairs: tuple[int, ...], rounds: int) -> dict[str, dict[str, floa
     times = cpu_milliseconds(works, rounds)
     note("cached_pair_resnet50", times["ours"], times["published"])
     training = TrainingSubject(subject.network)
+    published_steps = cpu_milliseconds(
+        {"strong": (training.published_strong, 1), "weak": (training.published_weak, 1)}, 1
+    )
+    return_freed_memory()
     works = {
-        "published": (training.published_strong, 1),
         "strong_step": (training.strong, 2),
         "strong_step_cached": (lambda: training.strong(training.maps), 2),
+        "weak_step": (training.weak, 1),
     }
-    times = cpu_milliseconds(works, 1)
-    for name in ("strong_step", "strong_step_cached"):
-        note(name, times[name], times["published"])
-    times = cpu_milliseconds({"ours": (training.weak, 1), "published": (training.published_weak, 1)}, 1)
-    note("weak_step", times["ours"], times["published"])
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as alone:
-        note("strong_step_extra_mb", *alone.submit(step_memory).result())
+    for name, ours in cpu_milliseconds(works, 1).items():
+        note(name, ours, published_steps["weak" if name == "weak_step" else "strong"])
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as alone:
+        note("strong_step_extra_mb", *alone.map(step_memory, ("ours", "published")))
     return results
 
 
-def step_memory() -> tuple[float, float]:
-    """Highest extra memory of a strong step in MB, ours and published, in a process that does nothing else.
+def step_memory(way: str) -> float:
+    """Highest extra memory of a strong step in MB, in a process that does nothing else.
 
     Gradients and buffers stand from a step before, as within a training.
     """
     torch.set_num_threads(1)
     training = TrainingSubject(drawn_network("resnet101"))
-    found = []
-    for step in (training.strong, training.published_strong):
-        step()
-        found.append(extra_megabytes(step))
-    return found[0], found[1]
+    step = training.published_strong
+    if way == "ours":
+        return_freed_memory()  # as a training worker does
+        step = training.strong
+    step()
+    return extra_megabytes(step)
 
 
 def published_pair(subject: Subject) -> Work:

@@ -1,7 +1,8 @@
-"""`python -m benchmarks.study`: trainings side by side - what the selection rate buys, what the seed decides.
+"""`python -m benchmarks.study`: trainings side by side - what the selection rate, the seed, more varied pairs bring.
 
-On shard sets that `dhpf run pf-pascal-lite --only shard` made; each training runs in this process, its best epoch by
-validation PCK is tested. Writes docs/study-NAME.json as it goes, and takes up what is there; draws docs/study-NAME.png.
+On shard sets that `dhpf run pf-pascal-lite --only shard` made, for `mixed` also those of other workflows; each training
+runs in this process, its best epoch by validation PCK is tested. Writes docs/study-NAME.json as it goes, and takes up
+what is there; draws docs/study-NAME.png.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import dataclasses
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,11 +44,16 @@ NUM_TIMED = 40
 
 @dataclass(frozen=True)
 class Training:
-    """One training of a study."""
+    """One training of a study.
+
+    Attributes:
+        on: shard sets whose pairs are learned together.
+    """
 
     name: str
     model: ModelConfig
     config: TrainConfig
+    on: tuple[str, ...] = ("pf-pascal/train",)
 
 
 def rates(epochs: int) -> list[Training]:
@@ -72,6 +78,19 @@ def weak(epochs: int) -> list[Training]:
     return _gates_alone(SupervisionConfig(kind="weak", selection_weight=0.1), epochs)
 
 
+def mixed(epochs: int) -> list[Training]:
+    """Whether pairs of other sources make what is learned carry farther: warped photos, and a second data set."""
+    more = ("pf-pascal/train", "spair-71k/train", "photo-warps/train")
+    gates = _gates_alone(SupervisionConfig(selection_weight=0.1), epochs)[0]
+    projected = Training(
+        "projections",
+        dataclasses.replace(gates.model, projection="learned", projection_divisor=1, exponent=4),
+        dataclasses.replace(gates.config, projection_start="near-identity"),
+    )
+    pairs = [(t, dataclasses.replace(t, name=f"{t.name}, mixed", on=more)) for t in (projected, gates)]
+    return [training for pair in pairs for training in pair]
+
+
 def _gates_alone(supervision: SupervisionConfig, epochs: int) -> list[Training]:
     """From three seeds, starting from the layers that pf-pascal-lite's search finds."""
     model = ModelConfig(projection="none", image_side=400)
@@ -81,27 +100,25 @@ def _gates_alone(supervision: SupervisionConfig, epochs: int) -> list[Training]:
     return [Training(f"seed {seed}", model, dataclasses.replace(base, seed=seed)) for seed in (0, 1, 2)]
 
 
-STUDIES: dict[str, Callable[[int], list[Training]]] = {"rates": rates, "seeds": seeds, "weak": weak}
+STUDIES: dict[str, Callable[[int], list[Training]]] = {"rates": rates, "seeds": seeds, "weak": weak, "mixed": mixed}
 
 
 class Bench:
     """Shard sets, and what is done with each training."""
 
-    def __init__(self, shards: Path, maps: Path, every: int) -> None:
-        names = ("pf-pascal/train", "pf-pascal/val", *TESTS)
-        self._sets = {name: open_shard_set(shards, name) for name in names}
-        self._maps, self._every = maps, every
+    def __init__(self, shards: Sequence[Path], maps: Path, every: int) -> None:
+        self._shards, self._maps, self._every = shards, maps, every
 
     def run(self, training: Training) -> dict[str, Any]:
         """PCK@0.1 on each test set by each threshold, layers and milliseconds per pair."""
         learner = self._learned(training)
         found: dict[str, Any] = {"training": dataclasses.asdict(training)}
         for name in TESTS:
-            found[name] = self._test(learner, self._sets[name], 1 if "pascal" in name else self._every)
+            found[name] = self._test(learner, self._open(name), 1 if "pascal" in name else self._every)
         return found
 
     def _learned(self, training: Training) -> Learner:
-        data = [PairDataset(self._sets[f"pf-pascal/{split}"]) for split in ("train", "val")]
+        data = _together([self._open(name) for name in training.on]), PairDataset(self._open("pf-pascal/val"))
         maps = self._maps / f"{training.model.image_side}-{training.config.precision}"
         config = dataclasses.replace(training.config, kept_maps_mb=20_000)
         learner = Learner(training.model, config, *data, maps, ALONE, 0)
@@ -116,6 +133,10 @@ class Bench:
         learner.network.eval()
         return learner
 
+    def _open(self, name: str) -> ShardSet:
+        """From the first folder that has it."""
+        return open_shard_set(next((f for f in self._shards if (f / name).is_dir()), self._shards[0]), name)
+
     def _test(self, learner: Learner, shards: ShardSet, every: int) -> dict[str, float]:
         learner.val_data = data = _Every(shards, every)
         # Whatever it was trained with, a model matches in single precision.
@@ -126,6 +147,14 @@ class Bench:
             sides = _Every(dataclasses.replace(shards, thresholds=(threshold,)), every)
             result[threshold] = statistics.fmean(_pck(pair, sides) for pair in checked)
         return result | _cost(learner, data)
+
+
+def _together(sets: Sequence[ShardSet]) -> PairDataset:
+    """The pairs of all sets; of several, the frame's side is the threshold that all have."""
+    if len(sets) == 1:
+        return PairDataset(sets[0])
+    shards = tuple(shard for of_set in sets for shard in of_set.shards)
+    return PairDataset(dataclasses.replace(sets[0], shards=shards, thresholds=("image",)))
 
 
 class _Every(PairDataset):
@@ -177,7 +206,7 @@ def _draw(results: dict[str, dict[str, Any]], out: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("study", choices=sorted(STUDIES))
-    parser.add_argument("--shards", type=Path, default=Path("dhpf-work/pf-pascal-lite/shard"))
+    parser.add_argument("--shards", type=Path, nargs="+", default=[Path("dhpf-work/pf-pascal-lite/shard")])
     parser.add_argument("--maps", type=Path, required=True, help="folder for what the backbone gives, up to 20 GB")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--every", type=int, default=9, help="of PF-WILLOW's pairs, test each so many-th")

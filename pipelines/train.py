@@ -27,6 +27,7 @@ from dhpf.supervision import Objective
 from pipelines.all_workers import all_workers
 from pipelines.code_version import code_version
 from pipelines.config import TrainConfig
+from pipelines.freed_memory import return_freed_memory
 from pipelines.frozen_maps import maps_folder
 from pipelines.learner import CheckedPair, Learner
 from pipelines.progress import shown_progress
@@ -169,6 +170,7 @@ def train_worker(settings: Mapping[str, Any]) -> None:
     """Runs in every worker: steps from the last checkpoint on, validation after each epoch, reports in between."""
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     task: WorkerTask = settings["task"]
+    return_freed_memory()
     torch.set_num_threads(max(1, int(task.config.resources.cpus)))
     train_data, val_data = PairDataset(task.train), PairDataset(task.val)
     rank = ray.train.get_context().get_world_rank()
