@@ -12,6 +12,7 @@ from typing import Any
 
 from dhpf.errors import InputError
 from pipelines.config import STAGES, Workflow
+from pipelines.store import remove_objects
 
 EXIT_INPUT, EXIT_REJECTS, EXIT_REFUSED, EXIT_INTERRUPTED = 2, 3, 4, 130
 
@@ -155,6 +156,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _remove(folder: Path) -> None:
+    remove_objects(folder)
     try:
         shutil.rmtree(folder)
     except FileNotFoundError:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from dhpf.config import ENGINES, EngineName, ModelConfig, SupervisionConfig, require_choice
 from dhpf.errors import InputError
+from dhpf.object_store import require_uri
 from dhpf.pairs.selection import require_options
 
 FeatureType = Literal["float32", "float16"]
@@ -82,14 +83,18 @@ class ShardConfig:
     Attributes:
         sources: by the name that the other stages call them.
         max_pairs, max_images: a shard holds at most this many of each.
+        store: s3:// URI below which the tars are put; without it they lie in the work folder. Indexes always do.
     """
 
     sources: Mapping[str, SourceConfig]
     max_pairs: int = 64
     max_images: int = 64
+    store: str | None = None
     resources: Resources = Resources()
 
     def __post_init__(self) -> None:
+        if self.store is not None:
+            require_uri(self.store, "shard.store")
         _require_names("sources", self.sources)
         _require("max_pairs", self.max_pairs, self.max_pairs >= 1, "at least 1")
         _require("max_images", self.max_images, self.max_images >= 2, "at least 2, the images of one pair")

@@ -17,6 +17,7 @@ from dhpf.data.blocks import Block, plan_blocks
 from dhpf.data.pair_json import pair_to_json
 from dhpf.data.shards import encode_shard
 from dhpf.errors import InputError
+from dhpf.object_store import object_uri
 from dhpf.pairs import open_pair_source
 from dhpf.records import PairRecord, Rejection
 from pipelines.code_version import code_version
@@ -110,7 +111,7 @@ def _plan(config: ShardConfig, source: SourceConfig, split: str) -> tuple[dict[s
         "num_listed": num_listed,
         "pairs_sha256": digest.hexdigest(),
         "tasks": [*tasks, REJECTS_TASK],
-    }
+    } | ({} if config.store is None else {"store": config.store})
     return plan, rejections
 
 
@@ -121,12 +122,13 @@ def _encode_missing(name: str, config: ShardConfig, source: SourceConfig, split:
     encode = ray.remote(num_cpus=config.resources.cpus, num_gpus=config.resources.gpus, max_retries=3)(_encode_block)
     pairs = (p for p in open_pair_source(source.kind, source.options).pairs(split) if isinstance(p, PairRecord))
     blocks = plan_blocks(pairs, max_pairs=config.max_pairs, max_images=config.max_images)
+    store = None if config.store is None else object_uri(config.store, name)
     in_flight: list[Any] = []
     with tqdm(total=len(missing), desc=f"shard {name}", unit="block") as bar:
         for block in blocks:
             if block.block_id not in missing:
                 continue
-            in_flight.append(encode.remote(source, block, str(output.root)))
+            in_flight.append(encode.remote(source, block, str(output.root), store))
             if len(in_flight) >= MAX_IN_FLIGHT:
                 in_flight = _collect(in_flight, bar)
         while in_flight:
@@ -140,11 +142,12 @@ def _collect(in_flight: list[Any], bar: Any) -> list[Any]:
     return list(rest)
 
 
-def _encode_block(source: SourceConfig, block: Block, root: str) -> None:
+def _encode_block(source: SourceConfig, block: Block, root: str, store: str | None) -> None:
     encoded = encode_shard(block, open_pair_source(source.kind, source.options).read)
     rejects = canonical_json([dataclasses.asdict(r) for r in encoded.rejections])
     StageOutput(root).commit(
         block.block_id,
         {"shard.tar": encoded.tar, "index.json": encoded.index, "rejects.json": rejects},
         {"num_pairs": encoded.num_pairs, "num_images": encoded.num_images, "num_bytes": len(encoded.tar)},
+        {} if store is None else {"shard.tar": store},
     )

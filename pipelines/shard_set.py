@@ -89,6 +89,4 @@ def open_shard_set(stage_folder: Path, name: str) -> ShardSet:
 def _shards(output: StageOutput, manifest: Manifest) -> Sequence[tuple[str, Shard]]:
     blocks = [commit for commit in manifest.commits if commit.task != REJECTS_TASK and commit.info["num_pairs"]]
     # The index has a digest of every member, so that a tar is not read as a whole.
-    return [
-        (c.task, Shard(output.path(c, "shard.tar", check_digest=False), output.path(c, "index.json"))) for c in blocks
-    ]
+    return [(c.task, Shard(output.location(c, "shard.tar"), output.path(c, "index.json"))) for c in blocks]

@@ -1,7 +1,8 @@
 """Outputs that are exact: however often a task runs, one result counts, and readers never see half of one.
 
 PLAN.json says what a stage will do; a task writes its files under a key that nobody else uses and commits by creating
-commits/<task>.json, which only the first can; MANIFEST.json comes last and means "complete".
+commits/<task>.json, which only the first can; MANIFEST.json comes last and means "complete". Large files may lie in an
+object store: then their keys are URIs, noted in objects-put/ before anything is put there.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from dhpf.errors import InputError
+from dhpf.object_store import is_uri, object_size, object_uri, put_object, remove_object
 
 PLAN, MANIFEST, COMMITS, DATA = "PLAN.json", "MANIFEST.json", "commits", "data"
-BEGUN, SCRATCH = "begun", "scratch"
+BEGUN, SCRATCH, OBJECTS = "begun", "scratch", "objects-put"
 
 REJECTS_TASK = "rejects"
 """The task, if a stage has one, that keeps the rows of its input that cannot be used."""
@@ -40,7 +43,7 @@ class CommitRecord:
 
     Attributes:
         task: its name.
-        files: name -> {"key", "size", "sha256"}; the key is a path below the stage's folder.
+        files: name -> {"key", "size", "sha256"}; the key is a path below the stage's folder, or a URI.
         info: counts and whatever else the task reports.
     """
 
@@ -92,17 +95,31 @@ class StageOutput:
         """Whether work on this output has begun."""
         return (self.root / PLAN).exists()
 
-    def commit(self, task: str, files: Mapping[str, bytes], info: Mapping[str, Any]) -> CommitRecord:
+    def commit(
+        self,
+        task: str,
+        files: Mapping[str, bytes],
+        info: Mapping[str, Any],
+        in_store: Mapping[str, str] = MappingProxyType({}),
+    ) -> CommitRecord:
         """Writes a task's files and makes them the task's result, unless another run of it was first.
+
+        Args:
+            in_store: names of files that go to an object store, each with the URI below which it is put.
 
         Returns:
             the record that counts: this run's, or the winner's.
         """
-        folder = f"{DATA}/{task}/{uuid.uuid4().hex}"
+        run = uuid.uuid4().hex
         entries = {}
         for name, content in files.items():
-            key = f"{folder}/{name}"
-            write_durably(self.root / key, content)
+            if name in in_store:
+                key = object_uri(in_store[name], f"{task}/{run}/{name}")
+                write_durably(self.root / OBJECTS / f"{run}-{name}", key.encode())
+                put_object(key, content)
+            else:
+                key = f"{DATA}/{task}/{run}/{name}"
+                write_durably(self.root / key, content)
             entries[name] = {"key": key, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         record = {"task": task, "files": entries, "info": dict(info)}
         path = self.root / COMMITS / f"{task}.json"
@@ -151,8 +168,8 @@ class StageOutput:
             raise RuntimeError(f"{self.root}: {len(missing)} tasks are not done, the first is {missing[0]}")
         commits = self.committed()
         for task in self._planned():
-            for name in commits[task].files:
-                self.path(commits[task], name, check_digest=False)
+            for entry in commits[task].files.values():
+                self._check_size(entry)
         content = {
             "record": record,
             "commits": [{"task": t, "files": commits[t].files, "info": commits[t].info} for t in self._planned()],
@@ -184,16 +201,31 @@ class StageOutput:
             InputError: the file is not as it was committed.
         """
         entry = commit.files[name]
+        self._check_size(entry)
         path = self.root / entry["key"]
-        size = path.stat().st_size if path.exists() else -1
-        if size != entry["size"]:
-            raise InputError(f"{path}: {size} bytes instead of {entry['size']}; run the stage again with --restart")
         if check_digest:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             if digest != entry["sha256"]:
                 raise _damaged(path)
         return path
+
+    def location(self, commit: CommitRecord, name: str) -> str:
+        """The path of a large committed file, once its size is checked, or its URI in an object store.
+
+        Raises:
+            InputError: the file is not as it was committed.
+        """
+        key = str(commit.files[name]["key"])
+        return key if is_uri(key) else str(self.path(commit, name, check_digest=False))
+
+    def _check_size(self, entry: Mapping[str, Any]) -> None:
+        key = entry["key"]
+        path = self.root / key
+        size = object_size(key) if is_uri(key) else path.stat().st_size if path.exists() else -1
+        if size != entry["size"]:
+            where = key if is_uri(key) else path
+            raise InputError(f"{where}: {size} bytes instead of {entry['size']}; run the stage again with --restart")
 
     def read(self, commit: CommitRecord, name: str) -> bytes:
         """The bytes of a committed file, once their size and their digest are checked.
@@ -208,12 +240,33 @@ class StageOutput:
         return tasks
 
     def _remove_unreferenced(self, manifest: Manifest) -> None:
-        kept = {str(Path(entry["key"]).parent) for commit in manifest.commits for entry in commit.files.values()}
+        keys = {entry["key"] for commit in manifest.commits for entry in commit.files.values()}
+        kept = {str(Path(key).parent) for key in keys if not is_uri(key)}
+        for note in self.root.glob(f"{OBJECTS}/*"):
+            if note.read_text() not in keys:
+                with contextlib.suppress(InputError):  # the store is away: the note stays for --restart
+                    _remove_noted(note)
         for folder in (self.root / DATA).glob("*/*"):
             if str(folder.relative_to(self.root)) not in kept:
                 shutil.rmtree(folder, ignore_errors=True)
         for name in (BEGUN, SCRATCH):
             shutil.rmtree(self.root / name, ignore_errors=True)
+
+
+def remove_objects(folder: Path) -> None:
+    """Removes from object stores all that the stage outputs in this folder have put there.
+
+    Raises:
+        InputError: a store does not remove it.
+    """
+    for note in folder.glob(f"**/{OBJECTS}/*"):
+        if note.is_file():
+            _remove_noted(note)
+
+
+def _remove_noted(note: Path) -> None:
+    remove_object(note.read_text())
+    note.unlink()
 
 
 def canonical_json(value: Any) -> bytes:

@@ -13,8 +13,8 @@ import yaml
 
 from dhpf.config import ModelConfig, nearest_name
 from dhpf.errors import InputError
+from dhpf.object_store import is_uri
 from dhpf.pairs import open_pair_source
-from dhpf.pairs.image_store import is_uri
 from pipelines.config import SourceConfig, Workflow
 
 PATH_OPTIONS = ("root", "pair_list")

@@ -24,8 +24,10 @@ import numpy as np
 from dhpf.data.blocks import Block
 from dhpf.data.pair_json import pair_from_json, pair_to_json, parse_json
 from dhpf.data.preprocessing import lies_outside
+from dhpf.data.shard_bytes import forget_copy, read_shard
 from dhpf.errors import InputError
 from dhpf.images import ImageError, decode_image, printable, require_text
+from dhpf.object_store import is_uri
 from dhpf.records import PairRecord, Rejection
 
 os.environ.setdefault("WDS_SECURE", "1")  # webdataset reads it on import: no pickles, no shell
@@ -178,19 +180,21 @@ class Shard:
     """Reads a shard at any place through its index; opens the tar anew for each read, so it travels to workers.
 
     Args:
-        tar: path of the tar.
+        tar: path of the tar, or its URI in an object store.
         index: path of its index.
 
     Raises:
-        InputError: the tar is missing or shorter or longer than its index says, or the index is damaged.
+        InputError: the tar is missing or shorter or longer than its index says, or the index is damaged. What is in a
+            store is not asked for before it is read.
     """
 
     def __init__(self, tar: str | Path, index: str | Path) -> None:
         self.paths = (str(tar), str(index))
-        entries, expected = _read_index(Path(index))
-        size = Path(tar).stat().st_size if Path(tar).is_file() else -1
-        if size != expected:
-            raise InputError(f"shard {tar}: {size} bytes, its index says {expected}; write it again")
+        entries, self._tar_size = _read_index(Path(index))
+        if not is_uri(str(tar)):
+            size = Path(tar).stat().st_size if Path(tar).is_file() else -1
+            if size != self._tar_size:
+                raise InputError(f"shard {tar}: {size} bytes, its index says {self._tar_size}; write it again")
         self._images = {entry.id: entry for entry in entries if entry.kind == "image"}
         self._pairs = [entry for entry in entries if entry.kind == "pair"]
 
@@ -239,12 +243,17 @@ class Shard:
         return self._images[image_id].sha256
 
     def _read(self, entry: IndexEntry) -> bytes:
-        with Path(self.paths[0]).open("rb") as file:
-            file.seek(entry.offset)
-            data = file.read(entry.size)
-        if hashlib.sha256(data).hexdigest() != entry.sha256:
-            raise InputError(f"shard {self.paths[0]}: {entry.kind} {entry.id!r} is damaged; write the shard again")
+        tar = self.paths[0]
+        data = read_shard(tar, self._tar_size, entry.offset, entry.size)
+        if _is_damaged(data, entry) and forget_copy(tar):
+            data = read_shard(tar, self._tar_size, entry.offset, entry.size)
+        if _is_damaged(data, entry):
+            raise InputError(f"shard {tar}: {entry.kind} {entry.id!r} is damaged; write the shard again")
         return data
+
+
+def _is_damaged(data: bytes, entry: IndexEntry) -> bool:
+    return hashlib.sha256(data).hexdigest() != entry.sha256
 
 
 def _read_index(path: Path) -> tuple[list[IndexEntry], int]:

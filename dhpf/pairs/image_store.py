@@ -1,27 +1,21 @@
 """Where a collection's images lie: in a folder, or in a bucket of an S3 store.
 
-An image's id is its path below the collection's root, with forward slashes. A bucket is named by a URI,
-s3://BUCKET/PREFIX, with the endpoint of a store that is not Amazon's in its query, as pyarrow takes it
-(?endpoint_override=HOST:PORT&scheme=http&region=NAME). Credentials come from the environment, never from the URI.
+An image's id is its path below the collection's root, with forward slashes. A bucket is named as in object_store.py.
 """
 
 from __future__ import annotations
 
-import functools
 import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
-from urllib.parse import urlsplit
 
-import pyarrow as pa
 from pyarrow import fs
 
 from dhpf.errors import InputError
 from dhpf.images import EXTENSIONS, ImageError
+from dhpf.object_store import first_line, is_uri, open_store, require_uri
 from dhpf.pairs.source import read_inside, require_folder
-
-SCHEME = "s3"
 
 
 class ImageStore(Protocol):
@@ -39,11 +33,6 @@ class ImageStore(Protocol):
 
     def size(self, image_id: str) -> int:
         """Bytes of the encoded image."""
-
-
-def is_uri(root: str) -> bool:
-    """Whether this names a store rather than a folder."""
-    return "://" in root
 
 
 def open_image_store(root: str, kind: str) -> ImageStore:
@@ -95,31 +84,21 @@ class BucketImages:
     uri: str
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.uri)
-        if parts.scheme != SCHEME:
-            raise InputError(f"collection {self.uri!r}: {parts.scheme}:// is not read; give a folder, or {SCHEME}://")
-        if "@" in parts.netloc:
-            where = self.uri.replace(parts.netloc, f"...@{parts.netloc.rpartition('@')[2]}")
-            raise InputError(
-                f"collection {where!r}: holds credentials, which logs would show; "
-                "give them as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"
-            )
-        if not parts.netloc:
-            raise InputError(f"collection {self.uri!r}: names no bucket; write {SCHEME}://BUCKET/PREFIX")
+        require_uri(self.uri, "collection")
 
     def ids(self) -> list[str]:
-        store, prefix = _opened(self.uri)
+        store, prefix = open_store(self.uri, "collection")
         try:
             files = store.get_file_info(fs.FileSelector(prefix, recursive=True))
         except FileNotFoundError as error:
             raise InputError(f"collection {self.uri!r}: no such bucket or prefix") from error
         except OSError as error:
-            raise InputError(f"collection {self.uri!r}: cannot be listed ({_first_line(error)})") from error
+            raise InputError(f"collection {self.uri!r}: cannot be listed ({first_line(error)})") from error
         paths = (PurePosixPath(file.path).relative_to(prefix) for file in files if file.is_file)
         return sorted(path.as_posix() for path in paths if all(map(_is_shown, path.parts)) and _is_image(path.name))
 
     def read(self, image_id: str) -> bytes:
-        store, prefix = _opened(self.uri)
+        store, prefix = open_store(self.uri, "collection")
         try:
             with store.open_input_file(f"{prefix}/{image_id}") as file:
                 data: bytes = file.read()
@@ -130,28 +109,14 @@ class BucketImages:
                 raise ImageError(f"image {image_id}: the store denies access to it") from error
             # Not the image's fault: the run stops, and goes on from here when it is started again.
             raise InputError(
-                f"collection {self.uri!r}: the store does not give {image_id!r} ({_first_line(error)}); "
+                f"collection {self.uri!r}: the store does not give {image_id!r} ({first_line(error)}); "
                 "the same command goes on from here"
             ) from error
         return data
 
     def size(self, image_id: str) -> int:
-        store, prefix = _opened(self.uri)
+        store, prefix = open_store(self.uri, "collection")
         return int(store.get_file_info(f"{prefix}/{image_id}").size or 0)
-
-
-@functools.cache
-def _opened(uri: str) -> tuple[fs.FileSystem, str]:
-    """The store and the prefix in it; one for each process."""
-    try:
-        store, prefix = fs.FileSystem.from_uri(uri)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"collection {uri!r}: not a URI that can be used ({_first_line(error)})") from error
-    return store, prefix
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0].rstrip(".")
 
 
 def _is_shown(name: str) -> bool:

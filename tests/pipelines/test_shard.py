@@ -1,5 +1,8 @@
 """The shard stage on Ray."""
 
+from __future__ import annotations
+
+import dataclasses
 import json
 import os
 import subprocess
@@ -8,12 +11,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from pyarrow import fs
 from tqdm import tqdm
 
 from dhpf.data.shards import Shard
@@ -21,9 +26,17 @@ from dhpf.errors import InputError
 from pipelines.config import ShardConfig, SourceConfig
 from pipelines.shard import _collect, shard
 from pipelines.shard_set import ShardSet, open_shard_set
-from pipelines.store import PlanConflict
+from pipelines.store import PlanConflict, remove_objects
+
+if TYPE_CHECKING:
+    from tests.conftest import Bucket
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def keys_before_the_cluster(bucket: Bucket) -> None:
+    """The cluster's workers get the bucket's keys from the environment that it starts in."""
 
 
 @pytest.fixture
@@ -120,6 +133,39 @@ def test_an_index_that_changed_by_one_digit_is_noticed(ray_cluster: None, photos
     path.write_bytes(path.read_bytes().replace(b'"width": 40', b'"width": 41'))
     with pytest.raises(InputError, match="index.json: damaged since it was written"):
         open_shard_set(tmp_path / "out", "photos/all")
+
+
+def test_shards_in_a_bucket_are_the_same_shards(
+    ray_cluster: None, photos: Path, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "copies"))
+    here = sharded(photos, tmp_path / "here")
+    store = bucket.uri("our shards")
+    config = dataclasses.replace(config_of(photos), store=store)
+    (there,) = shard(config, tmp_path / "there")
+    assert there.digest == here.digest, "where shards lie is no part of what they hold"
+    assert not list((tmp_path / "there").glob("**/data/**/*.tar"))
+    assert [s.pairs for _, s in there.shards] == [s.pairs for _, s in here.shards]
+    assert all(there.read(f"{n}.png") == (photos / f"{n}.png").read_bytes() for n in range(6))
+    assert objects(bucket, "our shards") == {s.paths[0].partition("?")[0] for _, s in there.shards}
+
+    with pytest.raises(PlanConflict, match="store: "):
+        shard(dataclasses.replace(config, store=bucket.uri("elsewhere")), tmp_path / "there")
+    # Another folder's shards below the same URI; then as a kill leaves it: an object that no commit names.
+    shard(config, tmp_path / "more")
+    root = tmp_path / "there" / "photos" / "all"
+    for name in ("MANIFEST.json", "commits/block-000001.json", "commits/rejects.json"):
+        (root / name).unlink()
+    (again,) = shard(config, tmp_path / "there")
+    assert again.digest == here.digest
+    assert len(objects(bucket, "our shards")) == 2 * len(here.shards), "the lost one is gone, the other folder's stay"
+    remove_objects(tmp_path / "there")
+    assert len(objects(bucket, "our shards")) == len(here.shards)
+
+
+def objects(bucket: Bucket, prefix: str) -> set[str]:
+    found = bucket.files.get_file_info(fs.FileSelector(f"{bucket.name}/{prefix}", recursive=True))
+    return {f"s3://{quote(file.path)}" for file in found if file.is_file}
 
 
 def test_an_unusable_source_is_one_sentence(ray_cluster: None, tmp_path: Path) -> None:
