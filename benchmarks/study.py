@@ -106,19 +106,21 @@ STUDIES: dict[str, Callable[[int], list[Training]]] = {"rates": rates, "seeds": 
 class Bench:
     """Shard sets, and what is done with each training."""
 
-    def __init__(self, shards: Sequence[Path], maps: Path, every: int) -> None:
-        self._shards, self._maps, self._every = shards, maps, every
+    def __init__(self, shards: Sequence[Path], trainings: Sequence[Training], maps: Path, every: int) -> None:
+        names = {"pf-pascal/val", *TESTS, *(name for training in trainings for name in training.on)}
+        self._sets = {name: _open(shards, name) for name in names}
+        self._maps, self._every = maps, every
 
     def run(self, training: Training) -> dict[str, Any]:
         """PCK@0.1 on each test set by each threshold, layers and milliseconds per pair."""
         learner = self._learned(training)
         found: dict[str, Any] = {"training": dataclasses.asdict(training)}
         for name in TESTS:
-            found[name] = self._test(learner, self._open(name), 1 if "pascal" in name else self._every)
+            found[name] = self._test(learner, self._sets[name], 1 if "pascal" in name else self._every)
         return found
 
     def _learned(self, training: Training) -> Learner:
-        data = _together([self._open(name) for name in training.on]), PairDataset(self._open("pf-pascal/val"))
+        data = _together([self._sets[name] for name in training.on]), PairDataset(self._sets["pf-pascal/val"])
         maps = self._maps / f"{training.model.image_side}-{training.config.precision}"
         config = dataclasses.replace(training.config, kept_maps_mb=20_000)
         learner = Learner(training.model, config, *data, maps, ALONE, 0)
@@ -133,10 +135,6 @@ class Bench:
         learner.network.eval()
         return learner
 
-    def _open(self, name: str) -> ShardSet:
-        """From the first folder that has it."""
-        return open_shard_set(next((f for f in self._shards if (f / name).is_dir()), self._shards[0]), name)
-
     def _test(self, learner: Learner, shards: ShardSet, every: int) -> dict[str, float]:
         learner.val_data = data = _Every(shards, every)
         # Whatever it was trained with, a model matches in single precision.
@@ -149,12 +147,14 @@ class Bench:
         return result | _cost(learner, data)
 
 
+def _open(folders: Sequence[Path], name: str) -> ShardSet:
+    """A shard set from the first folder that has it."""
+    return open_shard_set(next((f for f in folders if (f / name).is_dir()), folders[0]), name)
+
+
 def _together(sets: Sequence[ShardSet]) -> PairDataset:
-    """The pairs of all sets; of several, the frame's side is the threshold that all have."""
-    if len(sets) == 1:
-        return PairDataset(sets[0])
-    shards = tuple(shard for of_set in sets for shard in of_set.shards)
-    return PairDataset(dataclasses.replace(sets[0], shards=shards, thresholds=("image",)))
+    """The pairs of all sets, each held to the first one's threshold."""
+    return PairDataset(dataclasses.replace(sets[0], shards=tuple(shard for of_set in sets for shard in of_set.shards)))
 
 
 class _Every(PairDataset):
@@ -212,10 +212,11 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=9, help="of PF-WILLOW's pairs, test each so many-th")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    bench = Bench(arguments.shards, arguments.maps, arguments.every)
+    trainings = STUDIES[arguments.study](arguments.epochs)
+    bench = Bench(arguments.shards, trainings, arguments.maps, arguments.every)
     out = DOCS / f"study-{arguments.study}.json"
     results: dict[str, dict[str, Any]] = json.loads(out.read_text()) if out.is_file() else {}
-    for training in STUDIES[arguments.study](arguments.epochs):
+    for training in trainings:
         if training.name not in results:
             results[training.name] = bench.run(training)
             out.write_text(json.dumps(results, indent=1) + "\n")

@@ -108,10 +108,11 @@ def _plan(config: ShardConfig, source: SourceConfig, split: str) -> tuple[dict[s
         "split": split,
         "max_pairs": config.max_pairs,
         "max_images": config.max_images,
+        "store": config.store,
         "num_listed": num_listed,
         "pairs_sha256": digest.hexdigest(),
         "tasks": [*tasks, REJECTS_TASK],
-    } | ({} if config.store is None else {"store": config.store})
+    }
     return plan, rejections
 
 

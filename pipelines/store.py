@@ -220,11 +220,12 @@ class StageOutput:
         return key if is_uri(key) else str(self.path(commit, name, check_digest=False))
 
     def _check_size(self, entry: Mapping[str, Any]) -> None:
-        key = entry["key"]
-        path = self.root / key
-        size = object_size(key) if is_uri(key) else path.stat().st_size if path.exists() else -1
+        if is_uri(entry["key"]):
+            where, size = entry["key"], object_size(entry["key"])
+        else:
+            where = self.root / entry["key"]
+            size = where.stat().st_size if where.exists() else -1
         if size != entry["size"]:
-            where = key if is_uri(key) else path
             raise InputError(f"{where}: {size} bytes instead of {entry['size']}; run the stage again with --restart")
 
     def read(self, commit: CommitRecord, name: str) -> bytes:

@@ -43,12 +43,9 @@ def read_shard(tar: str, tar_size: int, offset: int, size: int) -> bytes:
         return file.read(size)
 
 
-def forget_copy(tar: str) -> bool:
-    """Removes this machine's copy of a shard in a store, which turned out to be damaged; True if there was one."""
-    if not is_uri(tar) or not _copy_of(tar).exists():
-        return False
+def forget_copy(tar: str) -> None:
+    """Removes this machine's copy of a shard in a store, if there is one: it turned out to be damaged."""
     _copy_of(tar).unlink(missing_ok=True)
-    return True
 
 
 def copies_folder() -> Path:
@@ -69,8 +66,10 @@ def _local_copy(tar: str, tar_size: int) -> Path | None:
             return path
     except FileNotFoundError:
         pass
-    has_room = _has_room(tar_size) or (_remove_stale() and _has_room(tar_size))
-    return _fetched(tar, tar_size, path) if has_room else None
+    copies_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not _has_room(tar_size):
+        _remove_stale()
+    return _fetched(tar, tar_size, path) if _has_room(tar_size) else None
 
 
 def _fetched(tar: str, tar_size: int, path: Path) -> Path | None:
@@ -86,18 +85,13 @@ def _fetched(tar: str, tar_size: int, path: Path) -> Path | None:
 
 
 def _has_room(size: int) -> bool:
-    copies_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
     disk = shutil.disk_usage(copies_folder())
     return disk.free - size >= KEPT_FREE * disk.total
 
 
-def _remove_stale() -> bool:
-    """True if some copy made room."""
+def _remove_stale() -> None:
     before = time.time() - STALE_SECONDS
-    stale = []
     for path in copies_folder().iterdir():
         with contextlib.suppress(FileNotFoundError):  # another process removed it
             if path.stat().st_mtime < before:
                 path.unlink()
-                stale.append(path)
-    return bool(stale)

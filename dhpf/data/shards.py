@@ -245,7 +245,8 @@ class Shard:
     def _read(self, entry: IndexEntry) -> bytes:
         tar = self.paths[0]
         data = read_shard(tar, self._tar_size, entry.offset, entry.size)
-        if _is_damaged(data, entry) and forget_copy(tar):
+        if _is_damaged(data, entry) and is_uri(tar):  # this machine's copy may be, rather than the object
+            forget_copy(tar)
             data = read_shard(tar, self._tar_size, entry.offset, entry.size)
         if _is_damaged(data, entry):
             raise InputError(f"shard {tar}: {entry.kind} {entry.id!r} is damaged; write the shard again")

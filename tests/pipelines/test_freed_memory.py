@@ -1,3 +1,5 @@
+"""Memory between living blocks, in a process of its own."""
+
 import subprocess
 import sys
 
