@@ -28,7 +28,7 @@ from dhpf.model.transfer import cells_of_points
 from pipelines.config import TrainConfig
 from pipelines.frozen_maps import FrozenMaps
 from pipelines.learner import CheckedPair, Learner
-from pipelines.shard_set import ShardSet, open_shard_set
+from pipelines.shard_set import ShardSet, joined, open_shard_set
 from pipelines.training_data import PairDataset, epoch_steps
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -120,8 +120,9 @@ class Bench:
         return found
 
     def _learned(self, training: Training) -> Learner:
-        data = _together([self._sets[name] for name in training.on]), PairDataset(self._sets["pf-pascal/val"])
-        maps = self._maps / f"{training.model.image_side}-{training.config.precision}"
+        data = PairDataset(joined([self._sets[name] for name in training.on])), PairDataset(self._sets["pf-pascal/val"])
+        layers = "-".join(map(str, training.model.fixed_layers)) or "all"
+        maps = self._maps / f"{training.model.image_side}-{training.config.precision}-{layers}"
         config = dataclasses.replace(training.config, kept_maps_mb=20_000)
         learner = Learner(training.model, config, *data, maps, ALONE, 0)
         best = -1.0, learner.state()
@@ -130,6 +131,7 @@ class Bench:
             for step in tqdm(steps, desc=f"{training.name}, epoch {epoch + 1}", unit="step", leave=False):
                 learner.step(learner.load(step, epoch))
             pck = learner.mean_pck(learner.validate())
+            print(training.name, "epoch", epoch + 1, "validation PCK", round(pck, 4), flush=True)
             best = max(best, (pck, learner.state()), key=lambda entry: entry[0])
         learner.network.load_state_dict(best[1], strict=False)
         learner.network.eval()
@@ -150,11 +152,6 @@ class Bench:
 def _open(folders: Sequence[Path], name: str) -> ShardSet:
     """A shard set from the first folder that has it."""
     return open_shard_set(next((f for f in folders if (f / name).is_dir()), folders[0]), name)
-
-
-def _together(sets: Sequence[ShardSet]) -> PairDataset:
-    """The pairs of all sets, each held to the first one's threshold."""
-    return PairDataset(dataclasses.replace(sets[0], shards=tuple(shard for of_set in sets for shard in of_set.shards)))
 
 
 class _Every(PairDataset):

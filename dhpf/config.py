@@ -15,15 +15,17 @@ FRAME_SIDE = 240
 GRID_SIDE = 60
 """Cells per side of the feature grid: FRAME_SIDE / 4."""
 
+SupervisionName = Literal["strong", "weak", "contrastive"]
 BackboneName = Literal["efficientnet_lite0", "resnet50", "resnet101"]
 SelectionName = Literal["dynamic", "fixed", "all", "last"]
-ProjectionName = Literal["learned", "none"]
+ProjectionName = Literal["learned", "residual", "none"]
 HoughBinsName = Literal["current", "legacy"]
 EngineName = Literal["auto", "torch", "compiled", "triton"]
 
+SUPERVISIONS: tuple[SupervisionName, ...] = ("strong", "weak", "contrastive")
 BACKBONES: tuple[BackboneName, ...] = ("efficientnet_lite0", "resnet50", "resnet101")
 SELECTIONS: tuple[SelectionName, ...] = ("dynamic", "fixed", "all", "last")
-PROJECTIONS: tuple[ProjectionName, ...] = ("learned", "none")
+PROJECTIONS: tuple[ProjectionName, ...] = ("learned", "residual", "none")
 HOUGH_BINS: tuple[HoughBinsName, ...] = ("current", "legacy")
 ENGINES: tuple[EngineName, ...] = ("auto", "torch", "compiled", "triton")
 """Implementations of matching: auto takes the one made for the device; torch runs anywhere; compiled needs a CPU and
@@ -57,13 +59,15 @@ class ModelConfig:
         backbone: one of BACKBONES.
         weights: file with the backbone's weights (a torchvision state dict or safetensors); None takes the
             ImageNet weights that torchvision or the installed package gives.
-        selection: "dynamic" learns gates and projections (DHPF); "fixed" uses `layers` as they are (Hyperpixel
-            Flow); "all" and "last" are baselines without learning.
+        selection: "dynamic" learns gates and projections (DHPF); "fixed" uses `layers` for every pair, as they are
+            (Hyperpixel Flow) or with residual projections; "all" and "last" are baselines without learning.
         layers: for "fixed" only: layer numbers, or a name in PUBLISHED_LAYERS[backbone].
-        projection: of a dynamic selection: "learned" is the paper's transform of each layer, "none" chooses among the
-            backbone's own maps, so that only gates are learned.
-        exponent: power of the rectified cosine; None means 3 where the backbone's own maps are compared by choice
-            ("fixed" as in Hyperpixel Flow, "dynamic" without projection) and 2 otherwise.
+        projection: "learned" is the paper's transform of each layer, of a dynamic selection alone; "residual" adds a
+            learned linear mix of a layer's channels to the backbone's own map, and begins with that map, of a dynamic
+            or a fixed selection; "none" takes the backbone's own maps, as all other selections do.
+        exponent: power of the rectified cosine; None means 3 where the backbone's own maps are compared by choice or
+            are what a projection begins with ("fixed" as in Hyperpixel Flow, "dynamic" with another projection than
+            "learned") and 2 otherwise.
         projection_divisor: a dynamic layer of D channels is projected to D / projection_divisor (the paper: 8).
         image_side: side in pixels of the square image that the backbone sees (the paper: 240).
         hough_bins: "current" has 91 bins per axis, "legacy" the 97 of the published weights.
@@ -103,8 +107,18 @@ class ModelConfig:
         """The power of the rectified cosine that is in force."""
         if self.exponent is not None:
             return self.exponent
-        own_maps = self.selection == "dynamic" and self.projection == "none"
+        own_maps = self.selection == "dynamic" and self.projection != "learned"
         return 3 if self.selection == "fixed" or own_maps else 2
+
+    @property
+    def learns(self) -> bool:
+        """Whether there is anything to learn: gates, or projections."""
+        return self.selection == "dynamic" or self.has_residuals
+
+    @property
+    def has_residuals(self) -> bool:
+        """Whether layers get residual projections."""
+        return self.projection == "residual" and self.selection in ("dynamic", "fixed")
 
     @property
     def fixed_layers(self) -> tuple[int, ...]:
@@ -115,22 +129,24 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class SupervisionConfig:
-    """What training minimises (ALGORITHM section 8).
+    """What training minimises (ALGORITHM section 8; "contrastive" is ours).
 
     Attributes:
-        kind: "strong" uses keypoints, "weak" only the knowledge that two images show the same category.
+        kind: "strong" uses keypoints, "weak" only the knowledge that two images show the same category. "contrastive"
+            makes likeness alone, without votes, point at the truth: at a pair's keypoints, and where a pair has none,
+            at the matches that the backbone's own maps and all votes agree on; so it can do without keypoints, too.
         selection_rate: the share of pairs, mu, that each layer's gate should be open for.
         selection_weight: of the term that says so; the paper's is 1.
         alpha: a keypoint transferred within alpha * threshold counts as right and weighs less (strong only).
     """
 
-    kind: Literal["strong", "weak"] = "strong"
+    kind: SupervisionName = "strong"
     selection_rate: float = 0.5
     selection_weight: float = 1.0
     alpha: float = 0.1
 
     def __post_init__(self) -> None:
-        require_choice("supervision.kind", self.kind, ("strong", "weak"))
+        require_choice("supervision.kind", self.kind, SUPERVISIONS)
         if not 0 < self.selection_rate <= 1:
             raise InputError(f"supervision.selection_rate: {self.selection_rate} is outside (0, 1]")
         if not 0 <= self.selection_weight <= 100:

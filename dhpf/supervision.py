@@ -1,4 +1,7 @@
-"""What training minimises: strong supervision by keypoints, weak supervision by category (ALGORITHM section 8)."""
+"""What training minimises: strong supervision by keypoints, weak supervision by category (ALGORITHM section 8).
+
+And a contrastive one by keypoints, or by matches that a pair is sure of: what voting finds, likeness alone shall find.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,18 @@ from torch import Tensor
 
 from dhpf.config import SupervisionConfig
 from dhpf.model.engines.problem import MatchEngine
-from dhpf.model.geometry import nearest_cells
+from dhpf.model.geometry import cell_centres, nearest_cells
 from dhpf.model.global_batch import ALONE, TrainingPairs, Workers
 from dhpf.model.network import HyperpixelNetwork, ImageFeatures
 from dhpf.model.transfer import TransferredPoints, cells_of_points, transfer
 
 TINY = 1e-30
+
+COSINE_SCALE = 15.0
+"""What cosines are multiplied by before the softmax of the contrastive loss."""
+
+TRUTH_RADIUS = 5.0
+"""Standard deviation in pixels of the frame of the target that the contrastive loss aims at: half of a deep cell."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,21 @@ class KeypointBatch:
         """The same on a device."""
         return KeypointBatch(*(t.to(device) for t in (self.source, self.target, self.valid, self.threshold)))
 
+    @classmethod
+    def concatenate(cls, batches: Sequence[KeypointBatch]) -> KeypointBatch:
+        """Several batches as one, padded to the most keypoints."""
+        most = max(batch.valid.shape[1] for batch in batches)
+
+        def padded(points: Tensor) -> Tensor:
+            result = points.new_zeros(len(points), most, *points.shape[2:])
+            result[:, : points.shape[1]] = points
+            return result
+
+        source, target, valid = (
+            torch.cat([padded(getattr(batch, name)) for batch in batches]) for name in ("source", "target", "valid")
+        )
+        return cls(source, target, valid, torch.cat([batch.threshold for batch in batches]))
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -45,8 +69,8 @@ class Objective:
     Attributes:
         loss: scalar, with gradient: this process's share, the sum of which over the processes is the step's loss.
         terms: the step's loss and its parts, as plain numbers, equal in all processes.
-        gates: (P, L) layer selection of this process's pairs, negatives included.
-        open_shares: (L,) share of the step's pairs, negatives included, that select each layer.
+        gates: (P, L) kept layers' selection of this process's pairs, negatives included.
+        open_shares: (L,) share of the step's pairs, negatives included, that select each layer of the backbone.
     """
 
     loss: Tensor
@@ -89,7 +113,7 @@ def supervise_strongly(
     of_pairs = pairs.weights.to(loss)
     total, num_pairs = workers.add_up(torch.stack([of_pairs @ loss, of_pairs.sum()]).double())
     matching = (total / num_pairs).to(loss.dtype)
-    return _with_selection_rate("cross_entropy", matching, gates, config, pairs, workers)
+    return _with_selection_rate("cross_entropy", matching, gates, network, config, pairs, workers)
 
 
 def keypoint_weights(moved: TransferredPoints, keypoints: KeypointBatch, alpha: float) -> Tensor:
@@ -120,6 +144,52 @@ def strong_loss(rows: Tensor, target_cells: Tensor, weights: Tensor, valid: Tens
     return cross_entropy.sum(dim=1) / valid.sum(dim=1)
 
 
+def supervise_contrastively(
+    network: HyperpixelNetwork,
+    source: ImageFeatures,
+    target: ImageFeatures,
+    points: KeypointBatch,
+    config: SupervisionConfig,
+    uniform: Tensor,
+    pairs: TrainingPairs | None = None,
+    workers: Workers = ALONE,
+) -> Objective:
+    """The contrastive objective of a step, of whose pairs this process holds B; no votes and no whole matrix in it.
+
+    Args:
+        source, target: `embed_step` of the B source and the B target images.
+        points: keypoints, or matches that stand for them; a pair may have none. Thresholds are not read.
+        uniform: (B, L, 2) draws that make the gates' noise.
+        pairs: default: B pairs of this process alone.
+    """
+    pairs = TrainingPairs.aligned(len(source)) if pairs is None else pairs
+    gates = network.select_step(source, target, pairs, uniform, workers)
+    rows = network.cosines(source, target, gates, nearest_cells(points.source))
+    loss = contrastive_loss(rows, points.target, points.valid)
+    of_pairs = pairs.weights.to(loss) * points.valid.any(dim=1)
+    total, num_pairs = workers.add_up(torch.stack([of_pairs @ loss, of_pairs.sum()]).double())
+    matching = (total / num_pairs.clamp(min=1)).to(loss.dtype)
+    return _with_selection_rate("contrastive", matching, gates, network, config, pairs, workers)
+
+
+def contrastive_loss(cosines: Tensor, target_points: Tensor, valid: Tensor) -> Tensor:
+    """Cross entropy of each row's softmax against a Gaussian around the true point, which is finer than a cell.
+
+    Args:
+        cosines: (B, K, T) of each source point's cell.
+        target_points: (B, K, 2) true target points in the frame.
+        valid: (B, K) bool, False for padding.
+
+    Returns:
+        (B,): mean over a pair's points; 0 for a pair without any.
+    """
+    centres = cell_centres(cosines.dtype, cosines.device)
+    squares = (target_points.unsqueeze(2) - centres).square().sum(dim=3)
+    truth = (-squares / (2 * TRUTH_RADIUS**2)).softmax(dim=2)
+    cross_entropy = -(truth * (COSINE_SCALE * cosines).log_softmax(dim=2)).sum(dim=2)
+    return (cross_entropy * valid).sum(dim=1) / valid.sum(dim=1).clamp(min=1)
+
+
 def supervise_weakly(
     network: HyperpixelNetwork,
     source: ImageFeatures,
@@ -141,7 +211,7 @@ def supervise_weakly(
     weights = torch.stack([weights * positive.to(weights), weights * (~positive).to(weights)])
     sums = workers.add_up(torch.cat([weights @ entropy, weights.sum(dim=1)]).double())
     matching = weak_loss(sums[:2], sums[2:]).to(entropy.dtype)
-    return _with_selection_rate("entropy_ratio", matching, gates, config, pairs, workers)
+    return _with_selection_rate("entropy_ratio", matching, gates, network, config, pairs, workers)
 
 
 def negative_pairs(categories: Sequence[str]) -> list[tuple[int, int]]:
@@ -167,7 +237,13 @@ def selection_rate_loss(open_shares: Tensor, rate: float) -> Tensor:
 
 
 def _with_selection_rate(
-    name: str, matching: Tensor, gates: Tensor, config: SupervisionConfig, pairs: TrainingPairs, workers: Workers
+    name: str,
+    matching: Tensor,
+    gates: Tensor,
+    network: HyperpixelNetwork,
+    config: SupervisionConfig,
+    pairs: TrainingPairs,
+    workers: Workers,
 ) -> Objective:
     """Args: matching: the loss of the whole step, equal in all processes."""
     weights = pairs.weights.to(gates)
@@ -177,4 +253,5 @@ def _with_selection_rate(
     loss = matching + config.selection_weight * selection
     terms = {"loss": loss.item(), name: matching.item(), "selection_rate_term": selection.item()}
     # Every process holds the whole loss; gradients are added up over the processes.
-    return Objective(loss / workers.count, terms, gates.detach(), shares.detach())
+    open_shares = network.on_all_layers(shares.detach()[None])[0]
+    return Objective(loss / workers.count, terms, gates.detach(), open_shares)

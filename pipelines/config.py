@@ -141,10 +141,12 @@ class SearchConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Learning gates and projections on the train split of one source; the best epoch by PCK on its val split.
+    """Learning gates and projections; the best epoch by PCK on validation pairs is kept.
 
     Attributes:
-        on: a source name of the shard stage.
+        on: a source name of the shard stage: its train split is learned, its val split validates. Or shard sets,
+            SOURCE/SPLIT, whose pairs are learned together; `validate_on` then names the shard set that validates.
+        validate_on: a shard set, SOURCE/SPLIT, instead of the source's own val split.
         batch_size: pairs per step, over all workers together.
         learning_rate, momentum: of SGD.
         projection_start: "near-identity" starts at the backbone's own features, "random" as the paper does.
@@ -160,7 +162,8 @@ class TrainConfig:
         resources: of one worker.
     """
 
-    on: str
+    on: str | tuple[str, ...]
+    validate_on: str | None = None
     supervision: SupervisionConfig = SupervisionConfig()
     epochs: int = 5
     batch_size: int = 8
@@ -180,6 +183,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if isinstance(self.gates_start, str):
             require_choice("train.gates_start", self.gates_start, ("random", "searched"))
+        if not isinstance(self.on, str):
+            _require_distinct("on", self.on)
+            if self.validate_on is None:
+                raise InputError(
+                    "validate_on: is missing; name the shard set that validates what is learned on several"
+                )
         _require("epochs", self.epochs, self.epochs >= 1, "at least 1")
         _require("num_workers", self.num_workers, self.num_workers >= 1, "at least 1")
         _require("batch_size", self.batch_size, self.batch_size >= 2, "at least 2: one pair cannot be normalised")
@@ -191,6 +200,16 @@ class TrainConfig:
         _require("momentum", self.momentum, 0 <= self.momentum < 1, "in [0, 1)")
         _require("seed", self.seed, 0 <= self.seed < 2**31, "in [0, 2**31)")
         _require("max_failures", self.max_failures, self.max_failures >= 0, "0 or more")
+
+    @property
+    def train_sets(self) -> tuple[str, ...]:
+        """The shard sets that are learned, SOURCE/SPLIT."""
+        return (f"{self.on}/train",) if isinstance(self.on, str) else self.on
+
+    @property
+    def validation_set(self) -> str:
+        """The shard set that validates, SOURCE/SPLIT."""
+        return self.validate_on or f"{self.on}/val"
 
 
 @dataclass(frozen=True)

@@ -18,16 +18,26 @@ from torch import Tensor
 from dhpf.checkpoint import build_network
 from dhpf.config import ModelConfig
 from dhpf.errors import InputError
+from dhpf.model.consistent import consistent_matches
 from dhpf.model.engines.choose import choose_engine
 from dhpf.model.global_batch import Workers
 from dhpf.model.transfer import cells_of_points, transfer
-from dhpf.supervision import KeypointBatch, Objective, supervise_strongly, supervise_weakly
+from dhpf.supervision import (
+    KeypointBatch,
+    Objective,
+    supervise_contrastively,
+    supervise_strongly,
+    supervise_weakly,
+)
 from pipelines.config import TrainConfig
 from pipelines.frozen_maps import FrozenMaps
 from pipelines.training_data import PairDataset, StepShare, gumbel_uniforms, share_of_step
 
 NUM_IMAGES_TO_START = 8
 """Images whose features set the scale of projections that start near the identity."""
+
+NUM_MATCHES = 64
+"""Matches of a pair without keypoints that contrastive supervision learns from."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +108,7 @@ class Learner:
         budget = config.kept_maps_mb * 1_000_000 // workers.count
         self.maps = FrozenMaps(self.network, maps_folder, budget, config.precision)
         self._engine = choose_engine("auto", self.device)
+        self._own_matches: dict[int, KeypointBatch] = {}
         if config.projection_start == "near-identity":
             self._start_near_identity()
         if not isinstance(config.gates_start, str):
@@ -114,17 +125,37 @@ class Learner:
     def load(self, step: Sequence[int], epoch: int) -> LoadedShare:
         """This worker's share of a step; can run in another thread, a step ahead."""
         data, seed = self.train_data, self.config.seed
-        weak = self.config.supervision.kind == "weak"
-        categories = [data.record(n).category for n in step] if weak else None
+        kind = self.config.supervision.kind
+        categories = [data.record(n).category for n in step] if kind == "weak" else None
         share = share_of_step(step, categories, len(data), self.rank, self.workers.count)
-        return LoadedShare(
-            step=tuple(step),
-            share=share,
-            source=self.maps.of([data.source(n) for n in share.sources]),
-            target=self.maps.of([data.target(n) for n in share.targets]),
-            keypoints=None if weak else data.keypoints(share.sources),
-            uniform=gumbel_uniforms(share.noise, len(self.network.layers), seed, epoch),
-        )
+        source = self.maps.of([data.source(n) for n in share.sources])
+        target = self.maps.of([data.target(n) for n in share.targets])
+        keypoints = None if kind == "weak" else data.keypoints(share.sources)
+        if kind == "contrastive":
+            keypoints = self._keypoints_or_matches(share.sources, source, target)
+        uniform = gumbel_uniforms(share.noise, len(self.network.layers), seed, epoch)
+        return LoadedShare(tuple(step), share, source, target, keypoints, uniform)
+
+    def _keypoints_or_matches(
+        self, numbers: Sequence[int], source: list[Tensor], target: list[Tensor]
+    ) -> KeypointBatch:
+        """Keypoints of pairs that have some; of the others, what their images' own maps match consistently.
+
+        Of gates that start open for some layers, those layers' maps, else of all layers that the model keeps. Matches
+        of a pair are found once: they do not depend on what is learned.
+        """
+        batches = []
+        for place, number in enumerate(numbers):
+            of_pair = self.train_data.keypoints([number]) or self._own_matches.get(number)
+            if of_pair is None:
+                layers = self.config.gates_start
+                layers = range(len(source)) if isinstance(layers, str) else layers
+                maps = ([m[place : place + 1] for m in side] for side in (source, target))
+                found = self.network.match_own_maps(*maps, layers, self._engine)
+                points = [part.cpu() for part in consistent_matches(found, NUM_MATCHES)]
+                of_pair = self._own_matches[number] = KeypointBatch(*points, torch.zeros(1))
+            batches.append(of_pair)
+        return KeypointBatch.concatenate(batches)
 
     def step(self, loaded: LoadedShare) -> Objective:
         """One step of SGD, after which all workers have the same weights.
@@ -157,6 +188,8 @@ class Learner:
             ids = ", ".join(self.train_data.record(n).pair_id for n in loaded.share.sources)
             raise InputError(f"strong supervision: pairs {ids} have no keypoints")
         keypoints = loaded.keypoints.to(self.device)
+        if supervision.kind == "contrastive":
+            return supervise_contrastively(network, source, target, keypoints, supervision, uniform, pairs, workers)
         return supervise_strongly(
             network, source, target, keypoints, supervision, uniform, self._engine, pairs, workers
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -83,6 +84,20 @@ def open_shard_set(stage_folder: Path, name: str) -> ShardSet:
         thresholds=tuple(manifest.record["thresholds"]),
         digest=manifest.digest(),
         record=dict(manifest.record),
+    )
+
+
+def joined(sets: Sequence[ShardSet]) -> ShardSet:
+    """The pairs of several shard sets as one; thresholds are those of the first that has some."""
+    if len(sets) == 1:
+        return sets[0]
+    digest = hashlib.sha256(" ".join(s.digest for s in sets).encode()).hexdigest()
+    return ShardSet(
+        name=" + ".join(s.name for s in sets),
+        shards=tuple((f"{s.name}/{task}", shard) for s in sets for task, shard in s.shards),
+        thresholds=next((s.thresholds for s in sets if s.thresholds), ()),
+        digest=digest,
+        record={"num_pairs": sum(s.num_pairs for s in sets)},
     )
 
 

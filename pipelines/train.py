@@ -114,19 +114,26 @@ def train(
 
 
 def _check(model: ModelConfig, config: TrainConfig, train_set: ShardSet, val_set: ShardSet) -> None:
-    if model.selection != "dynamic":
-        raise InputError(f"model.selection: {model.selection!r} has nothing to learn; train needs 'dynamic'")
-    if model.projection == "none" and config.projection_start != "random":
+    if not model.learns:
         raise InputError(
-            f"train.projection_start: {config.projection_start!r} with model.projection 'none', which has no "
-            "projections to start; leave it out"
+            f"model.selection: {model.selection!r} has nothing to learn; train needs 'dynamic', or 'fixed' with "
+            "model.projection 'residual'"
+        )
+    if model.selection != "dynamic" and config.gates_start != "random":
+        raise InputError(
+            f"train.gates_start: {config.gates_start!r} with fixed layers, which have no gates; leave it out"
+        )
+    if model.projection != "learned" and config.projection_start != "random":
+        raise InputError(
+            f"train.projection_start: {config.projection_start!r} with model.projection {model.projection!r}, which "
+            "has a start of its own; leave it out"
         )
     for shards in (train_set, val_set):
         if not shards.num_pairs:
             raise InputError(f"shard set {shards.name}: has no usable pair to train on")
     if train_set.num_pairs < 2:
         raise InputError(f"shard set {train_set.name}: one pair cannot be normalised; training needs at least 2")
-    needing = [val_set] if config.supervision.kind == "weak" else [train_set, val_set]
+    needing = [train_set, val_set] if config.supervision.kind == "strong" else [val_set]
     for shards in needing:
         if any(pair.target_keypoints is None for _, shard in shards.shards for pair in shard.pairs):
             raise InputError(f"shard set {shards.name}: its pairs have no keypoints, which training needs there")

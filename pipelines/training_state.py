@@ -48,7 +48,7 @@ class TrainingState:
     @classmethod
     def start(cls, learner: Learner) -> TrainingState:
         """Before the first step."""
-        return cls(learner.state(), torch.zeros(len(learner.network.layers), dtype=torch.float64))
+        return cls(learner.state(), torch.zeros(len(learner.network.backbone), dtype=torch.float64))
 
     @property
     def epoch(self) -> int:

@@ -29,7 +29,7 @@ from pipelines.pictures import (
 )
 from pipelines.search import search, searched_model
 from pipelines.shard import shard
-from pipelines.shard_set import ShardSet, open_shard_set
+from pipelines.shard_set import ShardSet, joined, open_shard_set
 from pipelines.store import StageOutput
 from pipelines.tracking import StageRun, Tracker
 from pipelines.train import train
@@ -147,18 +147,18 @@ class WorkflowRun:
     def _train(self, run: StageRun) -> None:
         config = self.workflow.train
         assert config is not None
-        train_set, val_set = (self._open(f"{config.on}/{split}") for split in ("train", "val"))
-        run.set_tags({f"dataset {s.name}": s.digest for s in (train_set, val_set)})
+        parts, val_set = [self._open(on) for on in config.train_sets], self._open(config.validation_set)
+        run.set_tags({f"dataset {s.name}": s.digest for s in (*parts, val_set)})
         if config.gates_start == "searched":
             found = searched_model(self.folder / "search")
             config = dataclasses.replace(config, gates_start=found.fixed_layers)
         where = (run.tracking_uri, run.run_id)
-        trained = train(self.workflow.model, config, train_set, val_set, self.folder / "train", where)
+        trained = train(self.workflow.model, config, joined(parts), val_set, self.folder / "train", where)
         for name, picture in training_pictures(trained.history):
             run.log_picture(picture, f"pictures/{name}.png")
         run.log_file(trained.checkpoint, "checkpoint")
         best = trained.history[trained.best_epoch - 1]
-        card = self._model_card(config, (train_set, val_set), {"val_pck": best["val_pck"], "epoch": trained.best_epoch})
+        card = self._model_card(config, (*parts, val_set), {"val_pck": best["val_pck"], "epoch": trained.best_epoch})
         version = self.tracker.register(run, self.workflow.registered_model, trained.checkpoint, card)
         self._say(
             f"train     best of {len(trained.history)} epochs is {trained.best_epoch} "
@@ -269,8 +269,8 @@ class WorkflowRun:
 
     def _model_card(self, config: TrainConfig, sets: Sequence[ShardSet], metrics: Mapping[str, float]) -> ModelCard:
         assert self.workflow.shard is not None
-        kind = self.workflow.shard.sources[config.on].kind
-        data = [TrainingData(s.name, kind, s.num_pairs, s.digest) for s in sets]
+        kinds = {name: source.kind for name, source in self.workflow.shard.sources.items()}
+        data = [TrainingData(s.name, kinds[s.name.split("/")[0]], s.num_pairs, s.digest) for s in sets]
         return ModelCard(self.workflow.model, dataclasses.asdict(config), data, metrics)
 
     def _num_layers(self, model: ModelSource) -> int:
@@ -306,7 +306,7 @@ def stage_states(workflow: Workflow, folder: Path) -> list[tuple[str, str]]:
     if workflow.search is not None:
         parts.append((f"search on {workflow.search.on}", folder / "search"))
     if workflow.train is not None:
-        parts.append((f"train on {workflow.train.on}", folder / "train"))
+        parts.append((f"train on {', '.join(workflow.train.train_sets)}", folder / "train"))
     if workflow.evaluate is not None:
         for on in workflow.evaluate.on:
             for method in workflow.evaluate.methods:

@@ -119,7 +119,8 @@ def search_model(workflow: Workflow) -> ModelConfig:
     assert workflow.search is not None
     single = {"selection": "fixed", "layers": (0,)} | dict(workflow.search.model)
     model = method_model(workflow, single, f"{workflow.name}.search.model")
-    return dataclasses.replace(model, selection="all", layers=(), exponent=model.appearance_exponent)
+    exponent = model.appearance_exponent
+    return dataclasses.replace(model, selection="all", layers=(), projection="none", exponent=exponent)
 
 
 def _override(raw: dict[str, Any], text: str) -> None:
@@ -169,7 +170,8 @@ def _check_references(workflow: Workflow) -> None:
     wanted += [("match", on) for on in (workflow.match.on if workflow.match else ())]
     wanted += [("search", workflow.search.on)] if workflow.search else []
     wanted += [("gates", on) for on in (workflow.gates.on if workflow.gates else ())]
-    wanted += [("train", f"{workflow.train.on}/{split}") for split in ("train", "val") if workflow.train]
+    wanted += [("train", on) for on in (workflow.train.train_sets if workflow.train else ())]
+    wanted += [("train", workflow.train.validation_set)] if workflow.train else []
     for stage, on in wanted:
         if on not in shard_sets:
             choices = nearest_name(on, shard_sets) if shard_sets else "the workflow has no shard stage"

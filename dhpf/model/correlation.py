@@ -128,10 +128,14 @@ def _upsample_targets(products: Tensor, matrix: Tensor) -> Tensor:
     return matrix @ (products @ matrix.T)
 
 
+def cosines(products: Tensor, source_norms: Tensor, target_norms: Tensor) -> Tensor:
+    """Cosines: (B, R, N) inner products, (B, R) and (B, N) lengths -> (B, R, N)."""
+    return products / (source_norms.unsqueeze(2) * target_norms.unsqueeze(1) + COSINE_EPSILON)
+
+
 def cosine_power(products: Tensor, source_norms: Tensor, target_norms: Tensor, exponent: int) -> Tensor:
-    """Rectified cosine to a power: (B, R, N) inner products, (B, R) and (B, N) lengths -> (B, R, N)."""
-    scale = source_norms.unsqueeze(2) * target_norms.unsqueeze(1) + COSINE_EPSILON
-    return (products / scale).relu().pow(exponent)
+    """Rectified cosine to a power; arguments as for `cosines`."""
+    return cosines(products, source_norms, target_norms).relu().pow(exponent)
 
 
 def feature_lengths(squared: Tensor, weights: Tensor, training: bool) -> Tensor:

@@ -25,14 +25,14 @@ from dhpf.model.best_cells import BestCells
 from dhpf.model.correlation import (
     NativeCorrelation,
     appearance_blocks,
-    cosine_power,
+    cosines,
     feature_lengths,
     native_products,
     products_at,
     squared_norms,
 )
 from dhpf.model.engines.problem import MatchEngine, MatchProblem
-from dhpf.model.geometry import to_grid
+from dhpf.model.geometry import NUM_CELLS, to_grid
 from dhpf.model.global_batch import ALONE, TrainingPairs, Workers, follow, global_moments, normalise
 from dhpf.model.hough import NUM_DISPLACEMENTS, HoughVoting
 from dhpf.model.match_entropy import PairFeatures, match_entropy
@@ -118,6 +118,8 @@ class HyperpixelNetwork(nn.Module):
         self.layers = _kept_layers(config, len(backbone))
         self.projections = nn.ModuleList()
         self.selector: LayerGates | None = None
+        if config.has_residuals:
+            self.projections.extend(ResidualProjection(backbone.widths[layer]) for layer in self.layers)
         if config.selection == "dynamic":
             if config.projection == "learned":
                 self.projections.extend(_projection(w, config.projection_divisor) for w in backbone.widths)
@@ -164,9 +166,9 @@ class HyperpixelNetwork(nn.Module):
         Args:
             source, target: `extract` of this process's source and target images.
         """
+        if self.config.has_residuals or not self.projections:  # nothing is normalised by the batch
+            return self.embed(source), self.embed(target)
         assert self.selector is not None
-        if not self.projections:
-            return _features(source, self.selector.activate(source)), _features(target, self.selector.activate(target))
         images = ((source, pairs.source_counts(len(source[0]))), (target, pairs.target_counts(len(target[0]))))
         mixed = [self._mixed(maps) for maps, _ in images]
         moments = [global_moments(m, counts, workers) for m, (_, counts) in zip(mixed, images, strict=True)]
@@ -208,11 +210,14 @@ class HyperpixelNetwork(nn.Module):
     ) -> Tensor:
         """(P, L) gates of a training step's pairs: hard, noisy and differentiable, normalised over the whole step.
 
+        All ones where layers are fixed.
+
         Args:
             source, target: `embed_step` of this process's images.
             uniform: (P, L, 2) draws from [0, 1) for the Gumbel noise.
         """
-        assert self.selector is not None
+        if self.selector is None:
+            return uniform.new_ones(uniform.shape[:2])
         assert source.gate_activations is not None and target.gate_activations is not None
         pooled = source.gate_activations[pairs.sources] + target.gate_activations[pairs.targets]
         return sample_gates(self.selector.logits_of_step(pooled, pairs.weights, workers), uniform)
@@ -239,7 +244,7 @@ class HyperpixelNetwork(nn.Module):
         index = torch.tensor(pairs, device=source.squared_norms.device).view(-1, 2)
         gates = self._select(source, target, index[:, 0], index[:, 1])
         found = self.match_selected(source, target, pairs, gates, wanted, engine)
-        return found, self._on_all_layers(gates)
+        return found, self.on_all_layers(gates)
 
     @torch.no_grad()
     def match_images(
@@ -257,7 +262,7 @@ class HyperpixelNetwork(nn.Module):
             gates = open_gates(self.selector(activations[index[:, 0]], activations[index[:, 1]]))
         features = self.embed_layers(maps, activations, (layer_weights(gates) > 0).any(dim=0).tolist())
         found = self.match_selected(features, features, pairs, gates, wanted, engine)
-        return found, self._on_all_layers(gates)
+        return found, self.on_all_layers(gates)
 
     @torch.no_grad()
     def match_selected(
@@ -306,7 +311,33 @@ class HyperpixelNetwork(nn.Module):
             self.hough.count_row(votes, block, y)
         scores = self.hough.scores(votes)
         rows = [block * self.hough.score_row(scores, y) for y, block in enumerate(blocks)]
-        return MatcherOutput(torch.cat(rows, dim=1), self._on_all_layers(gates), scores)
+        return MatcherOutput(torch.cat(rows, dim=1), self.on_all_layers(gates), scores)
+
+    @torch.no_grad()
+    def match_own_maps(
+        self, source: list[Tensor], target: list[Tensor], layers: Sequence[int], engine: MatchEngine
+    ) -> BestCells:
+        """What B aligned pairs' matches are before anything is learned: by the backbone's own maps of some layers.
+
+        Args:
+            source, target: `extract` of the B source and the B target images.
+            layers: positions among the kept layers.
+
+        Returns:
+            the best cells, every source cell's match asked for.
+        """
+        features = [_features([maps[layer] for layer in layers], None) for maps in (source, target)]
+        gates = features[0].squared_norms.new_ones(len(features[0]), len(layers))
+        wanted = torch.ones(len(gates), NUM_CELLS, dtype=torch.bool, device=gates.device)
+        pairs = [(n, n) for n in range(len(gates))]
+        return self.match_selected(features[0], features[1], pairs, gates, wanted, engine)
+
+    def cosines(self, source: ImageFeatures, target: ImageFeatures, gates: Tensor, cells: Tensor) -> Tensor:
+        """(B, K, T) cosines, not rectified, of (B, K) source cells with all target cells, with gradient."""
+        weights = layer_weights(gates)
+        lengths = [feature_lengths(f.squared_norms, weights, self.training) for f in (source, target)]
+        products = products_at(source.maps, target.maps, weights, cells)
+        return cosines(products, lengths[0].gather(1, cells), lengths[1])
 
     def correlate_cells(
         self, source: ImageFeatures, target: ImageFeatures, gates: Tensor, cells: Tensor, scores: Tensor
@@ -315,10 +346,7 @@ class HyperpixelNetwork(nn.Module):
 
         A strong loss reads 10 to 40 of the 3,600 rows; the scores carry no gradient and come from a pass without.
         """
-        weights = layer_weights(gates)
-        lengths = [feature_lengths(f.squared_norms, weights, self.training) for f in (source, target)]
-        products = products_at(source.maps, target.maps, weights, cells)
-        appearance = cosine_power(products, lengths[0].gather(1, cells), lengths[1], self.config.appearance_exponent)
+        appearance = self.cosines(source, target, gates, cells).relu().pow(self.config.appearance_exponent)
         return appearance * self.hough.scores_at(scores, cells)
 
     def match_entropy(
@@ -368,7 +396,8 @@ class HyperpixelNetwork(nn.Module):
 
     # -- the rest ------------------------------------------------------------------------------------------------
 
-    def _on_all_layers(self, gates: Tensor) -> Tensor:
+    def on_all_layers(self, gates: Tensor) -> Tensor:
+        """(B, L) gates of the kept layers -> over all layers of the backbone, 0 for those that are not kept."""
         if len(self.layers) == len(self.backbone):
             return gates
         full = gates.new_zeros(len(gates), len(self.backbone))
@@ -378,6 +407,21 @@ class HyperpixelNetwork(nn.Module):
     def learned_state(self) -> dict[str, Tensor]:
         """The state dict without the frozen backbone: what a checkpoint stores."""
         return {k: v for k, v in self.state_dict().items() if not k.startswith("backbone.")}
+
+
+class ResidualProjection(nn.Module):
+    """A layer's own map plus a linear mix of its channels; begins as the map itself."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(width, width, 1, bias=False)
+        nn.init.zeros_(self.mix.weight)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, C, side, side) -> the same, of at most the grid's side; mixing and resizing may change places."""
+        maps = to_grid(maps).contiguous()
+        mixed: Tensor = maps + self.mix(maps)
+        return mixed
 
 
 def _features(maps: list[Tensor], activations: Tensor | None) -> ImageFeatures:

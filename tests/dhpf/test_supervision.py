@@ -7,7 +7,9 @@ import torch
 
 from dhpf.model.transfer import TransferredPoints
 from dhpf.supervision import (
+    COSINE_SCALE,
     KeypointBatch,
+    contrastive_loss,
     keypoint_weights,
     negative_pairs,
     selection_rate_loss,
@@ -63,3 +65,35 @@ def test_weak_loss_without_negatives() -> None:
 
 def test_selection_rate() -> None:
     assert selection_rate_loss(torch.tensor([1.0, 0.5]), 0.5).item() == pytest.approx(0.25)
+
+
+def test_contrastive_loss_of_rows_without_preference() -> None:
+    points = torch.tensor([[[100.0, 60.0], [3.0, 4.0]], [[0.0, 0.0], [0.0, 0.0]]])
+    valid = torch.tensor([[True, False], [False, False]])
+    loss = contrastive_loss(torch.full((2, 2, 3600), 0.4), points, valid)
+    assert loss.tolist() == pytest.approx([math.log(3600), 0.0])  # a pair without points teaches nothing
+
+
+def test_contrastive_loss_is_least_where_likeness_follows_the_gaussian_around_the_truth() -> None:
+    point = torch.tensor([[[101.0, 58.0]]])
+    x, y = (torch.arange(60) * 4.0).repeat(60), (torch.arange(60) * 4.0).repeat_interleave(60)
+    logits = -((x - 101).square() + (y - 58).square()) / (2 * 5.0**2)
+    truth = logits.softmax(dim=0)
+    valid = torch.ones(1, 1, dtype=torch.bool)
+    best = (logits / COSINE_SCALE).view(1, 1, -1).requires_grad_()
+    loss = contrastive_loss(best, point, valid)
+    assert loss.item() == pytest.approx(-(truth * truth.clamp(min=1e-30).log()).sum().item(), rel=1e-5)
+    (gradient,) = torch.autograd.grad(loss.sum(), best)
+    assert gradient.abs().max() < 1e-6
+    assert contrastive_loss(best.roll(1, dims=2), point, valid).item() > loss.item() + 0.1
+
+
+def test_keypoints_of_several_batches_are_padded_to_one() -> None:
+    def batch(count: int, fill: float) -> KeypointBatch:
+        points = torch.full((1, count, 2), fill)
+        return KeypointBatch(points, points + 1, torch.ones(1, count, dtype=torch.bool), torch.tensor([fill]))
+
+    both = KeypointBatch.concatenate([batch(1, 5.0), batch(3, 7.0)])
+    assert both.valid.tolist() == [[True, False, False], [True, True, True]]
+    assert both.source[0, 0].tolist() == [5.0, 5.0] and both.target[1, 2].tolist() == [8.0, 8.0]
+    assert both.threshold.tolist() == [5.0, 7.0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import socket
 from pathlib import Path
@@ -23,9 +24,20 @@ Sets = tuple[ShardSet, ShardSet]
 MODEL = ModelConfig(projection_divisor=8, image_side=96)
 
 
+RESIDUAL = ModelConfig(projection="residual", image_side=96)
+
+
 def config_of(kind: str, batch_size: int) -> TrainConfig:
     supervision = SupervisionConfig(kind=kind)  # type: ignore[arg-type]
-    return TrainConfig(on="photos", supervision=supervision, batch_size=batch_size, learning_rate=0.05)
+    start = (5, 11) if kind == "contrastive" else "random"
+    return TrainConfig(
+        on="photos", supervision=supervision, batch_size=batch_size, learning_rate=0.05, gates_start=start
+    )
+
+
+def without_keypoints(shards: ShardSet) -> ShardSet:
+    """The same pairs, nothing of whose points is told."""
+    return dataclasses.replace(shards, thresholds=())
 
 
 def curve(rank: int, count: int, port: int, training_sets: Sets, config: TrainConfig, steps: int, out: Path) -> None:
@@ -33,7 +45,8 @@ def curve(rank: int, count: int, port: int, training_sets: Sets, config: TrainCo
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=count)
     data = [PairDataset(s) for s in training_sets]
-    learner = Learner(MODEL, config, *data, out.parent / "maps", all_workers(), rank)
+    model = RESIDUAL if config.supervision.kind == "contrastive" else MODEL
+    learner = Learner(model, config, *data, out.parent / "maps", all_workers(), rank)
     order = [(e, s) for e in range(9) for s in epoch_steps(len(data[0]), config.batch_size, config.seed, e)]
     losses = [learner.step(learner.load(step, epoch)).terms["loss"] for epoch, step in order[:steps]]
     pck = learner.mean_pck(learner.validate())
@@ -51,11 +64,14 @@ def free_port() -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kind", "batch_size", "steps", "counts"), [("strong", 5, 12, (1, 2, 3)), ("weak", 4, 2, (1, 3))]
+    ("kind", "batch_size", "steps", "counts"),
+    [("strong", 5, 12, (1, 2, 3)), ("weak", 4, 2, (1, 3)), ("contrastive", 5, 6, (1, 2))],
 )
 def test_any_number_of_processes_learns_the_same(
     training_sets: Sets, kind: str, batch_size: int, steps: int, counts: tuple[int, ...], tmp_path: Path
 ) -> None:
+    if kind == "contrastive":
+        training_sets = without_keypoints(training_sets[0]), training_sets[1]
     results = []
     for count in counts:
         out = tmp_path / f"{count}.json"
@@ -107,3 +123,32 @@ def test_divergence_names_the_pairs(training_sets: Sets, tmp_path: Path) -> None
     names = ", ".join(learner.train_data.record(n).pair_id for n in (3, 1))
     with pytest.raises(RuntimeError, match=f"diverged.*{names}"):
         learner.step(loaded)
+
+
+def test_keypoints_are_learned_where_there_are_some_and_own_matches_where_not(
+    training_sets: Sets, tmp_path: Path
+) -> None:
+    learners = [
+        Learner(
+            RESIDUAL, config_of("contrastive", 4), PairDataset(s), PairDataset(training_sets[1]), tmp_path, ALONE, 0
+        )
+        for s in (training_sets[0], without_keypoints(training_sets[0]))
+    ]
+    told, untold = (learner.load([0, 1], 0).keypoints for learner in learners)
+    assert told is not None and untold is not None
+    known = learners[0].train_data.keypoints([0, 1])
+    assert known is not None and torch.equal(told.source, known.source) and torch.equal(told.target, known.target)
+    assert untold.valid.any(dim=1).all() and untold.source.shape[1] != told.source.shape[1]
+    again = learners[1].load([1, 0], 1).keypoints
+    assert again is not None and torch.equal(again.target.flip(0), untold.target)
+
+
+def test_own_matches_teach_projections_and_likeness_grows(training_sets: Sets, tmp_path: Path) -> None:
+    data = PairDataset(without_keypoints(training_sets[0]))
+    config = dataclasses.replace(config_of("contrastive", 4), learning_rate=0.05)
+    learner = Learner(RESIDUAL, config, data, PairDataset(training_sets[1]), tmp_path, ALONE, 0)
+    loaded = learner.load([0, 1, 2, 3], 0)
+    losses = [learner.step(loaded).terms["contrastive"] for _ in range(6)]
+    assert losses[-1] < losses[0] - 0.1
+    mixes = {layer: p.mix.weight.abs().max().item() for layer, p in enumerate(learner.network.projections)}
+    assert mixes[5] > 0 and mixes[11] > 0

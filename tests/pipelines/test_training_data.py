@@ -1,8 +1,11 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
-from pipelines.training_data import epoch_steps, gumbel_uniforms, share_of_step
+from pipelines.shard_set import ShardSet, joined
+from pipelines.training_data import PairDataset, epoch_steps, gumbel_uniforms, share_of_step
 
 
 @pytest.mark.parametrize(("pairs", "batch"), [(160, 8), (10, 4), (9, 4), (7, 8), (2, 2)])
@@ -57,3 +60,15 @@ def test_noise_belongs_to_the_pair() -> None:
     assert not torch.equal(whole, gumbel_uniforms([3, 9, 5], 4, 0, 3))
     assert whole.min() >= 0 and whole.max() < 1
     assert np.isclose(gumbel_uniforms(range(500), 4, 0, 0).mean().item(), 0.5, atol=0.02)
+
+
+def test_several_shard_sets_are_learned_as_one(training_sets: tuple[ShardSet, ShardSet]) -> None:
+    first, second = training_sets
+    both = joined([dataclasses.replace(first, thresholds=(), digest="other"), second])
+    data = PairDataset(both)
+    assert len(data) == both.num_pairs == first.num_pairs + second.num_pairs
+    assert both.thresholds == second.thresholds and both.name == f"{first.name} + {second.name}"
+    assert len(set(both.tasks)) == len(first.tasks) + len(second.tasks)
+    assert data.record(first.num_pairs).pair_id == PairDataset(second).record(0).pair_id
+    assert both.digest != joined([second, dataclasses.replace(first, digest="other")]).digest
+    assert joined([first]) is first

@@ -81,6 +81,10 @@ def test_values_are_set_at_any_depth() -> None:
         ("shard.max_pairs=0", "max_pairs: 0 must be at least 1"),
         ("shard.resources.cpus=0", "quickstart.shard.resources: cpus: 0.0 must be above 0"),
         ("shard.sources.photo-warps.splits=[test, test]", "splits: ['test', 'test'] must be one or more different"),
+        ("train.on=[photo-warps/train]", "quickstart.train: validate_on: is missing; name the shard set"),
+        ("train.on=[]", "quickstart.train: on: [] must be one or more different values"),
+        ("train.validate_on=photo-warps/tset", "quickstart.train.on: no shard set 'photo-warps/tset'; did you mean"),
+        ("train.supervision={kind: contrastiv}", "unknown value 'contrastiv'; did you mean 'contrastive'"),
         ("train.epochs=0", "quickstart.train: epochs: 0 must be at least 1"),
         ("train.batch_size=1", "batch_size: 1 must be at least 2"),
         ("train.min_workers=3", "min_workers: 3 must be in 1 .. 2"),
@@ -214,3 +218,13 @@ def test_a_search_has_all_layers_and_the_exponent_of_a_fixed_selection() -> None
     assert (model.selection, model.layers, model.exponent, model.image_side) == ("all", (), 3, 400)
     workflow = load_workflow(FILE, "quickstart", ["search.model={exponent: 2}"], Path())
     assert search_model(workflow).exponent == 2
+
+
+def test_a_training_names_a_source_or_shard_sets() -> None:
+    lite = load_workflow(FILE, "pf-pascal-lite", [], Path()).train
+    taught = load_workflow(FILE, "self-taught", [], Path()).train
+    assert lite is not None and taught is not None
+    assert (lite.train_sets, lite.validation_set) == (("pf-pascal/train",), "pf-pascal/val")
+    assert (taught.train_sets, taught.validation_set) == (("caltech-101/test",), "pf-pascal/val")
+    foreign = load_workflow(FILE, "pf-pascal-lite", ["train.validate_on=pf-willow/test"], Path()).train
+    assert foreign is not None and foreign.validation_set == "pf-willow/test"

@@ -144,3 +144,49 @@ def test_features_are_taken_and_joined_by_image(dynamic: HyperpixelNetwork, squa
     assert all(torch.equal(a, b) for a, b in zip(whole.maps, joined.maps, strict=True))
     assert whole.gate_activations is not None and joined.gate_activations is not None
     assert torch.equal(whole.gate_activations, joined.gate_activations)
+
+
+@torch.inference_mode()
+def test_residual_projections_begin_as_the_backbones_own_maps_and_add_a_mix_of_channels(squares: torch.Tensor) -> None:
+    network = build_network(ModelConfig(projection="residual"))
+    own = build_network(ModelConfig(projection="none"))
+    maps = own.extract(squares[:1])
+    begun, expected = network.embed(maps), own.embed(maps)
+    assert all(torch.equal(a, b) for a, b in zip(begun.maps, expected.maps, strict=True))
+    generator = torch.Generator().manual_seed(0)
+    mix = network.projections[5].mix.weight
+    mix.copy_(torch.randn(mix.shape, generator=generator) * 0.1)
+    changed = network.embed(maps).maps[5]
+    before = expected.maps[5]
+    by_hand = before + torch.einsum("dc,bcyx->bdyx", mix[:, :, 0, 0], before)
+    assert torch.allclose(changed, by_hand, rtol=1e-4, atol=1e-4 * float(by_hand.abs().max()))
+    assert not torch.allclose(changed, before, rtol=1e-2)
+
+
+@torch.inference_mode()
+def test_own_maps_match_as_fixed_layers_do(squares: torch.Tensor) -> None:
+    layers, engine = (5, 11, 15), choose_engine("compiled")
+    fixed = build_network(ModelConfig(selection="fixed", layers=layers))
+    learning = build_network(ModelConfig(projection="residual"))
+    learning.projections[11].mix.weight.fill_(1.0)  # what is learned does not show
+    found = learning.match_own_maps(learning.extract(squares[:2]), learning.extract(squares[2:]), layers, engine)
+    features = fixed.describe(squares)
+    wanted = torch.ones(2, 3600, dtype=torch.bool)
+    expected, _ = fixed.match(features, features, [(0, 2), (1, 3)], wanted, engine)
+    assert torch.equal(found.filtered_target, expected.filtered_target)
+    assert torch.allclose(found.value, expected.value)
+
+
+def test_rows_of_the_correlation_are_powers_of_cosines_times_votes(squares: torch.Tensor) -> None:
+    network = build_network(ModelConfig(projection="residual"))
+    with torch.no_grad():
+        maps = network.extract(squares[:2])
+    source, target = (network.embed([m[n : n + 1] for m in maps]) for n in (0, 1))
+    gates, cells = torch.ones(1, len(network.layers)), torch.tensor([[610, 1833]])
+    whole = network.correlate_selected(source, target, gates)
+    rows = network.correlate_cells(source, target, gates, cells, whole.geometric_scores)
+    assert torch.allclose(rows[0], whole.correlation[0, cells[0]], rtol=1e-3, atol=1e-6 * float(rows.max()))
+    cosines = network.cosines(source, target, gates, cells)
+    assert cosines.min() >= -1 and cosines.max() <= 1 and cosines.requires_grad
+    scores = network.hough.scores_at(whole.geometric_scores, cells)
+    assert torch.allclose(rows, cosines.relu() ** 3 * scores)
