@@ -91,6 +91,29 @@ def mixed(epochs: int) -> list[Training]:
     return [training for pair in pairs for training in pair]
 
 
+def taught(epochs: int) -> list[Training]:
+    """Residual projections of three fixed layers: what photos of other things teach without any keypoint.
+
+    Three seeds; with PF-PASCAL's keypoints besides; those keypoints alone.
+    """
+    model = ModelConfig(selection="fixed", layers=(5, 11, 15), projection="residual", image_side=400)
+    photos, keypoints = ("caltech-101/test",), ("pf-pascal/train",)
+    config = TrainConfig(
+        on=photos,
+        validate_on="pf-pascal/val",
+        supervision=SupervisionConfig(kind="contrastive", selection_weight=0),
+        epochs=epochs,
+        learning_rate=0.3,
+    )
+    named = {"seed": photos, "and keypoints, seed": photos + keypoints}
+    trainings = [
+        Training(f"{name} {seed}", model, dataclasses.replace(config, seed=seed), on)
+        for name, on in named.items()
+        for seed in (0, 1, 2)
+    ]
+    return [*trainings, Training("keypoints alone", model, config, keypoints)]
+
+
 def _gates_alone(supervision: SupervisionConfig, epochs: int) -> list[Training]:
     """From three seeds, starting from the layers that pf-pascal-lite's search finds."""
     model = ModelConfig(projection="none", image_side=400)
@@ -100,7 +123,13 @@ def _gates_alone(supervision: SupervisionConfig, epochs: int) -> list[Training]:
     return [Training(f"seed {seed}", model, dataclasses.replace(base, seed=seed)) for seed in (0, 1, 2)]
 
 
-STUDIES: dict[str, Callable[[int], list[Training]]] = {"rates": rates, "seeds": seeds, "weak": weak, "mixed": mixed}
+STUDIES: dict[str, Callable[[int], list[Training]]] = {
+    "rates": rates,
+    "seeds": seeds,
+    "weak": weak,
+    "mixed": mixed,
+    "taught": taught,
+}
 
 
 class Bench:

@@ -25,14 +25,12 @@ MODEL = ModelConfig(projection_divisor=8, image_side=96)
 
 
 RESIDUAL = ModelConfig(projection="residual", image_side=96)
+FIXED = ModelConfig(selection="fixed", layers=(5, 11), projection="residual", image_side=96)
 
 
 def config_of(kind: str, batch_size: int) -> TrainConfig:
     supervision = SupervisionConfig(kind=kind)  # type: ignore[arg-type]
-    start = (5, 11) if kind == "contrastive" else "random"
-    return TrainConfig(
-        on="photos", supervision=supervision, batch_size=batch_size, learning_rate=0.05, gates_start=start
-    )
+    return TrainConfig(on="photos", supervision=supervision, batch_size=batch_size, learning_rate=0.05)
 
 
 def without_keypoints(shards: ShardSet) -> ShardSet:
@@ -45,7 +43,7 @@ def curve(rank: int, count: int, port: int, training_sets: Sets, config: TrainCo
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=count)
     data = [PairDataset(s) for s in training_sets]
-    model = RESIDUAL if config.supervision.kind == "contrastive" else MODEL
+    model = FIXED if config.supervision.kind == "contrastive" else MODEL
     learner = Learner(model, config, *data, out.parent / "maps", all_workers(), rank)
     order = [(e, s) for e in range(9) for s in epoch_steps(len(data[0]), config.batch_size, config.seed, e)]
     losses = [learner.step(learner.load(step, epoch)).terms["loss"] for epoch, step in order[:steps]]
@@ -143,12 +141,23 @@ def test_keypoints_are_learned_where_there_are_some_and_own_matches_where_not(
     assert again is not None and torch.equal(again.target.flip(0), untold.target)
 
 
-def test_own_matches_teach_projections_and_likeness_grows(training_sets: Sets, tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", [RESIDUAL, FIXED])
+def test_own_matches_teach_projections_and_likeness_grows(
+    training_sets: Sets, model: ModelConfig, tmp_path: Path
+) -> None:
     data = PairDataset(without_keypoints(training_sets[0]))
-    config = dataclasses.replace(config_of("contrastive", 4), learning_rate=0.05)
-    learner = Learner(RESIDUAL, config, data, PairDataset(training_sets[1]), tmp_path, ALONE, 0)
+    learner = Learner(model, config_of("contrastive", 4), data, PairDataset(training_sets[1]), tmp_path, ALONE, 0)
     loaded = learner.load([0, 1, 2, 3], 0)
-    losses = [learner.step(loaded).terms["contrastive"] for _ in range(6)]
-    assert losses[-1] < losses[0] - 0.1
-    mixes = {layer: p.mix.weight.abs().max().item() for layer, p in enumerate(learner.network.projections)}
-    assert mixes[5] > 0 and mixes[11] > 0
+    found = [learner.step(loaded) for _ in range(6)]
+    assert found[-1].terms["contrastive"] < found[0].terms["contrastive"] - 0.05
+    assert any(value.any() for name, value in learner.network.named_parameters() if "mix.weight" in name)
+    if model is FIXED:
+        assert found[0].open_shares.nonzero().flatten().tolist() == [5, 11]
+        assert all(name.startswith("projections.") for name in learner.learned)
+
+
+def test_fixed_layers_learn_from_keypoints_as_the_paper_does(training_sets: Sets, tmp_path: Path) -> None:
+    learner = Learner(FIXED, config_of("strong", 4), *(PairDataset(s) for s in training_sets), tmp_path, ALONE, 0)
+    before = learner.state()
+    learner.step(learner.load([0, 1, 2, 3], 0))
+    assert any(not torch.equal(before[name], after) for name, after in learner.state().items())
