@@ -214,6 +214,26 @@ def test_a_collection_with_bad_images_gives_rows_and_reasons(photos: Path, tmp_p
     assert pq.read_table(rejects[0]).num_rows == 4
 
 
+def test_a_folder_teaches_without_keypoints_and_is_matched_with_what_it_taught(photos: Path, tmp_path: Path) -> None:
+    small = ["model.image_side=160", "shard.sources.photo-warps.options={views: 1, keypoints: 6}"]
+    done = run(
+        tmp_path, "learn-folder", "--data", str(photos), settings=[*small, "train.epochs=2", "train.batch_size=4"]
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "registered as dhpf version 1" in done.stdout and "taught" in done.stdout and "untaught" in done.stdout
+    folder = tmp_path / "learn-folder"
+    progress = json.loads(next(folder.glob("train/data/model/*/progress.json")).read_bytes())
+    losses = [entry["contrastive"] for entry in progress["history"]]
+    assert len(losses) == 2 and losses[1] < losses[0]
+    rates = progress["history"][0]["selection_rates"]
+    assert [layer for layer, rate in enumerate(rates) if rate] == [5, 11, 15] and len(rates) == 17
+    matched = run(tmp_path, "match-folder", "--data", str(photos), settings=["match.model=models:/dhpf@latest-trained"])
+    assert matched.returncode == 0, matched.stderr[-2000:]
+    rows = parts(tmp_path / "match-folder" / "match" / "photos")
+    mask = sum(1 << layer for layer in (5, 11, 15))
+    assert len(rows) == 12 and all(r["model"] == "models:/dhpf/1" and r["layers"] == mask for r in rows)
+
+
 def test_a_folder_is_matched_as_it_lies_and_a_bucket_gives_the_same_in_other_blocks(
     photos: Path, bucket: Bucket, tmp_path: Path
 ) -> None:
