@@ -42,6 +42,14 @@ def test_a_match_unlike_its_neighbours_is_left_out() -> None:
     assert torch.equal(target[valid] - source[valid], torch.tensor([8.0, 4.0]).expand(int(valid.sum()), 2))
 
 
+def test_a_match_a_cell_beside_its_neighbours_moves_as_they_do() -> None:
+    found, cell = moved(), 30 * 60 + 30
+    found.filtered_target[0, cell] += 1
+    source, target, valid = consistent_matches(found, NUM_CELLS)
+    assert cell in cells_of(source[valid])
+    assert torch.equal(target[valid] - source[valid], torch.tensor([8.0, 4.0]).expand(int(valid.sum()), 2))
+
+
 def test_a_match_whose_target_likes_another_source_better_is_left_out() -> None:
     found, cell = moved(), 30 * 60 + 30
     maximum = found.column_maximum.clone()
