@@ -28,7 +28,6 @@ WITHOUT_OWN_TEST = {
     "pipelines/planned_pairs.py": "tested through its two users, test_pairs.py and test_collection.py",
     "pipelines/set_scores.py": "tested by every search, test_search.py",
     "pipelines/shard_set.py": "tested by every run, test_workflow.py",
-    "pipelines/train.py": "tested by every run, test_workflow.py",
     "pipelines/training_pictures.py": "tested by every run, test_workflow.py",
 }
 
