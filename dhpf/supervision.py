@@ -110,9 +110,7 @@ def supervise_strongly(
     source_cells, target_cells = nearest_cells(keypoints.source), nearest_cells(keypoints.target)
     rows = network.correlate_cells(source, target, gates, source_cells, found.geometric_scores)
     loss = strong_loss(rows, target_cells, weights, keypoints.valid)
-    of_pairs = pairs.weights.to(loss)
-    total, num_pairs = workers.add_up(torch.stack([of_pairs @ loss, of_pairs.sum()]).double())
-    matching = (total / num_pairs).to(loss.dtype)
+    matching = _mean_over_pairs(loss, pairs.weights, workers)
     return _with_selection_rate("cross_entropy", matching, gates, network, config, pairs, workers)
 
 
@@ -166,9 +164,7 @@ def supervise_contrastively(
     gates = network.select_step(source, target, pairs, uniform, workers)
     rows = network.cosines(source, target, gates, nearest_cells(points.source))
     loss = contrastive_loss(rows, points.target, points.valid)
-    of_pairs = pairs.weights.to(loss) * points.valid.any(dim=1)
-    total, num_pairs = workers.add_up(torch.stack([of_pairs @ loss, of_pairs.sum()]).double())
-    matching = (total / num_pairs.clamp(min=1)).to(loss.dtype)
+    matching = _mean_over_pairs(loss, pairs.weights * points.valid.any(dim=1), workers)
     return _with_selection_rate("contrastive", matching, gates, network, config, pairs, workers)
 
 
@@ -234,6 +230,14 @@ def weak_loss(sums: Tensor, counts: Tensor) -> Tensor:
 def selection_rate_loss(open_shares: Tensor, rate: float) -> Tensor:
     """Sum over layers of (share of the step's pairs that select the layer - rate)^2, from (L,) shares."""
     return (open_shares - rate).square().sum()
+
+
+def _mean_over_pairs(loss: Tensor, weights: Tensor, workers: Workers) -> Tensor:
+    """Mean of the (B,) losses of all processes' pairs, each counted (B,) `weights` times; 0 when none counts."""
+    weights = weights.to(loss)
+    total, num_pairs = workers.add_up(torch.stack([weights @ loss, weights.sum()]).double())
+    mean: Tensor = (total / num_pairs.clamp(min=1)).to(loss.dtype)
+    return mean
 
 
 def _with_selection_rate(

@@ -130,7 +130,7 @@ class Learner:
         share = share_of_step(step, categories, len(data), self.rank, self.workers.count)
         source = self.maps.of([data.source(n) for n in share.sources])
         target = self.maps.of([data.target(n) for n in share.targets])
-        keypoints = None if kind == "weak" else data.keypoints(share.sources)
+        keypoints = data.keypoints(share.sources) if kind == "strong" else None
         if kind == "contrastive":
             keypoints = self._keypoints_or_matches(share.sources, source, target)
         uniform = gumbel_uniforms(share.noise, len(self.network.layers), seed, epoch)
