@@ -16,7 +16,7 @@ from torch import Tensor
 
 from benchmarks.published import PublishedMatcher
 from dhpf.config import GRID_SIDE
-from dhpf.model.geometry import NUM_CELLS, covering_cells, nearest_cells, transfer_points
+from dhpf.model.geometry import NUM_CELLS, cell_centres, covering_cells, nearest_cells, transfer_points
 from dhpf.model.selection import sample_gates
 from dhpf.model.transfer import mutual_filter
 from dhpf.supervision import TINY, KeypointBatch
@@ -84,7 +84,7 @@ class PublishedTraining:
     def _weights(self, correlation: Tensor, keypoints: KeypointBatch) -> Tensor:
         best = mutual_filter(correlation).argmax(dim=2)
         covering = covering_cells(keypoints.source) & keypoints.valid.unsqueeze(-1)
-        moved, located = transfer_points(keypoints.source, covering, best)
+        moved, located = transfer_points(keypoints.source, covering, cell_centres(device=best.device)[best])
         reach = 0.1 * keypoints.threshold[:, None]
         distance = (moved - keypoints.target).norm(dim=2)
         return torch.where(located & (distance <= reach), (distance / reach).square(), torch.ones_like(distance))

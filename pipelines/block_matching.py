@@ -25,8 +25,9 @@ from dhpf.images import ImageError, decode_image, printable, require_text
 from dhpf.model.best_cells import BestCells
 from dhpf.model.engines.problem import MatchEngine
 from dhpf.model.geometry import NUM_CELLS
+from dhpf.model.joint import JointMatches, JointMatching
 from dhpf.model.network import HyperpixelNetwork, ImageFeatures
-from dhpf.model.transfer import cells_of_points, dense_flow, mutual_matches, transfer
+from dhpf.model.transfer import cells_of_points, dense_flow, mutual_matches, transfer, transfer_jointly
 from dhpf.pairs.image_folder import folder_pair
 from dhpf.pairs.image_store import open_image_store
 from dhpf.records import PairRecord, Points
@@ -78,6 +79,7 @@ class MatchedPair:
         found: of this pair alone, on the CPU.
         layers: selected layers, ascending.
         seconds: its share of the block's matching time.
+        joint: what all paths through other images of the block say, on the CPU; None where it was matched alone.
     """
 
     number: int
@@ -87,6 +89,7 @@ class MatchedPair:
     found: BestCells
     layers: tuple[int, ...]
     seconds: float
+    joint: JointMatches | None = None
 
     def common_row(self) -> dict[str, Any]:
         """The columns that every table of pairs has."""
@@ -95,7 +98,7 @@ class MatchedPair:
 
     def matches(self, limit: int) -> tuple[Points, Points, NDArray[np.float32]]:
         """The best mutual matches: points of source and target in original pixels, and confidences."""
-        best = mutual_matches(self.found, limit)
+        best = mutual_matches(self.found, limit, self.joint)
         source = points_from_frame(best.source_points.numpy(), self.source.size, self.record.mirrored)
         target = points_from_frame(best.target_points.numpy(), self.target.size, self.record.mirrored)
         return source, target, best.confidence.numpy()
@@ -103,13 +106,17 @@ class MatchedPair:
     def transfer(self, points: Points) -> tuple[Points, NDArray[np.bool_], NDArray[np.float32]]:
         """(K, 2) source points, which were wanted, in the target's original pixels; (K,) valid; (K,) confidence."""
         framed = torch.from_numpy(points_to_frame(points, self.source.size, self.record.mirrored))[None]
-        moved = transfer(self.found, framed, torch.ones(framed.shape[:2], dtype=torch.bool))
+        every = torch.ones(framed.shape[:2], dtype=torch.bool)
+        moved = (
+            transfer(self.found, framed, every) if self.joint is None else transfer_jointly(self.joint, framed, every)
+        )
         predicted = points_from_frame(moved.points[0].numpy(), self.target.size, self.record.mirrored)
         return predicted, moved.valid[0].numpy(), moved.confidence[0].numpy()
 
     def flow(self) -> Points:
         """(N, 2) target point in original pixels of every source cell; every cell was wanted."""
-        return points_from_frame(dense_flow(self.found)[0].numpy(), self.target.size, self.record.mirrored)
+        flow = dense_flow(self.found)[0] if self.joint is None else self.joint.points
+        return points_from_frame(flow.numpy(), self.target.size, self.record.mirrored)
 
 
 class RowMaker(Protocol):
@@ -144,6 +151,15 @@ class OpenBlock:
     def images(self) -> list[tuple[str, bool]]:
         """The images to describe, each once: (id, mirrored)."""
         return list(dict.fromkeys((i, p.mirrored) for p in self.pairs for i in (p.source, p.target)))
+
+    @cached_property
+    def kinds(self) -> Mapping[tuple[str, bool], tuple[str, bool]]:
+        """What each image shows, as far as the pairs say: the category of the first pair that has one."""
+        kinds: dict[tuple[str, bool], tuple[str, bool]] = {}
+        for pair in sorted(self.pairs, key=lambda p: not p.category):
+            for image in (pair.source, pair.target):
+                kinds.setdefault((image, pair.mirrored), (pair.category, pair.mirrored))
+        return kinds
 
 
 @dataclass(frozen=True)
@@ -200,6 +216,7 @@ def match_block(
     rows: RowMaker,
     feature_type: FeatureType = "float32",
     caution: Caution | None = None,
+    intermediates: int = 0,
 ) -> Iterator[MatchedPair | Mapping[str, Any]]:
     """Matches every pair of a block, each image described once; a pair that cannot be matched gives its row at once.
 
@@ -207,6 +224,7 @@ def match_block(
         batch_size: pairs that are matched together.
         rows: says which points will be transferred.
         feature_type: how the features are kept.
+        intermediates: at most so many images of the block, of the pair's category, through which it is matched too.
     """
     caution = caution or Caution()
     started = time.perf_counter()
@@ -220,6 +238,8 @@ def match_block(
             yield common_row(number, record, source, target) | {"status": failure}
         else:
             usable.append((place, number, record))
+    kinds = [block.kinds[image] for image in places]
+    joint = JointMatching(network, features, kinds, intermediates) if intermediates else None
     batch_size = batch_size if caution.on_step is None else 1
     for begin in range(0, len(usable), batch_size):
         batch = usable[begin : begin + batch_size]
@@ -229,11 +249,12 @@ def match_block(
         wanted = torch.stack([_wanted_cells(rows, r, facts[r.source].size) for _, _, r in batch])
         found, selection = network.match(features, features, pairs, wanted.to(features.squared_norms.device), engine)
         found = found.to("cpu")
+        jointly = [None if joint is None else joint.match(*pair).to("cpu") for pair in pairs]
         seconds = describe_share + (time.perf_counter() - started) / len(batch)
         for offset, (_, number, record) in enumerate(batch):
             layers = tuple(selection[offset].nonzero().flatten().tolist())
             source, target = facts[record.source], facts[record.target]
-            yield MatchedPair(number, record, source, target, found[offset], layers, seconds)
+            yield MatchedPair(number, record, source, target, found[offset], layers, seconds, jointly[offset])
 
 
 def _misplaced(record: PairRecord, source: ImageFacts) -> str | None:

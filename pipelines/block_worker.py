@@ -24,7 +24,7 @@ class WorkerSettings:
         root: folder of the stage output that the tables go to.
         batch_size: pairs matched at once.
         cpus: threads that it may use.
-        features: as in MatchConfig.
+        features, intermediates: as in MatchConfig.
     """
 
     model: ModelSource
@@ -34,6 +34,7 @@ class WorkerSettings:
     cpus: float
     engine: EngineName
     features: FeatureType = "float32"
+    intermediates: int = 0
 
 
 class BlockWorker:
@@ -42,7 +43,7 @@ class BlockWorker:
     def __init__(self, settings: WorkerSettings) -> None:
         self._network = settings.model.load(int(settings.cpus))
         self._engine = choose_engine(settings.engine, self._network.backbone.mean.device)
-        self._rows, self._features = settings.rows, settings.features
+        self._rows, self._features, self._intermediates = settings.rows, settings.features, settings.intermediates
         self._output = StageOutput(settings.root)
         self._batch_size = settings.batch_size
 
@@ -51,7 +52,7 @@ class BlockWorker:
         started = time.time()
         block = open_block(json.loads(job))
         rows: list[Any] = []
-        how = (self._batch_size, self._rows, self._features, caution)
+        how = (self._batch_size, self._rows, self._features, caution, self._intermediates)
         for pair in match_block(self._network, self._engine, block, *how):
             rows.append(self._rows(pair) if isinstance(pair, MatchedPair) else self._rows.failed(pair))
         failures = [row["status"] for row in rows if row["status"] != MATCHED]

@@ -221,6 +221,8 @@ class EvaluateConfig:
         methods: by the name they get in tables: "trained" (the train stage's best), "searched" (the search stage's),
             a checkpoint path, a models:/ URI, or fields that override the workflow's model.
         alphas: PCK thresholds as a share of the threshold side.
+        intermediates: by method, how many other images of a pair's block and category it is matched through at most; a
+            method that is not named matches each pair alone.
         batch_size: pairs matched at once.
         num_actors, min_actors: processes that match; with min_actors, between so many and num_actors, as the work needs
             them and the cluster has room.
@@ -230,6 +232,7 @@ class EvaluateConfig:
     on: tuple[str, ...]
     methods: Mapping[str, str | Mapping[str, Any]]
     alphas: tuple[float, ...] = (0.05, 0.1, 0.15)
+    intermediates: Mapping[str, int] = field(default_factory=dict)
     batch_size: int = 4
     num_actors: int = 2
     min_actors: int | None = None
@@ -242,6 +245,9 @@ class EvaluateConfig:
         _require_distinct("alphas", self.alphas)
         for alpha in self.alphas:
             _require("alphas", alpha, 0 < alpha <= 1, "in (0, 1]")
+        for method, limit in self.intermediates.items():
+            require_choice("intermediates", method, self.methods)
+            _require(f"intermediates.{method}", limit, limit >= 0, "0 or more")
         _require("batch_size", self.batch_size, self.batch_size >= 1, "at least 1")
         _require_actors(self.num_actors, self.min_actors)
         require_choice("engine", self.engine, ENGINES)
@@ -287,6 +293,8 @@ class MatchConfig:
         model: "trained", "searched", a checkpoint path, a models:/ URI, or fields that override the workflow's model.
         matches_per_pair: at most this many mutual matches are kept for a pair, the best first.
         flow: also store the target point of every source cell (60 x 60 x 2 values a pair).
+        intermediates: how many other images of a pair's block and category it is matched through at most; 0 matches
+            each pair alone.
         price_per_hour: of one actor, in any currency, for `dhpf run --dry-run`.
         num_actors, min_actors: as in EvaluateConfig.
         features: how a block's features are kept; "float16" lets twice the images into the same memory.
@@ -298,6 +306,7 @@ class MatchConfig:
     model: str | Mapping[str, Any] = "trained"
     matches_per_pair: int = 50
     flow: bool = False
+    intermediates: int = 0
     price_per_hour: float = 0.0
     batch_size: int = 4
     num_actors: int = 2
@@ -315,6 +324,7 @@ class MatchConfig:
             raise InputError("on: nothing to match; name shard sets, or collections")
         _require("price_per_hour", self.price_per_hour, 0 <= self.price_per_hour < math.inf, "0 or more")
         _require("matches_per_pair", self.matches_per_pair, self.matches_per_pair >= 1, "at least 1")
+        _require("intermediates", self.intermediates, self.intermediates >= 0, "0 or more")
         _require("batch_size", self.batch_size, self.batch_size >= 1, "at least 1")
         _require_actors(self.num_actors, self.min_actors)
         require_choice("engine", self.engine, ENGINES)

@@ -26,7 +26,7 @@ from dhpf.records import PairRecord, Points
 from pipelines.block_matching import MatchedPair
 from pipelines.code_version import code_version
 from pipelines.config import EvaluateConfig
-from pipelines.matcher_pool import match_blocks
+from pipelines.matcher_pool import as_planned, match_blocks
 from pipelines.model_source import ModelSource
 from pipelines.shard_set import ShardSet
 from pipelines.store import StageOutput
@@ -115,17 +115,19 @@ def _predict(
     config: EvaluateConfig, shards: ShardSet, method: str, model: ModelSource, output: StageOutput
 ) -> StageOutput:
     started = time.time()
+    intermediates = config.intermediates.get(method, 0)
     plan = {
         "stage": "evaluate",
         "on": shards.name,
         "dataset": shards.digest,
         "model": model.identity(),
+        **as_planned(intermediates),
         "tasks": shards.tasks,
     }
     output.plan(plan)
     if output.manifest() is None:
         title = f"evaluate {shards.name} {method}"
-        match_blocks(shards, model, PredictionRows(), output, config, title=title)
+        match_blocks(shards, model, PredictionRows(), output, config, title=title, intermediates=intermediates)
         record = {"stage": "evaluate", "num_pairs": shards.num_pairs, "code_version": code_version()}
         output.finish(record | {"seconds": round(time.time() - started, 3)})
     return output

@@ -143,11 +143,11 @@ class Gates:
         return Verdict(candidate.version, champion.version if champion else None, tuple(checks))
 
     def _scores(self, sources: Sequence[ModelSource]) -> list[dict[str, MethodScores]]:
-        """By benchmark, for each model: predicted by this code, on this data."""
+        """By benchmark, for each model: predicted by this code, on this data, each pair alone."""
         named = {_folder_name(source): source for source in sources}
         methods = {name: source.version for name, source in named.items()}
         config = dataclasses.replace(
-            self.engine_config, on=self.config.on, methods=methods, alphas=(self.config.alpha,)
+            self.engine_config, on=self.config.on, methods=methods, alphas=(self.config.alpha,), intermediates={}
         )
         datasets = {name: shards.digest for name, shards in self.shard_sets.items()}
         fingerprint = _digest({"datasets": datasets, "code": code_version(), "alpha": self.config.alpha})

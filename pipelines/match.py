@@ -21,7 +21,7 @@ from pipelines.block_matching import MatchedPair, OpenBlock, match_block
 from pipelines.code_version import code_version
 from pipelines.collection import Collection
 from pipelines.config import MatchConfig
-from pipelines.matcher_pool import Progress, match_blocks
+from pipelines.matcher_pool import Progress, as_planned, match_blocks
 from pipelines.model_source import ModelSource
 from pipelines.shard_set import ShardSet
 from pipelines.store import REJECTS_TASK, StageOutput
@@ -125,6 +125,7 @@ def match(
         "matches_per_pair": config.matches_per_pair,
         "flow": config.flow,
         "features": config.features,
+        **as_planned(config.intermediates),
         **pairs.settings,
         "tasks": pairs.tasks,
     }
@@ -139,7 +140,8 @@ def match(
             log_metrics({f"{pairs.name}/running/{key}": float(value) for key, value in done.items()})
 
         rejected = _keep_rejects(pairs, output)
-        match_blocks(pairs, model, rows, output, config, title=f"match {pairs.name}", report=report)
+        how = {"title": f"match {pairs.name}", "intermediates": config.intermediates}
+        match_blocks(pairs, model, rows, output, config, report=report, **how)
         infos = [commit.info for task, commit in output.committed().items() if task != REJECTS_TASK]
         record = {key: value for key, value in plan.items() if key != "tasks"} | {
             "num_pairs": pairs.num_pairs,
@@ -197,7 +199,8 @@ def measured_speed(config: MatchConfig, collection: Collection, model: ModelSour
         records = [folder_pair(n, s, t) for n, (s, t) in enumerate(combinations(chosen, 2), start=1)]
         started = time.perf_counter()
         block = OpenBlock(range(len(records)), records, collection.read)
-        for pair in match_block(network, engine, block, 1, rows, config.features):
+        how = {"feature_type": config.features, "intermediates": config.intermediates}
+        for pair in match_block(network, engine, block, 1, rows, **how):
             if isinstance(pair, MatchedPair):
                 rows(pair)
         timed.append((number, len(records), time.perf_counter() - started))

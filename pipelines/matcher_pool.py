@@ -58,6 +58,11 @@ class Progress:
     seconds: float
 
 
+def as_planned(intermediates: int) -> dict[str, int]:
+    """What the plan of an output says of joint matching: nothing where each pair is matched alone."""
+    return {"intermediates": intermediates} if intermediates else {}
+
+
 def match_blocks(
     pairs: ShardSet | Collection,
     model: ModelSource,
@@ -66,12 +71,14 @@ def match_blocks(
     config: EvaluateConfig | MatchConfig,
     *,
     title: str,
+    intermediates: int = 0,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> None:
     """Has actors do every block of the plan that is not done; a block is done when its table is committed.
 
     Args:
         title: of the progress bar.
+        intermediates: as in MatchConfig.
         report: told of the progress every few seconds.
 
     Raises:
@@ -82,7 +89,14 @@ def match_blocks(
         return
     features = config.features if isinstance(config, MatchConfig) else "float32"
     settings = WorkerSettings(
-        model, rows, str(output.root), config.batch_size, config.resources.cpus, config.engine, features
+        model,
+        rows,
+        str(output.root),
+        config.batch_size,
+        config.resources.cpus,
+        config.engine,
+        features,
+        intermediates,
     )
     num_before = sum(int(commit.info.get("num_pairs", 0)) for commit in output.committed().values())
     started = reported = time.time()

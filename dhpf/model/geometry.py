@@ -42,20 +42,20 @@ def nearest_cells(points: Tensor) -> Tensor:
     return offset.square().sum(dim=-1).argmin(dim=-1)
 
 
-def transfer_points(points: Tensor, covering: Tensor, target_cells: Tensor) -> tuple[Tensor, Tensor]:
+def transfer_points(points: Tensor, covering: Tensor, target_points: Tensor) -> tuple[Tensor, Tensor]:
     """Moves source points with the cells that cover them (ALGORITHM section 7).
 
     Args:
         points: (B, K, 2) source points in the frame.
         covering: (B, K, N) bool, which source cells cover which point (`covering_cells`), False for padding.
-        target_cells: (B, N) the target cell that each source cell points to.
+        target_points: (B, N, 2) where each source cell's centre lies in the target's frame.
 
     Returns:
         (B, K, 2) transferred points, and (B, K) bool: False where no cell covers the point (its value is then 0).
     """
     centres = cell_centres(points.dtype, points.device)
     # Top-left corners differ from centres by a constant, so moving by corners is moving by centres.
-    shift = centres[target_cells] - centres
+    shift = target_points.to(points.dtype) - centres
     share = covering.to(points.dtype)
     count = share.sum(dim=-1, keepdim=True)
     moved = points + (share @ shift) / count.clamp(min=1)

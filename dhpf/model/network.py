@@ -73,6 +73,10 @@ class ImageFeatures:
         limit = torch.finfo(torch.float16).max
         return replace(self, maps=tuple(m.clamp(-limit, limit).half() for m in self.maps))
 
+    def in_single_precision(self) -> ImageFeatures:
+        """The same features as they can be computed with."""
+        return replace(self, maps=tuple(m.float() for m in self.maps))
+
     @classmethod
     def concatenate(cls, parts: Sequence[ImageFeatures]) -> ImageFeatures:
         """The features of several batches of images as one batch."""

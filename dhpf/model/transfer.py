@@ -10,6 +10,7 @@ from torch import Tensor
 from dhpf.config import GRID_SIDE
 from dhpf.model.best_cells import ZERO_MAXIMUM, BestCells, nonzero
 from dhpf.model.geometry import cell_centres, covering_cells, transfer_points
+from dhpf.model.joint import JointMatches
 
 TILE_SIDE = 4
 """Cells per side of the tiles that give one match each."""
@@ -35,7 +36,8 @@ class CellMatches:
     """The mutual nearest neighbours of one pair, the most confident first.
 
     Attributes:
-        source_points, target_points: (M, 2) cell centres in the 240 x 240 frame.
+        source_points, target_points: (M, 2) in the 240 x 240 frame; the source's are cell centres, and the target's too
+            unless the pair was matched jointly.
         confidence: (M,) in [0, 1].
     """
 
@@ -72,11 +74,27 @@ def transfer(found: BestCells, points: Tensor, valid: Tensor) -> TransferredPoin
         points: (B, K, 2) source points in the frame.
         valid: (B, K) bool, False for padding.
     """
+    confidence = match_confidence(found.filtered_value, found.best_score[:, None])
+    return _moved(dense_flow(found), confidence, points, valid)
+
+
+def transfer_jointly(found: JointMatches, points: Tensor, valid: Tensor) -> TransferredPoints:
+    """Transfers source points of one pair that was matched jointly; the confidence is the paths' agreement.
+
+    Args:
+        points: (1, K, 2) source points in the frame.
+        valid: (1, K) bool, False for padding.
+    """
+    return _moved(found.points[None], found.agreement[None], points, valid)
+
+
+def _moved(target_points: Tensor, confidence: Tensor, points: Tensor, valid: Tensor) -> TransferredPoints:
+    """Args: target_points, confidence: (B, N, 2) and (B, N) of every source cell."""
     covering = covering_cells(points) & valid.unsqueeze(-1)
-    moved, located = transfer_points(points, covering, found.filtered_target)
-    confidence = match_confidence(found.filtered_value, found.best_score[:, None]).to(points.dtype)
+    moved, located = transfer_points(points, covering, target_points)
     share = covering.to(points.dtype)
-    mean_confidence = (share @ confidence.unsqueeze(-1)).squeeze(-1) / share.sum(dim=-1).clamp(min=1)
+    of_cells = confidence.to(points.dtype).unsqueeze(-1)
+    mean_confidence = (share @ of_cells).squeeze(-1) / share.sum(dim=-1).clamp(min=1)
     return TransferredPoints(moved, located, mean_confidence)
 
 
@@ -85,10 +103,13 @@ def dense_flow(found: BestCells) -> Tensor:
     return cell_centres(device=found.filtered_target.device)[found.filtered_target]
 
 
-def mutual_matches(found: BestCells, limit: int) -> CellMatches:
+def mutual_matches(found: BestCells, limit: int, joint: JointMatches | None = None) -> CellMatches:
     """At most `limit` pairs of cells that are each other's best, of one pair.
 
     Neighbouring cells say almost the same, so each tile of 4 x 4 source cells gives its most confident match alone.
+
+    Args:
+        joint: of the same pair; then a match lies where all paths say, and is as confident as they agree.
     """
     value, target = found.value[0], found.target[0]
     source = torch.arange(len(target), device=target.device)
@@ -96,10 +117,13 @@ def mutual_matches(found: BestCells, limit: int) -> CellMatches:
     # Of several source cells that share a target's maximum, the first one is its match.
     first = torch.full_like(target, len(target)).scatter_reduce(0, target[agreed], source[agreed], "amin")
     mutual = (agreed & (first[target] == source)).nonzero().flatten()
-    ranked = mutual[value[mutual].argsort(descending=True, stable=True)]
-    chosen = ranked[_first_of_each(_tile(ranked))][:limit]
     centres = cell_centres(device=target.device)
-    return CellMatches(centres[chosen], centres[target[chosen]], match_confidence(value[chosen], found.best_score[0]))
+    confidence = match_confidence(value, found.best_score[0]) if joint is None else joint.agreement
+    points = centres[target] if joint is None else joint.points
+    ranking = value if joint is None else confidence
+    ranked = mutual[ranking[mutual].argsort(descending=True, stable=True)]
+    chosen = ranked[_first_of_each(_tile(ranked))][:limit]
+    return CellMatches(centres[chosen], points[chosen], confidence[chosen])
 
 
 def _tile(cells: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import skimage.data
 from PIL import Image
@@ -12,7 +13,8 @@ from PIL import Image
 from dhpf.config import ModelConfig
 from dhpf.errors import InputError
 from dhpf.model.engines.choose import choose_engine
-from pipelines.block_matching import MatchedPair, match_block, open_block
+from dhpf.records import PairRecord
+from pipelines.block_matching import MatchedPair, OpenBlock, match_block, open_block
 from pipelines.collection import Collection, open_collection
 from pipelines.config import CollectionConfig
 from pipelines.match import CorrespondenceRows
@@ -99,13 +101,47 @@ def test_points_outside_their_image_cost_only_their_pair(listed: Collection) -> 
     assert row["category"] == "cat"
 
 
-def matched(job: dict[str, Any]) -> list[dict[str, Any]]:
+def test_a_pair_is_matched_through_the_blocks_other_images_of_its_folder(folder: Path) -> None:
+    photo = skimage.data.coffee()
+    for name in ("a/1", "a/2", "a/3", "b/1", "b/2"):
+        x = 8 * int(name[-1])
+        Image.fromarray(photo[40:240, x : x + 300]).save(folder / f"{name}.png")
+    [job] = opened(CollectionConfig(str(folder))).jobs({"block-000000"})
+    alone, jointly = ({(r["source"], r["target"]): r for r in matched(job["job"], limit)} for limit in (0, 4))
+    assert alone.keys() == jointly.keys() and all(r["status"] == "matched" for r in jointly.values())
+    for pair, row in jointly.items():
+        assert row["source_points"] and row["layers"] == alone[pair]["layers"]
+        moved = np.array(row["target_points"]) - np.array(row["source_points"])
+        assert np.abs(np.median(moved, axis=0) - [8 * (int(pair[0][2]) - int(pair[1][2])), 0]).max() < 4
+        # Two images of folder b have no other of their kind: one path, which agrees with itself but for its spread.
+        assert 0 < row["score"] <= 1
+    first, only = jointly["a/1.png", "a/2.png"], jointly["b/1.png", "b/2.png"]
+    assert first["target_points"] != alone["a/1.png", "a/2.png"]["target_points"]
+    assert (
+        only["target_points"]
+        == [row for row in matched(job["job"], 1) if row["source"] == "b/1.png"][0]["target_points"]
+    )
+
+
+def test_an_images_kind_is_the_category_of_its_pairs() -> None:
+    records = [PairRecord("1", "", "a", "b"), PairRecord("2", "cat", "b", "c"), PairRecord("3", "dog", "d", "d", True)]
+    block = OpenBlock(range(3), records, lambda image: b"")
+    assert block.kinds == {
+        ("a", False): ("", False),
+        ("b", False): ("cat", False),
+        ("c", False): ("cat", False),
+        ("d", True): ("dog", True),
+    }
+
+
+def matched(job: dict[str, Any], intermediates: int = 0) -> list[dict[str, Any]]:
     """The rows of a block, made here."""
     model = ModelSource(ModelConfig(selection="fixed", layers=(11,)))
     rows = CorrespondenceRows(5, False, "m", "c")
+    block = open_block(job)
     found = [
         rows(pair) if isinstance(pair, MatchedPair) else rows.failed(pair)
-        for pair in match_block(model.load(1), choose_engine(), open_block(job), 4, rows)
+        for pair in match_block(model.load(1), choose_engine(), block, 4, rows, intermediates=intermediates)
     ]
     return list(table_of(found, rows.schema).to_pylist())
 

@@ -141,7 +141,7 @@ def test_the_slower_of_two_is_seen(
 
     monkeypatch.setattr(network, "describe", watched("fast", network.describe, 1))
     monkeypatch.setattr(slow, "describe", watched("slow", describe, 30))
-    config = EvaluateConfig(on=("a/test",), methods={"m": {}})
+    config = EvaluateConfig(on=("a/test",), methods={"m": {}}, intermediates={"m": 2})
     seconds = seconds_per_pair([slow, network], choose_engine("torch"), [block], config)
     assert seconds[0] > 1.5 * seconds[1] > 0
     assert [name for name, before in zip(turns, ["", *turns], strict=False) if name != before] == ["slow", "fast"] * 6

@@ -216,9 +216,9 @@ def test_a_collection_with_bad_images_gives_rows_and_reasons(photos: Path, tmp_p
 
 def test_a_folder_teaches_without_keypoints_and_is_matched_with_what_it_taught(photos: Path, tmp_path: Path) -> None:
     small = ["model.image_side=160", "shard.sources.photo-warps.options={views: 1, keypoints: 6}"]
-    done = run(
-        tmp_path, "learn-folder", "--data", str(photos), settings=[*small, "train.epochs=2", "train.batch_size=4"]
-    )
+    jointly = ["evaluate.methods.jointly=trained", "evaluate.intermediates={jointly: 4}"]
+    settings = [*small, *jointly, "train.epochs=2", "train.batch_size=4"]
+    done = run(tmp_path, "learn-folder", "--data", str(photos), settings=settings)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "registered as dhpf version 1" in done.stdout and "taught" in done.stdout and "untaught" in done.stdout
     folder = tmp_path / "learn-folder"
@@ -227,11 +227,19 @@ def test_a_folder_teaches_without_keypoints_and_is_matched_with_what_it_taught(p
     assert len(losses) == 2 and losses[1] < losses[0]
     rates = progress["history"][0]["selection_rates"]
     assert [layer for layer, rate in enumerate(rates) if rate] == [5, 11, 15] and len(rates) == 17
-    matched = run(tmp_path, "match-folder", "--data", str(photos), settings=["match.model=models:/dhpf@latest-trained"])
+    predictions = [
+        folder / "evaluate" / "photo-warps" / "test" / name / "predictions" for name in ("taught", "jointly")
+    ]
+    assert "jointly" in done.stdout and parts(predictions[0]) != parts(predictions[1])
+    settings = ["match.model=models:/dhpf@latest-trained", "match.intermediates=2"]
+    matched = run(tmp_path, "match-folder", "--data", str(photos), settings=settings)
     assert matched.returncode == 0, matched.stderr[-2000:]
     rows = parts(tmp_path / "match-folder" / "match" / "photos")
     mask = sum(1 << layer for layer in (5, 11, 15))
     assert len(rows) == 12 and all(r["model"] == "models:/dhpf/1" and r["layers"] == mask for r in rows)
+    assert manifest(tmp_path / "match-folder" / "match" / "photos")["record"]["intermediates"] == 2  # type: ignore[index]
+    cells = np.array(rows[0]["target_points"]) * 240 / rows[0]["target_size"] / 4
+    assert np.abs(cells - cells.round()).max() > 0.1, "matched jointly, points lie between cells, too"
 
 
 def test_a_folder_is_matched_as_it_lies_and_a_bucket_gives_the_same_in_other_blocks(

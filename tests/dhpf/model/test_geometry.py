@@ -31,7 +31,7 @@ def test_a_box_contains_its_bounds() -> None:
 def test_a_point_beyond_all_boxes_is_covered_by_none() -> None:
     covering = covering_cells(torch.tensor([[242.0, 100.0]]))
     assert not covering.any()
-    moved, valid = transfer_points(torch.tensor([[[242.0, 100.0]]]), covering[None], torch.zeros(1, NUM_CELLS).long())
+    moved, valid = transfer_points(torch.tensor([[[242.0, 100.0]]]), covering[None], torch.zeros(1, NUM_CELLS, 2))
     assert not valid.item()
     assert torch.isfinite(moved).all()
 
@@ -43,10 +43,10 @@ def test_the_first_of_equally_near_cells_counts() -> None:
 def test_points_move_by_the_mean_shift_of_their_cells() -> None:
     points = torch.tensor([[[2.0, 0.0]]])
     covering = covering_cells(points)
-    target_cells = torch.arange(NUM_CELLS)[None].clone()
+    target_points = cell_centres()[None].clone()
     assert set(covering[0, 0].nonzero().flatten().tolist()) == {0, 1, 60, 61}
-    target_cells[0, 0] = 3  # cell 0 moves by 12 px, the other three stay
-    moved, valid = transfer_points(points, covering, target_cells)
+    target_points[0, 0, 0] = 12  # cell 0 moves by 12 px, the other three stay
+    moved, valid = transfer_points(points, covering, target_points)
     assert moved[0, 0].tolist() == [2.0 + 12 / 4, 0.0]
     assert valid.all()
 

@@ -1,0 +1,144 @@
+"""Joint matching: a pair of images is matched through others of its kind, too, and what most paths say is taken.
+
+One path goes from the source straight to the target, one through each intermediate image. A match that is wrong on one
+path is seldom wrong in the same way on another, so paths that agree are right more often than any of them alone. FlowWeb
+(Zhou, Lee, Yu, Efros, CVPR 2015) gains from such cycles by optimising flows over a whole collection; here paths of at
+most two matches are added up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dhpf.model.best_cells import ZERO_MAXIMUM, nonzero
+from dhpf.model.geometry import NUM_CELLS, cell_centres
+from dhpf.model.network import HyperpixelNetwork, ImageFeatures
+
+SHARPNESS = 4
+"""Power of a match's mutuality, which makes the shares that a cell's candidates have."""
+
+NUM_CANDIDATES = 8
+"""Target cells of a source cell that are kept; the others' shares are next to nothing."""
+
+WINDOW = 16.0
+"""Standard deviation in pixels of the frame of the window around a cell's best target in which shares are averaged."""
+
+
+@dataclass(frozen=True)
+class JointMatches:
+    """One pair, every source cell.
+
+    Attributes:
+        points: (N, 2) target points in the 240 x 240 frame.
+        agreement: (N,) in [0, 1]: what share of all paths leads into the window around the point.
+    """
+
+    points: Tensor
+    agreement: Tensor
+
+    def to(self, device: torch.device | str) -> JointMatches:
+        """The same on a device."""
+        return JointMatches(self.points.to(device), self.agreement.to(device))
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """(N, C) target cells of every source cell, and their shares, which add up to 1."""
+
+    cells: Tensor
+    shares: Tensor
+
+    @classmethod
+    def of(cls, mutuality: Tensor) -> _Candidates:
+        """Of an (S, T) mutuality; kept in 4 bytes each."""
+        best = mutuality.topk(NUM_CANDIDATES, dim=1)
+        weights = best.values.pow(SHARPNESS)
+        shares = weights / weights.sum(dim=1, keepdim=True).clamp(min=ZERO_MAXIMUM)
+        return cls(best.indices.to(torch.int16), shares.half())
+
+
+class JointMatching:
+    """The images of a block, matched jointly. Candidates of two images are found once, whatever paths they are on.
+
+    Args:
+        features: of all images.
+        kinds: what each image shows; intermediates are of the kind of source and target.
+        limit: at most so many intermediates of a pair, those that look most like both.
+    """
+
+    def __init__(
+        self, network: HyperpixelNetwork, features: ImageFeatures, kinds: Sequence[Hashable], limit: int
+    ) -> None:
+        self._network, self._features, self._kinds, self._limit = network, features, kinds, limit
+        means = [F.normalize(maps.float().mean(dim=(2, 3)), dim=1) for maps in features.maps]
+        looks = torch.cat(means, dim=1)
+        self._likeness = looks @ looks.T
+        self._window = _window(cell_centres(device=looks.device))
+        self._candidates: dict[tuple[int, int], _Candidates] = {}
+
+    def intermediates(self, source: int, target: int) -> list[int]:
+        """The images through which a pair is matched, by their place, ascending."""
+        kind = self._kinds[source]
+        others = [n for n, k in enumerate(self._kinds) if k == kind and n not in (source, target)]
+        if self._kinds[target] != kind or not others:
+            return []
+        likeness = torch.minimum(self._likeness[source, others], self._likeness[target, others])
+        chosen = likeness.argsort(descending=True, stable=True)[: self._limit]
+        return sorted(others[n] for n in chosen.tolist())
+
+    @torch.no_grad()
+    def match(self, source: int, target: int) -> JointMatches:
+        """What all paths between two images, given by their place in the features, say together."""
+        direct = self._between(source, target)
+        device = direct.cells.device
+        total = torch.zeros(NUM_CELLS, NUM_CELLS, device=device)
+        total.scatter_add_(1, direct.cells.long(), direct.shares.float())
+        through = self.intermediates(source, target)
+        for image in through:
+            first, second = self._between(source, image), self._between(image, target)
+            middle = first.cells.long()
+            cells = second.cells[middle].long().flatten(1)
+            shares = first.shares.float().unsqueeze(2) * second.shares.float()[middle]
+            total.scatter_add_(1, cells, shares.flatten(1))
+        return _point_and_agreement(total / (1 + len(through)), self._window)
+
+    def _between(self, source: int, target: int) -> _Candidates:
+        if (source, target) not in self._candidates:
+            mutuality = self._mutuality(source, target)
+            self._candidates[source, target] = _Candidates.of(mutuality)
+            self._candidates[target, source] = _Candidates.of(mutuality.T)
+        return self._candidates[source, target]
+
+    def _mutuality(self, source: int, target: int) -> Tensor:
+        """(S, T) in [0, 1]: each match's correlation as a share of its row's maximum times that of its column's."""
+        one, other = (self._features[torch.tensor([n])].in_single_precision() for n in (source, target))
+        correlation = self._network.correlate(one, other).correlation[0]
+        row_maximum, column_maximum = (nonzero(correlation.amax(dim=n, keepdim=True)) for n in (1, 0))
+        return (correlation / row_maximum) * (correlation / column_maximum)
+
+
+def _point_and_agreement(shares: Tensor, window: Tensor) -> JointMatches:
+    """A cell without any candidate points to the first cell, with agreement 0.
+
+    Args:
+        shares: (S, T), rows of which add up to 1, or to less where paths end nowhere.
+        window: (T, T) of each target cell, see `_window`.
+    """
+    centres = cell_centres(device=shares.device)
+    best = shares.argmax(dim=1)
+    weights = shares * window[best]
+    agreement = weights.sum(dim=1)
+    points = (weights @ centres) / agreement.clamp(min=ZERO_MAXIMUM).unsqueeze(1)
+    found = agreement > 0
+    return JointMatches(torch.where(found.unsqueeze(1), points, centres[best]), agreement.clamp(max=1))
+
+
+def _window(centres: Tensor) -> Tensor:
+    """(N, N) Gaussian of the distance of two cells, 1 for a cell itself, and 0 where it is next to nothing."""
+    squares = torch.cdist(centres, centres).square()
+    return (-squares / (2 * WINDOW**2)).exp().where(squares < (6 * WINDOW) ** 2, 0)

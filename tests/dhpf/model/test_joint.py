@@ -1,0 +1,129 @@
+"""Joint matching: scripted correlations say which paths lead where; photos moved by known amounts go the whole way."""
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import cast
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from torch import Tensor
+
+from dhpf.checkpoint import build_network
+from dhpf.config import ModelConfig
+from dhpf.data.preprocessing import to_square
+from dhpf.model.geometry import NUM_CELLS, cell_centres
+from dhpf.model.joint import JointMatching
+from dhpf.model.network import HyperpixelNetwork, ImageFeatures
+
+CELL = 30 * 60 + 30
+
+
+def shift_of(dy: int, dx: int) -> Tensor:
+    """(N,) the target cell of each source cell, moved and kept inside."""
+    y, x = torch.meshgrid(torch.arange(60), torch.arange(60), indexing="ij")
+    return ((y + dy).clamp(0, 59) * 60 + (x + dx).clamp(0, 59)).flatten()
+
+
+@dataclass
+class Scripted:
+    """Correlations of one match a cell, as it is told, of images whose features are their number."""
+
+    targets: dict[tuple[int, int], Tensor]
+    asked: list[tuple[int, int]] = field(default_factory=list)
+
+    def correlate(self, source: ImageFeatures, target: ImageFeatures) -> SimpleNamespace:
+        pair = int(source.squared_norms[0, 0, 0]), int(target.squared_norms[0, 0, 0])
+        self.asked.append(pair)
+        correlation = torch.full((1, NUM_CELLS, NUM_CELLS), 1e-3)
+        correlation[0, torch.arange(NUM_CELLS), self.targets[pair]] = 1
+        return SimpleNamespace(correlation=correlation)
+
+
+def images(looks: list[list[float]]) -> ImageFeatures:
+    """Features that say which image they are of, and what it looks like on the whole."""
+    numbers = torch.arange(len(looks)).float().view(-1, 1, 1).expand(-1, 1, NUM_CELLS)
+    return ImageFeatures((torch.tensor(looks)[:, :, None, None].expand(-1, -1, 2, 2),), numbers, None)
+
+
+def scripted(
+    targets: dict[tuple[int, int], Tensor], limit: int, looks: list[list[float]] | None = None
+) -> JointMatching:
+    num_images = 1 + max(n for pair in targets for n in pair)
+    network = cast(HyperpixelNetwork, Scripted(targets))
+    return JointMatching(network, images(looks or [[1.0]] * num_images), ["cat"] * num_images, limit)
+
+
+def with_an_outlier() -> dict[tuple[int, int], Tensor]:
+    """All images agree on their shifts, but one cell's match from image 0 straight to image 1 lies far off."""
+    direct = shift_of(3, 2)
+    direct[CELL] = 0
+    return {
+        (0, 1): direct,
+        (0, 2): shift_of(1, 1),
+        (2, 1): shift_of(2, 1),
+        (0, 3): shift_of(4, 4),
+        (3, 1): shift_of(-1, -2),
+    }
+
+
+def test_two_paths_that_agree_outvote_the_direct_one() -> None:
+    joint = scripted(with_an_outlier(), limit=2).match(0, 1)
+    centre = cell_centres()[CELL]
+    assert torch.allclose(joint.points[CELL], centre + torch.tensor([8.0, 12.0]), atol=0.5)
+    assert 0.6 < joint.agreement[CELL] < 0.7  # two of three paths
+    elsewhere = 20 * 60 + 20
+    assert torch.allclose(joint.points[elsewhere], cell_centres()[elsewhere] + torch.tensor([8.0, 12.0]), atol=0.5)
+    assert joint.agreement[elsewhere] > 0.95
+
+
+def test_alone_the_direct_path_is_what_there_is() -> None:
+    alone = JointMatching(cast(HyperpixelNetwork, Scripted(with_an_outlier())), images([[1.0]] * 4), list("abcd"), 2)
+    joint = alone.match(0, 1)
+    assert joint.points[CELL].norm() < 1
+    assert joint.agreement[CELL] > 0.95
+
+
+def test_intermediates_are_of_the_pairs_kind_and_look_most_like_both() -> None:
+    looks = [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, 0.1], [0.9, 1.0], [1.0, 1.0]]
+    kinds = ["cat", "cat", "cat", "cat", "cat", "dog"]
+    network = cast(HyperpixelNetwork, Scripted({}))
+    assert JointMatching(network, images(looks), kinds, 2).intermediates(0, 1) == [2, 4]
+    assert JointMatching(network, images(looks), kinds, 9).intermediates(0, 1) == [2, 3, 4]
+    assert JointMatching(network, images(looks), kinds, 9).intermediates(0, 5) == []
+
+
+def test_two_images_are_correlated_once_whatever_paths_they_are_on() -> None:
+    targets = {(a, b): shift_of(b - a, 0) for a in range(3) for b in range(3) if a != b}
+    network = Scripted(targets)
+    joint = JointMatching(cast(HyperpixelNetwork, network), images([[1.0]] * 3), ["cat"] * 3, 8)
+    for source, target in targets:
+        middle = joint.match(source, target).points[CELL] - cell_centres()[CELL]
+        assert torch.allclose(middle, torch.tensor([0.0, 4.0 * (target - source)]), atol=0.5)
+    assert len(network.asked) == 3
+
+
+def test_a_cell_that_nothing_matches_has_no_agreement_and_a_finite_point() -> None:
+    class Blank(Scripted):
+        def correlate(self, source: ImageFeatures, target: ImageFeatures) -> SimpleNamespace:
+            return SimpleNamespace(correlation=torch.zeros(1, NUM_CELLS, NUM_CELLS))
+
+    joint = JointMatching(cast(HyperpixelNetwork, Blank({})), images([[1.0]] * 3), ["cat"] * 3, 8).match(0, 1)
+    assert joint.agreement.max() == 0
+    assert torch.isfinite(joint.points).all()
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_photo_moved_twice_is_found_where_it_was_moved_to(half: bool) -> None:
+    network = build_network(ModelConfig(selection="fixed", layers=(5, 11)))
+    photo = np.pad(skimage.data.chelsea()[:240, :320], ((64, 64), (64, 64), (0, 0)), mode="reflect")
+    windows = [photo[y : y + 300, x : x + 360] for y, x in ((40, 40), (40, 70), (70, 40))]
+    features = network.describe(torch.stack([to_square(window, 240) for window in windows]))
+    features = features.in_half_precision() if half else features
+    joint = JointMatching(network, features, ["cat"] * 3, 1).match(0, 1)
+    inside = ((cell_centres() >= 60) & (cell_centres() <= 180)).all(dim=1)
+    moved = (joint.points - cell_centres())[inside]
+    # 30 of 360 columns to the left are 20 pixels of the frame.
+    assert (moved - torch.tensor([-20.0, 0.0])).norm(dim=1).median() < 3
+    assert joint.agreement[inside].median() > 0.5
