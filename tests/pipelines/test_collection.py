@@ -113,18 +113,19 @@ def test_a_pair_is_matched_through_the_blocks_other_images_of_its_folder(folder:
         assert row["source_points"] and row["layers"] == alone[pair]["layers"]
         moved = np.array(row["target_points"]) - np.array(row["source_points"])
         assert np.abs(np.median(moved, axis=0) - [8 * (int(pair[0][2]) - int(pair[1][2])), 0]).max() < 4
-        # Two images of folder b have no other of their kind: one path, which agrees with itself but for its spread.
         assert 0 < row["score"] <= 1
+    # The two images of folder b have no other of their kind: the direct path alone.
     first, only = jointly["a/1.png", "a/2.png"], jointly["b/1.png", "b/2.png"]
     assert first["target_points"] != alone["a/1.png", "a/2.png"]["target_points"]
-    assert (
-        only["target_points"]
-        == [row for row in matched(job["job"], 1) if row["source"] == "b/1.png"][0]["target_points"]
-    )
+    assert only == next(row for row in matched(job["job"], 1) if row["source"] == "b/1.png")
 
 
 def test_an_images_kind_is_the_category_of_its_pairs() -> None:
-    records = [PairRecord("1", "", "a", "b"), PairRecord("2", "cat", "b", "c"), PairRecord("3", "dog", "d", "d", True)]
+    records = [
+        PairRecord("1", "", "a", "b"),
+        PairRecord("2", "cat", "b", "c"),
+        PairRecord("3", "dog", "d", "d", mirrored=True),
+    ]
     block = OpenBlock(range(3), records, lambda image: b"")
     assert block.kinds == {
         ("a", False): ("", False),
