@@ -44,16 +44,11 @@ NUM_TIMED = 40
 
 @dataclass(frozen=True)
 class Training:
-    """One training of a study.
-
-    Attributes:
-        on: shard sets whose pairs are learned together.
-    """
+    """One training of a study."""
 
     name: str
     model: ModelConfig
     config: TrainConfig
-    on: tuple[str, ...] = ("pf-pascal/train",)
 
 
 def rates(epochs: int) -> list[Training]:
@@ -87,8 +82,11 @@ def mixed(epochs: int) -> list[Training]:
         dataclasses.replace(gates.model, projection="learned", projection_divisor=1, exponent=4),
         dataclasses.replace(gates.config, projection_start="near-identity"),
     )
-    pairs = [(t, dataclasses.replace(t, name=f"{t.name}, mixed", on=more)) for t in (projected, gates)]
-    return [training for pair in pairs for training in pair]
+    trainings = []
+    for alone in (projected, gates):
+        config = dataclasses.replace(alone.config, on=more, validate_on="pf-pascal/val")
+        trainings += [alone, Training(f"{alone.name}, mixed", alone.model, config)]
+    return trainings
 
 
 def taught(epochs: int) -> list[Training]:
@@ -107,11 +105,11 @@ def taught(epochs: int) -> list[Training]:
     )
     named = {"seed": photos, "and keypoints, seed": photos + keypoints}
     trainings = [
-        Training(f"{name} {seed}", model, dataclasses.replace(config, seed=seed), on)
+        Training(f"{name} {seed}", model, dataclasses.replace(config, on=on, seed=seed))
         for name, on in named.items()
         for seed in (0, 1, 2)
     ]
-    return [*trainings, Training("keypoints alone", model, config, keypoints)]
+    return [*trainings, Training("keypoints alone", model, dataclasses.replace(config, on=keypoints))]
 
 
 def _gates_alone(supervision: SupervisionConfig, epochs: int) -> list[Training]:
@@ -136,7 +134,8 @@ class Bench:
     """Shard sets, and what is done with each training."""
 
     def __init__(self, shards: Sequence[Path], trainings: Sequence[Training], maps: Path, every: int) -> None:
-        names = {"pf-pascal/val", *TESTS, *(name for training in trainings for name in training.on)}
+        configs = [training.config for training in trainings]
+        names = {*TESTS, *(name for config in configs for name in (*config.train_sets, config.validation_set))}
         self._sets = {name: _open(shards, name) for name in names}
         self._maps, self._every = maps, every
 
@@ -149,7 +148,8 @@ class Bench:
         return found
 
     def _learned(self, training: Training) -> Learner:
-        data = PairDataset(joined([self._sets[name] for name in training.on])), PairDataset(self._sets["pf-pascal/val"])
+        learned = joined([self._sets[name] for name in training.config.train_sets])
+        data = PairDataset(learned), PairDataset(self._sets[training.config.validation_set])
         layers = "-".join(map(str, training.model.fixed_layers)) or "all"
         maps = self._maps / f"{training.model.image_side}-{training.config.precision}-{layers}"
         config = dataclasses.replace(training.config, kept_maps_mb=20_000)
