@@ -2,8 +2,8 @@
 
 One path goes from the source straight to the target, one through each intermediate image. A match that is wrong on one
 path is seldom wrong in the same way on another, so what several paths agree on is right more often than any of them
-alone. FlowWeb (Zhou, Lee, Yu, Efros, CVPR 2015) gains from such cycles by optimising flows over a whole collection. Here
-paths of at most two matches are added up.
+alone. FlowWeb (Zhou, Lee, Yu, Efros, CVPR 2015) gains from such cycles by optimising flows over a whole collection;
+here, paths of at most two matches are added up.
 """
 
 from __future__ import annotations
