@@ -75,8 +75,8 @@ class JointMatching:
         self, network: HyperpixelNetwork, features: ImageFeatures, kinds: Sequence[Hashable], limit: int
     ) -> None:
         self._network, self._features, self._kinds, self._limit = network, features, kinds, limit
-        means = [F.normalize(maps.float().mean(dim=(2, 3)), dim=1) for maps in features.maps]
-        looks = torch.cat(means, dim=1)
+        # The deepest layer's strongest answers say what is there, wherever it stands and however large it is.
+        looks = F.normalize(features.maps[-1].float().amax(dim=(2, 3)), dim=1)
         self._likeness = looks @ looks.T
         self._window = _window(cell_centres(device=looks.device))
         self._candidates: dict[tuple[int, int], _Candidates] = {}
