@@ -123,19 +123,17 @@ class JointMatching:
 
 
 def _point_and_agreement(shares: Tensor, window: Tensor) -> JointMatches:
-    """A cell without any candidate points to the first cell, with agreement 0.
+    """A cell without any candidate points to the frame's corner, with agreement 0.
 
     Args:
         shares: (S, T), rows of which add up to 1, or to less where paths end nowhere.
         window: (T, T) of each target cell, see `_window`.
     """
     centres = cell_centres(device=shares.device)
-    best = shares.argmax(dim=1)
-    weights = shares * window[best]
+    weights = shares * window[shares.argmax(dim=1)]
     agreement = weights.sum(dim=1)
     points = (weights @ centres) / agreement.clamp(min=ZERO_MAXIMUM).unsqueeze(1)
-    found = agreement > 0
-    return JointMatches(torch.where(found.unsqueeze(1), points, centres[best]), agreement.clamp(max=1))
+    return JointMatches(points, agreement.clamp(max=1))
 
 
 def _window(centres: Tensor) -> Tensor:
