@@ -25,6 +25,9 @@ SHARPNESS = 4
 NUM_CANDIDATES = 8
 """Target cells of a source cell that are kept; the others' shares are next to nothing."""
 
+KEPT_PAIRS = 2000
+"""Pairs of images whose candidates are kept, both ways: 230 kB each; others are found again when they are needed."""
+
 WINDOW = 16.0
 """Standard deviation in pixels of the frame of the window around a cell's best target in which shares are averaged."""
 
@@ -63,7 +66,8 @@ class _Candidates:
 
 
 class JointMatching:
-    """The images of a block, matched jointly. Candidates of two images are found once, whatever paths they are on.
+    """The images of a block, matched jointly. Candidates of two images are found once, however many paths they are on,
+    as long as they are among the KEPT_PAIRS last used.
 
     Args:
         features: of all images.
@@ -79,7 +83,7 @@ class JointMatching:
         looks = F.normalize(features.maps[-1].float().amax(dim=(2, 3)), dim=1)
         self._likeness = looks @ looks.T
         self._window = _window(cell_centres(device=looks.device))
-        self._candidates: dict[tuple[int, int], _Candidates] = {}
+        self._candidates: dict[tuple[int, int], tuple[_Candidates, _Candidates]] = {}
 
     def intermediates(self, source: int, target: int) -> list[int]:
         """The images through which a pair is matched, by their place, ascending."""
@@ -108,11 +112,15 @@ class JointMatching:
         return _point_and_agreement(total / (1 + len(through)), self._window)
 
     def _between(self, source: int, target: int) -> _Candidates:
-        if (source, target) not in self._candidates:
-            mutuality = self._mutuality(source, target)
-            self._candidates[source, target] = _Candidates.of(mutuality)
-            self._candidates[target, source] = _Candidates.of(mutuality.T)
-        return self._candidates[source, target]
+        """The candidates of source cells in the target. A pair's two ways go together; dicts keep their order."""
+        pair = (min(source, target), max(source, target))
+        if pair not in self._candidates:
+            mutuality = self._mutuality(*pair)
+            self._candidates[pair] = _Candidates.of(mutuality), _Candidates.of(mutuality.T)
+            if len(self._candidates) > KEPT_PAIRS:
+                self._candidates.pop(next(iter(self._candidates)))
+        self._candidates[pair] = self._candidates.pop(pair)  # the last used stands last
+        return self._candidates[pair][source > target]
 
     def _mutuality(self, source: int, target: int) -> Tensor:
         """(S, T) in [0, 1]: each match's correlation as a share of its row's maximum times that of its column's."""

@@ -10,6 +10,7 @@ import skimage.data
 import torch
 from torch import Tensor
 
+import dhpf.model.joint
 from dhpf.checkpoint import build_network
 from dhpf.config import ModelConfig
 from dhpf.data.preprocessing import to_square
@@ -62,9 +63,9 @@ def with_an_outlier() -> dict[tuple[int, int], Tensor]:
     return {
         (0, 1): direct,
         (0, 2): shift_of(1, 1),
-        (2, 1): shift_of(2, 1),
+        (1, 2): shift_of(-2, -1),
         (0, 3): shift_of(4, 4),
-        (3, 1): shift_of(-1, -2),
+        (1, 3): shift_of(1, 2),
     }
 
 
@@ -101,7 +102,17 @@ def test_two_images_are_correlated_once_whatever_paths_they_are_on() -> None:
     for source, target in targets:
         middle = joint.match(source, target).points[CELL] - cell_centres()[CELL]
         assert torch.allclose(middle, torch.tensor([0.0, 4.0 * (target - source)]), atol=0.5)
-    assert len(network.asked) == 3
+    assert sorted(network.asked) == [(0, 1), (0, 2), (1, 2)]
+
+
+def test_of_more_pairs_than_are_kept_the_last_used_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dhpf.model.joint, "KEPT_PAIRS", 2)
+    network = Scripted({(a, b): shift_of(b - a, 0) for a in range(3) for b in range(3) if a != b})
+    joint = JointMatching(cast(HyperpixelNetwork, network), images([[1.0]] * 3), list("abc"), 8)
+    for pair in ((0, 1), (0, 2), (1, 0), (1, 2), (0, 1), (2, 0)):
+        found = joint.match(*pair).points[CELL] - cell_centres()[CELL]
+        assert torch.allclose(found, torch.tensor([0.0, 4.0 * (pair[1] - pair[0])]), atol=0.5)
+    assert network.asked == [(0, 1), (0, 2), (1, 2), (0, 2)]
 
 
 def test_a_cell_that_nothing_matches_has_no_agreement_and_a_finite_point() -> None:
