@@ -238,8 +238,9 @@ def match_block(
             yield common_row(number, record, source, target) | {"status": failure}
         else:
             usable.append((place, number, record))
-    kinds = [block.kinds[image] for image in places]
-    joint = JointMatching(network, features, kinds, intermediates) if intermediates else None
+    joint = None
+    if intermediates:
+        joint = JointMatching(network, features, [block.kinds[image] for image in places], intermediates)
     batch_size = batch_size if caution.on_step is None else 1
     for begin in range(0, len(usable), batch_size):
         batch = usable[begin : begin + batch_size]

@@ -140,8 +140,8 @@ def match(
             log_metrics({f"{pairs.name}/running/{key}": float(value) for key, value in done.items()})
 
         rejected = _keep_rejects(pairs, output)
-        how = {"title": f"match {pairs.name}", "intermediates": config.intermediates}
-        match_blocks(pairs, model, rows, output, config, report=report, **how)
+        title, limit = f"match {pairs.name}", config.intermediates
+        match_blocks(pairs, model, rows, output, config, title=title, intermediates=limit, report=report)
         infos = [commit.info for task, commit in output.committed().items() if task != REJECTS_TASK]
         record = {key: value for key, value in plan.items() if key != "tasks"} | {
             "num_pairs": pairs.num_pairs,
@@ -199,8 +199,8 @@ def measured_speed(config: MatchConfig, collection: Collection, model: ModelSour
         records = [folder_pair(n, s, t) for n, (s, t) in enumerate(combinations(chosen, 2), start=1)]
         started = time.perf_counter()
         block = OpenBlock(range(len(records)), records, collection.read)
-        how = {"feature_type": config.features, "intermediates": config.intermediates}
-        for pair in match_block(network, engine, block, 1, rows, **how):
+        found = match_block(network, engine, block, 1, rows, config.features, intermediates=config.intermediates)
+        for pair in found:
             if isinstance(pair, MatchedPair):
                 rows(pair)
         timed.append((number, len(records), time.perf_counter() - started))

@@ -25,6 +25,7 @@ from pipelines.gates import (
     seconds_per_pair,
     speed_check,
 )
+from pipelines.model_source import ModelSource
 from pipelines.shard_set import ShardSet
 from pipelines.tables import PREDICTIONS, SCORES, table_of
 
@@ -94,6 +95,23 @@ def test_a_benchmark_without_keypoints_is_refused(tmp_path: Path) -> None:
         gates.judge(None, None)  # type: ignore[arg-type]
 
 
+def test_models_are_judged_by_pairs_alone_though_the_workflow_matches_jointly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configs: list[EvaluateConfig] = []
+
+    def watched(config: EvaluateConfig, *_: object) -> list[MethodScores]:
+        configs.append(config)
+        raise InputError("seen")
+
+    monkeypatch.setattr("pipelines.gates.evaluate", watched)
+    jointly = EvaluateConfig(on=("a/test",), methods={"m": {}}, intermediates={"m": 8})
+    shards = ShardSet("a/test", (), ("image",), "digest", {"num_pairs": 0})
+    with pytest.raises(InputError, match="seen"):
+        Gates(CONFIG, jointly, {"a/test": shards}, tmp_path).judge(ModelSource(ModelConfig()), None)
+    assert [(config.intermediates, len(config.methods)) for config in configs] == [({}, 1)]
+
+
 def test_speed_is_held_to_the_champions() -> None:
     allowed, refused, first = (speed_check(CONFIG, seconds) for seconds in ([0.12, 0.1], [0.13, 0.1], [9.0]))
     assert (allowed.passed, refused.passed, first.passed) == (True, False, True)
@@ -141,7 +159,7 @@ def test_the_slower_of_two_is_seen(
 
     monkeypatch.setattr(network, "describe", watched("fast", network.describe, 1))
     monkeypatch.setattr(slow, "describe", watched("slow", describe, 30))
-    config = EvaluateConfig(on=("a/test",), methods={"m": {}}, intermediates={"m": 2})
+    config = EvaluateConfig(on=("a/test",), methods={"m": {}})
     seconds = seconds_per_pair([slow, network], choose_engine("torch"), [block], config)
     assert seconds[0] > 1.5 * seconds[1] > 0
     assert [name for name, before in zip(turns, ["", *turns], strict=False) if name != before] == ["slow", "fast"] * 6
