@@ -120,6 +120,24 @@ def test_a_pair_is_matched_through_the_blocks_other_images_of_its_folder(folder:
     assert only == next(row for row in matched(job["job"], 1) if row["source"] == "b/1.png")
 
 
+def test_points_and_flow_of_a_pair_matched_jointly_are_where_all_paths_say(folder: Path) -> None:
+    for name, x in (("a/1", 8), ("a/2", 16), ("a/3", 24)):
+        Image.fromarray(skimage.data.coffee()[40:240, x : x + 240]).save(folder / f"{name}.png")
+    block = open_block(next(opened(CollectionConfig(str(folder))).jobs({"block-000000"}))["job"])
+    network, rows = (
+        ModelSource(ModelConfig(selection="fixed", layers=(11,))).load(1),
+        CorrespondenceRows(5, True, "", ""),
+    )
+    for pair in match_block(network, choose_engine(), block, 4, rows, intermediates=1):
+        assert isinstance(pair, MatchedPair) and pair.joint is not None
+        scale = np.array(pair.target.size) / 240
+        assert np.allclose(pair.flow(), pair.joint.points.numpy() * scale, atol=1e-3)
+        middle = np.array([[pair.source.size[0] / 2, pair.source.size[1] / 2]], dtype=np.float32)
+        moved, valid, confidence = pair.transfer(middle)
+        assert valid.all() and 0 < confidence[0] <= 1
+        assert not np.allclose(moved, replace(pair, joint=None).transfer(middle)[0], atol=1e-4)
+
+
 def test_an_images_kind_is_the_category_of_its_pairs() -> None:
     records = [
         PairRecord("1", "", "a", "b"),
