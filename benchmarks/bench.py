@@ -1,116 +1,36 @@
 """`make bench`: what a pair costs, beside the published way of computing it, in one process.
 
 CPU milliseconds of one thread (a busy machine slows a clock, not this), half of the layers selected, weights drawn at
-random: they change no cost. Where there is a CUDA GPU, also pairs per second on it (gpu.py). Writes bench.json:
-name -> ours, published, ratio.
+random: they change no cost. Where there is a CUDA GPU, also what it does in a second (gpu.py). Writes bench.json:
+name -> ours, published, ratio; figures of a GPU that stand in it are kept where there is none.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
-import json
 import multiprocessing
-import platform
 import statistics
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor
-from tqdm import tqdm
 
 from benchmarks import gpu
+from benchmarks.figures import machine, write_figures
 from benchmarks.memory import extra_megabytes, resident_megabytes
 from benchmarks.published import PublishedMatcher
+from benchmarks.subject import Subject, drawn_network
 from benchmarks.training import TrainingSubject
-from dhpf.checkpoint import build_network
-from dhpf.config import EngineName, ModelConfig
-from dhpf.model.best_cells import BestCells
+from dhpf.config import EngineName
 from dhpf.model.engines.choose import choose_engine
-from dhpf.model.engines.problem import MatchEngine
-from dhpf.model.geometry import NUM_CELLS
-from dhpf.model.network import HyperpixelNetwork, ImageFeatures
-from pipelines.config import MatchConfig
+from dhpf.model.network import ImageFeatures
 from pipelines.freed_memory import return_freed_memory
 
-NUM_KEYPOINT_CELLS = 60
-"""Source cells whose match is asked for: about what 10 keypoints touch."""
-
-BATCH_SIZE = MatchConfig.batch_size
-
 CPU_ENGINES: tuple[EngineName, ...] = ("torch", "compiled")
-
-
-class Subject:
-    """A network with drawn weights, some images, and both ways of matching them.
-
-    Attributes:
-        gates: (1, L) half of the layers.
-    """
-
-    def __init__(self, backbone: str, num_images: int) -> None:
-        self.network = drawn_network(backbone)
-        generator = torch.Generator().manual_seed(0)
-        shape = (num_images, 3, 240, 240)
-        self.images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-        self.gates = torch.zeros(1, len(self.network.layers))
-        self.gates[:, ::2] = 1
-        self.wanted = torch.zeros(1, NUM_CELLS, dtype=torch.bool)
-        self.wanted[:, :: NUM_CELLS // NUM_KEYPOINT_CELLS] = True
-
-    @torch.inference_mode()
-    def describe(self, num_images: int) -> ImageFeatures:
-        batches = self.images[:num_images].split(1)
-        return ImageFeatures.concatenate([self.network.describe(batch) for batch in batches])
-
-    @torch.inference_mode()
-    def match(self, features: ImageFeatures, pairs: Sequence[tuple[int, int]], engine: MatchEngine) -> BestCells:
-        """Pairs of described images, their gates' decisions included."""
-        first, second = (features.gate_activations[list(side)] for side in zip(*pairs, strict=True))  # type: ignore[index]
-        assert self.network.selector is not None
-        self.network.selector(first, second)  # its cost; the layers are given, so that both ways use the same
-        gates, wanted = (of_pair.expand(len(pairs), -1) for of_pair in (self.gates, self.wanted))
-        return self.network.match_selected(features, features, pairs, gates, wanted, engine)
-
-    @torch.inference_mode()
-    def match_cold(self, engine: MatchEngine) -> BestCells:
-        """The first two images, as HyperpixelNetwork.match_images does, by the given gates."""
-        network = self.network
-        maps = network.extract(self.images[:2])
-        assert network.selector is not None
-        activations = network.selector.activate(maps)
-        network.selector(activations[:1], activations[1:])  # its cost
-        features = network.embed_layers(maps, activations, (self.gates[0] > 0).tolist())
-        return network.match_selected(features, features, [(0, 1)], self.gates, self.wanted, engine)
-
-    def all_pairs(self, num_images: int, engine: MatchEngine, progress: str) -> float:
-        """CPU milliseconds per pair to describe so many images and match each with each, in an actor's batches."""
-        pairs = list(itertools.combinations(range(num_images), 2))
-        started = time.process_time()
-        features = self.describe(num_images)
-        with tqdm(total=len(pairs), desc=progress, unit="pair", file=sys.stderr, leave=False) as bar:
-            for first in range(0, len(pairs), BATCH_SIZE):
-                batch = pairs[first : first + BATCH_SIZE]
-                self.match(features, batch, engine)
-                bar.update(len(batch))
-        return 1000 * (time.process_time() - started) / len(pairs)
-
-
-def drawn_network(backbone: str) -> HyperpixelNetwork:
-    """A dynamic network with weights drawn at random, tame enough that no value overflows."""
-    torch.manual_seed(0)
-    drawn = torchvision.models.get_model(backbone, weights=None)
-    state = {k: v * 0.2 if k.endswith("bn3.weight") else v for k, v in drawn.state_dict().items()}
-    with tempfile.NamedTemporaryFile(suffix=".pt") as file:
-        torch.save(state, file.name)
-        return build_network(ModelConfig(backbone=backbone, weights=file.name))  # type: ignore[arg-type]
 
 
 Work = Callable[[], object]
@@ -225,23 +145,6 @@ def memory(subject: Subject, features: ImageFeatures) -> tuple[float, float]:
     return ours, extra_megabytes(lambda: matcher.from_maps(*maps, subject.gates[0].bool()))
 
 
-def measure_gpu(num_images: int) -> dict[str, dict[str, float]]:
-    """Every figure of the GPU, by name."""
-    subject = Subject("resnet101", num_images)
-    results = gpu.measure(subject.network, subject.images, subject.gates, subject.wanted)
-    for name, found in results.items():
-        print(f"{name:<32} {found['ours']:>10.1f} {found['published']:>10.1f} pairs/s, floor {found['floor']:.0f}")
-    return results
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were taken on."""
-    names = (line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
-    cpu = next(names, "").partition(":")[2].strip() or platform.processor()
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    return {"cpu": cpu, "torch": torch.__version__, "threads": torch.get_num_threads(), "device": device}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--out", default="bench.json", help="file to write (default: bench.json)")
@@ -249,10 +152,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     results: dict[str, Any] = dict(measure((6,), 1) if arguments.quick else measure((24, 64), 7))
+    write_figures(Path(arguments.out), results | {"machine": machine()}, "gpu_")
     if torch.cuda.is_available():
-        results |= measure_gpu(12 if arguments.quick else 64)
-    Path(arguments.out).write_text(json.dumps(results | {"machine": machine()}, indent=2) + "\n")
-    print(f"written to {arguments.out}")
+        gpu.main(["--out", arguments.out])
 
 
 if __name__ == "__main__":

@@ -1,17 +1,26 @@
-"""Pairs per second on a GPU, beside the published way on the same GPU and beside what its arithmetic allows at best.
+"""`make bench-gpu`: what a GPU does, beside the published way on the same GPU.
 
-Wall time: the GPU works while the CPU waits. Images lie in its memory, described within the time measured.
+Pairs per second, also beside what its arithmetic allows at best, and milliseconds of a training step. Wall time: the
+GPU works while the CPU waits. Images lie in its memory; of pairs they are described within the time measured.
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
+import statistics
 import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.figures import machine, write_figures
 from benchmarks.published import PublishedMatcher
+from benchmarks.subject import BATCH_SIZE, Subject, drawn_network
+from benchmarks.training import TrainingSubject
 from dhpf.model.engines.problem import MatchEngine
 from dhpf.model.engines.row_blocks import RowBlockEngine
 from dhpf.model.engines.triton_engine import TritonEngine
@@ -20,6 +29,10 @@ from dhpf.model.network import HyperpixelNetwork, ImageFeatures
 IMAGES_AT_ONCE = 16
 PAIRS_AT_ONCE = 64
 PUBLISHED_PAIRS = 30
+FEW_IMAGES = 12
+"""For what is slow."""
+KERNELS = ("multiply", "spread_targets", "make_appearance", "find_maxima", "find_filtered")
+TIMED_STEPS = 7
 IMAGE_OPERATIONS = 20.1e9
 """Of backbone and projections, ResNet-101 (ALGORITHM section 12)."""
 UPSAMPLING_OPERATIONS = 0.2e9
@@ -28,28 +41,27 @@ OPERATIONS_PER_CYCLE = {(8, 0): 128}
 """float32 operations of a multiprocessor, by compute capability; 256 in the others since 8.0."""
 
 
-def measure(network: HyperpixelNetwork, images: Tensor, gates: Tensor, wanted: Tensor) -> dict[str, dict[str, float]]:
-    """Pairs per second of all pairs of the images: ours by engine, published, ratio, and the floor's.
+def measure(subject: Subject) -> dict[str, dict[str, float]]:
+    """What all pairs of a subject's images come to in pairs per second, by engine and by pairs at once.
 
-    Args:
-        network: on the CPU; moved to the GPU.
-        images: (M, 3, 240, 240) uint8.
-        gates, wanted: (1, L) layers and (1, N) source cells of every pair.
+    Each with the published way's, their ratio, and the floor's.
     """
     device = torch.device("cuda")
-    network, images, gates, wanted = network.to(device), images.to(device), gates.to(device), wanted.to(device)
+    network, images = subject.network.to(device), subject.images.to(device)
+    gates, wanted = subject.gates.to(device), subject.wanted.to(device)
     published = published_pairs_per_second(network, images, gates[0].bool())
     best = best_pairs_per_second(device, network, images, gates[0].bool())
-    engines: dict[str, MatchEngine] = {
-        "triton": TritonEngine(),
-        "triton_tf32x3": TritonEngine("tf32x3"),
-        "torch": RowBlockEngine(device),
+    ways: dict[str, tuple[MatchEngine, int, int]] = {
+        "triton": (TritonEngine(), len(images), PAIRS_AT_ONCE),
+        f"triton_by_{BATCH_SIZE}": (TritonEngine(), len(images), BATCH_SIZE),
+        "triton_tf32x3": (TritonEngine("tf32x3"), len(images), PAIRS_AT_ONCE),
+        "torch": (RowBlockEngine(device), FEW_IMAGES, BATCH_SIZE),
     }
     results = {}
-    for name, engine in engines.items():
-        all_pairs_per_second(network, images[:12], gates, wanted, engine)  # compiles
-        ours = all_pairs_per_second(network, images, gates, wanted, engine)
-        results[f"gpu_all_pairs_{len(images)}_{name}"] = {
+    for name, (engine, number, at_once) in ways.items():
+        all_pairs_per_second(network, images[:FEW_IMAGES], gates, wanted, engine, at_once)  # compiles
+        ours = all_pairs_per_second(network, images[:number], gates, wanted, engine, at_once)
+        results[f"gpu_all_pairs_{number}_{name}"] = {
             "ours": round(ours, 1),
             "published": round(published, 1),
             "ratio": round(ours / published, 2),
@@ -59,16 +71,64 @@ def measure(network: HyperpixelNetwork, images: Tensor, gates: Tensor, wanted: T
 
 
 @torch.inference_mode()
+def measure_shares(subject: Subject) -> dict[str, float]:
+    """What the GPU spends its time on in a batch of pairs of described images: microseconds per pair, by kernel."""
+    device = torch.device("cuda")
+    network, images = subject.network.to(device), subject.images[:FEW_IMAGES].to(device)
+    features = network.describe(images)
+    pairs = list(itertools.combinations(range(FEW_IMAGES), 2))[:PAIRS_AT_ONCE]
+    gates, wanted = (of_pair.to(device).expand(len(pairs), -1) for of_pair in (subject.gates, subject.wanted))
+    engine = TritonEngine()
+    network.match_selected(features, features, pairs, gates, wanted, engine)  # compiles
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        network.match_selected(features, features, pairs, gates, wanted, engine)
+        torch.cuda.synchronize()
+    times = {event.key: event.self_device_time_total / len(pairs) for event in profiler.key_averages()}
+    ours = {name: round(time, 1) for name, time in times.items() if name in KERNELS}
+    return ours | {"else": round(sum(times.values()) - sum(times[name] for name in ours), 1)}
+
+
+def measure_steps(network: HyperpixelNetwork) -> dict[str, dict[str, float]]:
+    """Milliseconds of a strong and a weak training step, ours and published."""
+    training = TrainingSubject(network.cuda())
+    steps: dict[str, tuple[Callable[[], Tensor], Callable[[], Tensor]]] = {
+        "gpu_strong_step": (training.strong, training.published_strong),
+        "gpu_strong_step_cached": (lambda: training.strong(training.maps), training.published_strong),
+        "gpu_weak_step": (training.weak, training.published_weak),
+    }
+    results = {}
+    for name, ways in steps.items():
+        ours, published = (_milliseconds(way) for way in ways)
+        results[name] = {
+            "ours": round(ours, 2),
+            "published": round(published, 2),
+            "ratio": round(published / ours, 2),
+        }
+    return results
+
+
+def _milliseconds(step: Callable[[], Tensor]) -> float:
+    """Median of several calls."""
+    step()  # compiles
+    times, result = [], step()
+    for _ in range(TIMED_STEPS):
+        started = _now(result)
+        step()
+        times.append(1000 * (_now(result) - started))
+    return statistics.median(times)
+
+
+@torch.inference_mode()
 def all_pairs_per_second(
-    network: HyperpixelNetwork, images: Tensor, gates: Tensor, wanted: Tensor, engine: MatchEngine
+    network: HyperpixelNetwork, images: Tensor, gates: Tensor, wanted: Tensor, engine: MatchEngine, at_once: int
 ) -> float:
-    """All pairs of the images, each image described once; the gates' decision included."""
+    """All pairs of the images, so many at once, each image described once; the gates' decision included."""
     pairs = list(itertools.combinations(range(len(images)), 2))
     started = _now(images)
     features = ImageFeatures.concatenate([network.describe(batch) for batch in images.split(IMAGES_AT_ONCE)])
     assert network.selector is not None and features.gate_activations is not None
-    for begin in range(0, len(pairs), PAIRS_AT_ONCE):
-        batch = pairs[begin : begin + PAIRS_AT_ONCE]
+    for begin in range(0, len(pairs), at_once):
+        batch = pairs[begin : begin + at_once]
         sources, targets = torch.tensor(batch, device=images.device).T
         # Its cost; the layers are given, so that both ways use the same.
         network.selector(features.gate_activations[sources], features.gate_activations[targets])
@@ -110,3 +170,27 @@ def _now(images: Tensor) -> float:
     if images.is_cuda:
         torch.cuda.synchronize(images.device)
     return time.perf_counter()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--out", default="bench.json", help="file to write (default: bench.json)")
+    parser.add_argument("--images", type=int, default=64, help="of which all pairs are matched (default: 64)")
+    options = parser.parse_args(arguments)
+    if not torch.cuda.is_available():
+        raise SystemExit("no CUDA GPU here")
+    subject = Subject("resnet101", options.images)
+    results = measure(subject)
+    shares = {"gpu_microseconds_per_pair": measure_shares(subject)}
+    results |= measure_steps(drawn_network("resnet101"))
+    for name, found in results.items():
+        floor = f", floor {found['floor']:.0f}" if "floor" in found else ""
+        unit = "pairs/s" if "floor" in found else "ms"
+        ours, published, ratio = (found[key] for key in ("ours", "published", "ratio"))
+        print(f"{name:<32} {ours:>10.1f} {published:>10.1f} {unit}, {ratio:.1f}x{floor}")
+    print(shares)
+    write_figures(Path(options.out), results | shares | {"gpu_machine": machine()}, "")
+
+
+if __name__ == "__main__":
+    main()

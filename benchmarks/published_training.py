@@ -64,7 +64,7 @@ class PublishedTraining:
         ]
         gates = sample_gates(torch.stack(logits, dim=1), uniform)
         correlation = source.new_zeros(len(source), NUM_CELLS, NUM_CELLS, dtype=torch.float32)
-        norms = [torch.zeros(len(source), NUM_CELLS) for _ in range(2)]
+        norms = [correlation.new_zeros(len(source), NUM_CELLS) for _ in range(2)]
         for layer, (s, t) in enumerate(zip(left, right, strict=True)):
             features = [self._upsampled(m, layer) * gates[:, layer, None, None] for m in (s, t)]
             correlation = correlation + torch.bmm(features[0].transpose(1, 2), features[1])

@@ -15,7 +15,7 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.bench import machine
+from benchmarks.figures import machine
 from benchmarks.scaling_pictures import draw_actors, draw_collections
 from pipelines.cluster import set_ray_environment
 

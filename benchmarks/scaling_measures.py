@@ -25,7 +25,7 @@ from dhpf.model.engines.choose import choose_engine
 from pipelines.block_matching import MatchedPair, match_block, open_block
 from pipelines.cluster import ray_cluster
 from pipelines.collection import Collection, open_collection
-from pipelines.config import CollectionConfig, FeatureType, MatchConfig
+from pipelines.config import CollectionConfig, FeatureType, MatchConfig, Resources
 from pipelines.match import CorrespondenceRows
 from pipelines.matcher_pool import match_blocks
 from pipelines.model_source import ModelSource
@@ -108,7 +108,7 @@ def requests(folder: Path, num_images: int) -> dict[str, CollectionConfig]:
 
 
 def measure_collections(folders: dict[int, Path], scratch: Path) -> Iterator[CollectionCost]:
-    network, engine = MODEL.load(1), choose_engine()
+    network, engine = MODEL.load(Resources()), choose_engine()
     bytes_per_image = MODEL.bytes_per_image()
 
     def match(job: dict[str, Any]) -> dict[str, int]:
@@ -146,7 +146,7 @@ def measure_collections(folders: dict[int, Path], scratch: Path) -> Iterator[Col
 
 def measure_half_precision(folder: Path) -> dict[str, float]:
     """What keeping features in float16 changes: memory, and where random points of the pairs of one block go."""
-    network, engine = MODEL.load(1), choose_engine()
+    network, engine = MODEL.load(Resources()), choose_engine()
     drawn = np.random.default_rng(0)
     config = CollectionConfig(str(folder), "neighbours", reach=REACH, max_pairs=80)
     with open_collection("half", config, MODEL.bytes_per_image()) as collection:

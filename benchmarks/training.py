@@ -18,18 +18,24 @@ NUM_KEYPOINTS = 10
 
 
 class TrainingSubject:
-    """A network in training mode, a batch of drawn images, and both ways of taking a step's gradients."""
+    """A network in training mode, a batch of drawn images, and both ways of taking a step's gradients.
+
+    Args:
+        network: where it lies, the steps are taken.
+    """
 
     def __init__(self, network: HyperpixelNetwork) -> None:
         self.network = network.train()
-        self.engine = choose_engine("compiled")
+        device = network.backbone.mean.device
+        self.engine = choose_engine("auto", device)
         generator = torch.Generator().manual_seed(1)
         shape = (2, BATCH_SIZE, 3, 240, 240)
-        self.source, self.target = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+        images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+        self.source, self.target = images.to(device)
         points = 240 * torch.rand(2, BATCH_SIZE, NUM_KEYPOINTS, 2, generator=generator)
         valid = torch.ones(BATCH_SIZE, NUM_KEYPOINTS, dtype=torch.bool)
-        self.keypoints = KeypointBatch(*points, valid, torch.full((BATCH_SIZE,), 240.0))
-        self.uniform = torch.rand(2 * BATCH_SIZE, len(network.layers), 2, generator=generator)
+        self.keypoints = KeypointBatch(*points, valid, torch.full((BATCH_SIZE,), 240.0)).to(device)
+        self.uniform = torch.rand(2 * BATCH_SIZE, len(network.layers), 2, generator=generator).to(device)
         self.published = PublishedTraining(PublishedMatcher.of(network))
         self.maps = self.extract()
 
@@ -43,7 +49,7 @@ class TrainingSubject:
         batch: list[Tensor] = []
         for number, image in enumerate(images.split(1)):
             maps = self.network.extract(image)
-            batch = batch or [torch.empty((len(images), *m.permute(0, 2, 3, 1).shape[1:])) for m in maps]
+            batch = batch or [m.new_empty((len(images), *m.permute(0, 2, 3, 1).shape[1:])) for m in maps]
             for layer, m in zip(batch, maps, strict=True):
                 layer[number] = m[0].permute(1, 2, 0)
         return [layer.permute(0, 3, 1, 2) for layer in batch]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -23,7 +24,11 @@ _PUBLISHED_NAMES = (("reduction_ffns.", "projections."), ("gumbel_ffns.", "selec
 
 
 def build_network(config: ModelConfig) -> HyperpixelNetwork:
-    """A network with the backbone's weights and, for a dynamic selection, freshly drawn gates and projections."""
+    """A network with the backbone's weights and, for a dynamic selection, freshly drawn gates and projections.
+
+    From then on this process's convolutions on a GPU are in float32: TF32, torch's default there, moves matches.
+    """
+    torch.backends.cudnn.allow_tf32 = False
     return HyperpixelNetwork(config, load_backbone(config.backbone, config.weights)).eval()
 
 

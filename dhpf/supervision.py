@@ -164,7 +164,7 @@ def supervise_contrastively(
     gates = network.select_step(source, target, pairs, uniform, workers)
     rows = network.cosines(source, target, gates, nearest_cells(points.source))
     loss = contrastive_loss(rows, points.target, points.valid)
-    matching = _mean_over_pairs(loss, pairs.weights * points.valid.any(dim=1), workers)
+    matching = _mean_over_pairs(loss, pairs.weights.to(loss) * points.valid.any(dim=1), workers)
     return _with_selection_rate("contrastive", matching, gates, network, config, pairs, workers)
 
 

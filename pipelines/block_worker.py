@@ -10,7 +10,7 @@ from typing import Any
 from dhpf.config import EngineName
 from dhpf.model.engines.choose import choose_engine
 from pipelines.block_matching import Caution, MatchedPair, RowMaker, match_block, open_block
-from pipelines.config import FeatureType
+from pipelines.config import FeatureType, Resources
 from pipelines.model_source import ModelSource
 from pipelines.store import CommitRecord, StageOutput
 from pipelines.tables import MATCHED, table_of, to_parquet
@@ -23,7 +23,7 @@ class WorkerSettings:
     Attributes:
         root: folder of the stage output that the tables go to.
         batch_size: pairs matched at once.
-        cpus: threads that it may use.
+        resources: what it may use.
         features, intermediates: as in MatchConfig.
     """
 
@@ -31,7 +31,7 @@ class WorkerSettings:
     rows: RowMaker
     root: str
     batch_size: int
-    cpus: float
+    resources: Resources
     engine: EngineName
     features: FeatureType = "float32"
     intermediates: int = 0
@@ -41,7 +41,7 @@ class BlockWorker:
     """A network, and blocks one after the other."""
 
     def __init__(self, settings: WorkerSettings) -> None:
-        self._network = settings.model.load(int(settings.cpus))
+        self._network = settings.model.load(settings.resources)
         self._engine = choose_engine(settings.engine, self._network.backbone.mean.device)
         self._rows, self._features, self._intermediates = settings.rows, settings.features, settings.intermediates
         self._output = StageOutput(settings.root)

@@ -134,8 +134,7 @@ class Gates:
             pck_check(self.config, metric, scores[0][on], scores[1][on] if champion else None)
             for on, metric in metrics.items()
         ]
-        num_threads = int(self.engine_config.resources.cpus)
-        networks = [source.load(num_threads) for source in sources]
+        networks = [source.load(self.engine_config.resources) for source in sources]
         blocks = [_first_pairs(shards, self.config.checked_pairs) for shards in self.shard_sets.values()]
         engine = choose_engine(self.engine_config.engine, networks[0].backbone.mean.device)
         checks.append(parity_check(networks[0], engine, blocks))

@@ -189,7 +189,7 @@ def estimate_run(config: MatchConfig, collection: Collection, model: ModelSource
 
 def measured_speed(config: MatchConfig, collection: Collection, model: ModelSource) -> tuple[float, float]:
     """Seconds to describe an image and to match a pair, on this machine, of a few of the collection's."""
-    network = model.load(int(config.resources.cpus))
+    network = model.load(config.resources)
     engine = choose_engine(config.engine, network.backbone.mean.device)
     rows = CorrespondenceRows(config.matches_per_pair, config.flow, "", "")
     images = list(dict.fromkeys(image for pair in collection.first_pairs(4) for image in pair))[:4]

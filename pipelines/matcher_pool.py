@@ -93,7 +93,7 @@ def match_blocks(
         rows,
         str(output.root),
         config.batch_size,
-        config.resources.cpus,
+        config.resources,
         config.engine,
         features,
         intermediates,

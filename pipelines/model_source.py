@@ -13,7 +13,7 @@ import torch
 from dhpf.checkpoint import build_network, load_network
 from dhpf.config import ModelConfig
 from dhpf.model.network import HyperpixelNetwork
-from pipelines.config import FeatureType
+from pipelines.config import FeatureType, Resources
 from pipelines.store import canonical_json
 
 
@@ -31,10 +31,14 @@ class ModelSource:
     checkpoint: str | None = None
     version: str = ""
 
-    def load(self, num_threads: int) -> HyperpixelNetwork:
-        """The network, ready for inference, in a process that may use so many threads."""
-        torch.set_num_threads(max(1, num_threads))
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    def load(self, resources: Resources) -> HyperpixelNetwork:
+        """The network, ready for inference, in a process that may use so much.
+
+        It lies on a GPU where one is reserved; a machine without any, which estimates or judges for others, does it
+        on its CPU.
+        """
+        torch.set_num_threads(max(1, int(resources.cpus)))
+        device = "cuda" if resources.gpus and torch.cuda.is_available() else "cpu"
         network = build_network(self.config) if self.config is not None else load_network(str(self.checkpoint))
         return network.to(device)
 
@@ -51,7 +55,7 @@ class ModelSource:
 
     def bytes_per_image(self, feature_type: FeatureType = "float32") -> int:
         """Memory that the features of one image take."""
-        network = self.load(torch.get_num_threads())
+        network = self.load(Resources(cpus=torch.get_num_threads()))
         side = network.config.image_side
         with torch.inference_mode():
             blank = torch.zeros(1, 3, side, side, dtype=torch.uint8, device=network.backbone.mean.device)

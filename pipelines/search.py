@@ -184,7 +184,7 @@ class _Scorers:
         self._num_pairs = len(pairs)
         self._work: list[tuple[Any, Block]] = []
         for share in shares:
-            scorer = actor.remote(source, shards, config.alpha, resources.cpus, config.engine)
+            scorer = actor.remote(source, shards, config.alpha, resources, config.engine)
             records = (pairs[number] for number in share)
             blocks = plan_blocks(records, max_pairs=len(share), max_images=max_images)
             self._work += [(scorer, block) for block in blocks]

@@ -23,6 +23,7 @@ from dhpf.model.transfer import cells_of_points, transfer
 from dhpf.records import PairRecord, Points
 from pipelines.beam import Layers
 from pipelines.block_matching import OpenBlock, describe_block
+from pipelines.config import Resources
 from pipelines.model_source import ModelSource
 from pipelines.shard_set import ShardSet
 
@@ -55,12 +56,14 @@ class SetScorer:
         model: untrained, with all layers selected.
         shards: what the pairs are of.
         alpha: PCK threshold as a share of the set's main threshold side.
-        cpus: threads that it may use.
+        resources: what it may use.
         engine: which implementation matches.
     """
 
-    def __init__(self, model: ModelSource, shards: ShardSet, alpha: float, cpus: float, engine: EngineName) -> None:
-        self._network = model.load(int(cpus))
+    def __init__(
+        self, model: ModelSource, shards: ShardSet, alpha: float, resources: Resources, engine: EngineName
+    ) -> None:
+        self._network = model.load(resources)
         self._device = self._network.backbone.mean.device
         self._engine = choose_engine(engine, self._device)
         self._shards, self._alpha = shards, alpha

@@ -149,7 +149,8 @@ def _fit(task: WorkerTask, folder: Path) -> dict[str, bytes]:
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"task": task},
-        torch_config=TorchConfig(backend="nccl" if config.resources.gpus else "gloo"),
+        # Two processes that share a GPU cannot talk through NCCL.
+        torch_config=TorchConfig(backend="nccl" if config.resources.gpus >= 1 else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=_number_of_workers(config),
             use_gpu=config.resources.gpus > 0,

@@ -16,7 +16,7 @@ from dhpf.model.engines.choose import choose_engine
 from dhpf.records import PairRecord
 from pipelines.block_matching import MatchedPair, OpenBlock, match_block, open_block
 from pipelines.collection import Collection, open_collection
-from pipelines.config import CollectionConfig
+from pipelines.config import CollectionConfig, Resources
 from pipelines.match import CorrespondenceRows
 from pipelines.model_source import ModelSource
 from pipelines.planned_pairs import PlannedPairs, pairs_of
@@ -125,7 +125,7 @@ def test_points_and_flow_of_a_pair_matched_jointly_are_where_all_paths_say(folde
         Image.fromarray(skimage.data.coffee()[40:240, x : x + 240]).save(folder / f"{name}.png")
     block = open_block(next(opened(CollectionConfig(str(folder))).jobs({"block-000000"}))["job"])
     network, rows = (
-        ModelSource(ModelConfig(selection="fixed", layers=(11,))).load(1),
+        ModelSource(ModelConfig(selection="fixed", layers=(11,))).load(Resources()),
         CorrespondenceRows(5, True, "", ""),
     )
     for pair in match_block(network, choose_engine(), block, 4, rows, intermediates=1):
@@ -160,7 +160,7 @@ def matched(job: dict[str, Any], intermediates: int = 0) -> list[dict[str, Any]]
     block = open_block(job)
     found = [
         rows(pair) if isinstance(pair, MatchedPair) else rows.failed(pair)
-        for pair in match_block(model.load(1), choose_engine(), block, 4, rows, intermediates=intermediates)
+        for pair in match_block(model.load(Resources()), choose_engine(), block, 4, rows, intermediates=intermediates)
     ]
     return list(table_of(found, rows.schema).to_pylist())
 

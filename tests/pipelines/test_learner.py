@@ -15,7 +15,7 @@ import torch.multiprocessing as mp
 from dhpf.config import ModelConfig, SupervisionConfig
 from dhpf.model.global_batch import ALONE
 from pipelines.all_workers import all_workers
-from pipelines.config import TrainConfig
+from pipelines.config import Resources, TrainConfig
 from pipelines.learner import Learner
 from pipelines.shard_set import ShardSet
 from pipelines.training_data import PairDataset, epoch_steps
@@ -81,6 +81,35 @@ def test_any_number_of_processes_learns_the_same(
     for other in results[1:]:
         assert other["losses"] == pytest.approx(alone["losses"], rel=1e-4)
         assert other["pck"] == pytest.approx(alone["pck"]) and other["norm"] == pytest.approx(alone["norm"], rel=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize(("kind", "steps"), [("strong", 6), ("weak", 2), ("contrastive", 6)])
+def test_a_gpu_learns_what_a_cpu_learns(training_sets: Sets, kind: str, steps: int, tmp_path: Path) -> None:
+    model = FIXED if kind == "contrastive" else MODEL
+    curves = []
+    for gpus in (0, 1):
+        config = dataclasses.replace(config_of(kind, 4), resources=Resources(gpus=gpus))
+        data = [PairDataset(s) for s in training_sets]
+        learner = Learner(model, config, *data, tmp_path / str(gpus), ALONE, 0)
+        order = [s for epoch in range(4) for s in epoch_steps(len(data[0]), 4, 0, epoch)][:steps]
+        curves.append([learner.step(learner.load(step, 0)).terms["loss"] for step in order])
+        curves[-1].append(learner.mean_pck(learner.validate()))
+    assert curves[1][:-1] == pytest.approx(curves[0][:-1], rel=1e-3)
+    assert curves[1][-1] == pytest.approx(curves[0][-1], abs=0.03)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_finds_matches_that_teach_without_keypoints(training_sets: Sets, tmp_path: Path) -> None:
+    config = dataclasses.replace(config_of("contrastive", 4), resources=Resources(gpus=1))
+    data = PairDataset(without_keypoints(training_sets[0]))
+    learner = Learner(FIXED, config, data, PairDataset(training_sets[1]), tmp_path, ALONE, 0)
+    loaded = learner.load([0, 1, 2, 3], 0)
+    assert loaded.keypoints is not None and loaded.keypoints.valid.any(dim=1).all()
+    losses = [learner.step(loaded).terms["loss"] for _ in range(6)]
+    assert losses[-1] < losses[0] - 0.05
 
 
 def learner_of(training_sets: Sets, config: TrainConfig, maps: Path) -> Learner:

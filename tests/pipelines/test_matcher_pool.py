@@ -13,7 +13,7 @@ from dhpf.errors import InputError
 from pipelines import matcher_pool
 from pipelines.block_worker import WorkerSettings
 from pipelines.collection import Collection, open_collection
-from pipelines.config import CollectionConfig, MatchConfig
+from pipelines.config import CollectionConfig, MatchConfig, Resources
 from pipelines.match import CorrespondenceRows
 from pipelines.matcher_pool import MAX_ATTEMPTS, BlockMatcher, match_blocks
 from pipelines.model_source import ModelSource
@@ -46,7 +46,7 @@ def batch_of(collection: Collection, task: str) -> dict[str, list[str]]:
 
 
 def actor(output: StageOutput) -> BlockMatcher:
-    return BlockMatcher(WorkerSettings(MODEL, ROWS, str(output.root), 4, 1.0, "auto"), "run")
+    return BlockMatcher(WorkerSettings(MODEL, ROWS, str(output.root), 4, Resources(), "auto"), "run")
 
 
 def statuses(output: StageOutput, task: str) -> list[str]:

@@ -16,7 +16,7 @@ from pipelines import quarantine
 from pipelines.block_matching import Caution
 from pipelines.block_worker import BlockWorker, WorkerSettings
 from pipelines.collection import open_collection
-from pipelines.config import CollectionConfig
+from pipelines.config import CollectionConfig, Resources
 from pipelines.match import CorrespondenceRows
 from pipelines.model_source import ModelSource
 from pipelines.quarantine import ENDS_OF_A_BLOCK, Quarantine, match_in_quarantine, refused
@@ -43,7 +43,7 @@ def job_of(folder: Path) -> str:
 
 def settings_of(root: Path) -> WorkerSettings:
     model = ModelSource(ModelConfig(selection="fixed", layers=(11,)))
-    return WorkerSettings(model, CorrespondenceRows(5, False, "m", "c"), str(root), 4, 1.0, "auto")
+    return WorkerSettings(model, CorrespondenceRows(5, False, "m", "c"), str(root), 4, Resources(), "auto")
 
 
 def statuses(root: Path) -> dict[tuple[str, str], str]:

@@ -96,6 +96,18 @@ def test_every_stage_is_complete_and_adds_up(quickstart: Path) -> None:
     assert len(parts(folder / "match" / "photo-warps" / "test")) == 10
 
 
+@pytest.mark.gpu
+def test_every_stage_runs_on_a_gpu_that_its_actors_share(tmp_path: Path) -> None:
+    shares = [f"{stage}.resources.gpus=0.2" for stage in ("search", "train", "evaluate", "match")]
+    done = run(tmp_path, "quickstart", settings=[*TINY, *shares, "evaluate.intermediates={dynamic: 2}"])
+    assert done.returncode == 0, done.stderr[-3000:]
+    folder = tmp_path / "quickstart"
+    history = json.loads(next(folder.glob("train/data/model/*/progress.json")).read_bytes())["history"]
+    assert history[-1]["val_pck"] > 0.5
+    rows = parts(folder / "match" / "photo-warps" / "test")
+    assert len(rows) == 10 and all(len(row["confidence"]) > 5 for row in rows)  # type: ignore[arg-type]
+
+
 def test_the_searched_layers_are_those_that_a_method_uses(quickstart: Path) -> None:
     folder = quickstart / "quickstart"
     sets = parts(folder / "search")

@@ -1,4 +1,4 @@
-"""The engine for CUDA GPUs: many pairs at once, and no N x N matrix anywhere (see triton_kernels)."""
+"""The engine for CUDA GPUs: many pairs at once, one N x N matrix for each of them (see triton_kernels)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ from dhpf.config import GRID_SIDE
 from dhpf.model.best_cells import BestCells
 from dhpf.model.engines import triton_kernels as kernels
 from dhpf.model.engines.problem import MatchProblem
-from dhpf.model.engines.triton_operands import Operands, operands, padded
+from dhpf.model.engines.triton_kernels import Channels
+from dhpf.model.engines.triton_operands import Operands, in_single_precision, operands, padded
 
 Precision = Literal["ieee", "tf32x3"]
 """How a GPU multiplies float32: as such, or on its matrix units as three products of shorter numbers."""
 
-WORKSPACE_BYTES = 2**30
+WORKSPACE_BYTES = 2**31
 """What intermediate results of the pairs that are matched together may take."""
-CELLS_AT_ONCE = 64
-"""Source cells of a coarse map in one program."""
+LARGEST_TILE = 128
+"""Cells per side of the tiles in which products are taken; of maps with few cells, fewer."""
+CELLS_AT_ONCE = 16
+"""Source cells of a coarse map in one program that spreads their products."""
 
 
 class TritonEngine:
@@ -37,6 +40,7 @@ class TritonEngine:
 
     @torch.no_grad()
     def __call__(self, problem: MatchProblem) -> BestCells:
+        problem = in_single_precision(problem)
         sides = {m.shape[-1] for m in problem.source_maps}
         step = max(1, WORKSPACE_BYTES // bytes_per_pair(sides, self._grid_side))
         parts = [_part(problem, slice(first, first + step)) for first in range(0, len(problem.pairs), step)]
@@ -45,59 +49,71 @@ class TritonEngine:
 
     def _match(self, problem: MatchProblem) -> BestCells:
         of_pairs = operands(problem, self._grid_side)
-        constants = problem.exponent, of_pairs.coarse_columns, self._grid_side, of_pairs.padded_side, self._precision
-        _fill_coarse_products(of_pairs, self._precision)
-        scores = problem.hough.scores(_count_votes(of_pairs, constants))
-        return _find_best(of_pairs, scores, problem.wanted, constants)
+        num_cells = self._grid_side**2
+        # Its products first; appearance of all sides takes their place.
+        appearance = of_pairs.lengths.source.new_empty(len(problem.pairs), num_cells, num_cells)
+        if of_pairs.fine is not None:
+            self._multiply(of_pairs.fine, self._grid_side, appearance)
+        self._fill_coarse(of_pairs)
+        scores = problem.hough.scores(_count_votes(of_pairs, appearance, problem.exponent))
+        return _find_best(appearance, scores, problem.wanted, self._grid_side)
 
-
-Constants = tuple[int, int, int, int, Precision]
-"""What the kernels over tiles are compiled for, in the order of their parameters."""
-
-
-def _fill_coarse_products(of_pairs: Operands, precision: Precision) -> None:
-    first, column, grid_side, coarse = 0, 0, of_pairs.grid_side, of_pairs.coarse
-    for side, channels in of_pairs.coarse_channels.items():
-        interpolation = coarse.spread[:grid_side, column : column + side].contiguous()
-        programs = side, triton.cdiv(side * side, CELLS_AT_ONCE), len(channels.pairs)
-        shape = side, padded(side), CELLS_AT_ONCE, grid_side, of_pairs.padded_side
-        kernels.coarse_products[programs](
-            channels, interpolation, coarse.products, coarse.size, first, *shape, precision, num_warps=kernels.WARPS
+    def _multiply(self, channels: Channels, side: int, products: Tensor) -> None:
+        """Fills (B, side^2, side^2) products."""
+        block = min(LARGEST_TILE, padded(side * side // 4))
+        blocks = triton.cdiv(side * side, block)
+        programs = blocks, blocks, len(channels.pairs)
+        kernels.multiply[programs](
+            channels, products, side * side, block, self._precision, num_warps=kernels.WARPS if block > 32 else 4
         )
-        first, column = first + side**3 * grid_side, column + side
+
+    def _fill_coarse(self, of_pairs: Operands) -> None:
+        coarse, grid = of_pairs.coarse, (of_pairs.grid_side, of_pairs.padded_side)
+        for number, (side, channels) in enumerate(of_pairs.coarse_channels.items()):
+            products = coarse.products.new_empty(len(channels.pairs), side * side, side * side)
+            self._multiply(channels, side, products)
+            programs = triton.cdiv(side * side, CELLS_AT_ONCE), of_pairs.grid_side, len(channels.pairs)
+            kernels.spread_targets[programs](
+                coarse, products, number, side, *grid, CELLS_AT_ONCE, num_warps=kernels.ROW_WARPS
+            )
 
 
-def _count_votes(of_pairs: Operands, constants: Constants) -> Tensor:
-    """(B, 2G - 1, 2G - 1) votes per displacement."""
-    side, num_pairs = of_pairs.grid_side, len(of_pairs.fine.pairs)
+def _count_votes(of_pairs: Operands, appearance: Tensor, exponent: int) -> Tensor:
+    """(B, 2G - 1, 2G - 1) votes per displacement; appearance takes the place of the (B, N, N) products."""
+    side, num_pairs = of_pairs.grid_side, len(appearance)
     displacements = 2 * side - 1
-    votes = of_pairs.lengths.source.new_zeros(num_pairs, displacements, side, displacements)
-    kernels.count_votes[displacements, num_pairs](
-        of_pairs.fine, of_pairs.coarse, of_pairs.lengths, votes, *constants, num_warps=kernels.WARPS
+    votes = appearance.new_zeros(num_pairs, displacements, side, displacements)
+    has = of_pairs.fine is not None, len(of_pairs.coarse_channels)
+    shape = side, of_pairs.padded_side, kernels.COLUMNS_AT_ONCE
+    programs = displacements, triton.cdiv(side, kernels.COLUMNS_AT_ONCE), num_pairs
+    kernels.make_appearance[programs](
+        appearance, of_pairs.coarse, of_pairs.lengths, votes, *has, exponent, *shape, num_warps=kernels.ROW_WARPS
     )
     return votes.sum(dim=2)
 
 
-def _find_best(of_pairs: Operands, scores: Tensor, wanted: Tensor, constants: Constants) -> BestCells:
-    """The best cells, from (B, 2G - 1, 2G - 1) scores per displacement and (B, N) wanted cells."""
-    inputs = of_pairs.fine, of_pairs.coarse, of_pairs.lengths, scores
-    side, num_pairs = of_pairs.grid_side, len(scores)
+def _find_best(appearance: Tensor, scores: Tensor, wanted: Tensor, side: int) -> BestCells:
+    """The best cells, from (B, N, N) appearance, (B, 2G - 1, 2G - 1) scores and (B, N) wanted cells."""
+    num_pairs = len(scores)
     value = scores.new_empty(num_pairs, side * side)
     target = torch.empty_like(value, dtype=torch.long)
     column_maxima = scores.new_empty(num_pairs, side, side * side)
     found = value, target, column_maxima
-    kernels.find_maxima[side, num_pairs](*inputs, *found, *constants, num_warps=kernels.WARPS)
+    kernels.find_maxima[side, num_pairs](appearance, scores, *found, side, padded(side), num_warps=kernels.ROW_WARPS)
     column_maximum = column_maxima.amax(dim=1)
     filtered_target, filtered_value = torch.zeros_like(target), torch.zeros_like(value)
     asked = wanted.to(torch.int8), value, column_maximum, filtered_target, filtered_value
-    kernels.find_filtered[side, num_pairs](*inputs, *asked, *constants, num_warps=kernels.WARPS)
+    kernels.find_filtered[side * side, num_pairs](
+        appearance, scores, *asked, side, padded(side * side), num_warps=kernels.WARPS
+    )
     return BestCells(target, value, column_maximum, filtered_target, filtered_value, scores)
 
 
 def bytes_per_pair(sides: set[int], grid_side: int) -> int:
-    """What a pair's coarse products, votes and column maxima take."""
-    coarse = sum(side**3 * grid_side for side in sides if side < grid_side)
-    return 4 * (coarse + (2 * grid_side - 1) ** 2 * grid_side + grid_side**3)
+    """What a pair's matrix, its coarse products, votes and column maxima take."""
+    cells = grid_side * grid_side
+    coarse = sum(side * side * (cells + side * side) for side in sides if side < grid_side)
+    return 4 * (cells * cells + coarse + (2 * grid_side - 1) ** 2 * grid_side + cells * grid_side)
 
 
 def _part(problem: MatchProblem, pairs: slice) -> MatchProblem:

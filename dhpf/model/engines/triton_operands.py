@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import accumulate
 
 import torch
-import torch.nn.functional as F
 import triton
 from torch import Tensor
 
 from dhpf.config import GRID_SIDE
 from dhpf.model.engines.problem import MatchProblem
-from dhpf.model.engines.triton_kernels import CHANNELS_AT_ONCE, COLUMNS_AT_ONCE, Channels, Coarse, Lengths
+from dhpf.model.engines.triton_kernels import CHANNELS_AT_ONCE, Channels, Coarse, Lengths
 from dhpf.model.geometry import interpolation_matrix, interpolation_taps
 
+BYTES_OF_FLOAT = 4
 SMALLEST_TILE = 16
 """What a product in a kernel needs of each of its three lengths."""
 
@@ -25,15 +26,15 @@ class Operands:
 
     Attributes:
         grid_side: G, cells per side of the grid; N = G * G.
-        fine: layers of the grid's side.
-        coarse_channels: layers of each coarser side.
+        fine: layers of the grid's side; None where no layer has it.
+        coarse_channels: layers of each coarser side, ascending.
         coarse: their products, to be filled.
         lengths: of the hyperfeatures.
         maps: the features; kernels know only their addresses, so they are held here.
     """
 
     grid_side: int
-    fine: Channels
+    fine: Channels | None
     coarse_channels: dict[int, Channels]
     coarse: Coarse
     lengths: Lengths
@@ -44,28 +45,36 @@ class Operands:
         """Side of a tile."""
         return padded(self.grid_side)
 
-    @property
-    def coarse_columns(self) -> int:
-        """Columns of the coarse maps of all sides together, padding included."""
-        return len(self.coarse.first)
+
+def in_single_precision(problem: MatchProblem) -> MatchProblem:
+    """The problem with maps and lengths as the kernels read them."""
+    source, target = problem.source_maps, problem.target_maps
+    as_read = tuple(m.float().contiguous() for m in source)
+    return replace(
+        problem,
+        source_maps=as_read,
+        target_maps=as_read if target is source else tuple(m.float().contiguous() for m in target),
+        source_lengths=problem.source_lengths.float().contiguous(),
+        target_lengths=problem.target_lengths.float().contiguous(),
+    )
 
 
 def operands(problem: MatchProblem, grid_side: int = GRID_SIDE) -> Operands:
-    """The tables of a problem; another grid side than 60 is for small examples."""
+    """The tables of a problem `in_single_precision`; another grid side than 60 is for small examples."""
     device = problem.selected.device
     pairs = torch.tensor(problem.pairs, dtype=torch.int32, device=device).view(-1, 2)
-    source = tuple(m.float().contiguous() for m in problem.source_maps)
-    target = tuple(m.float().contiguous() for m in problem.target_maps)
-    sides = sorted({grid_side, *(m.shape[-1] for m in source)})
-    by_side = {side: _channels(side, source, target, pairs, problem.selected) for side in sides}
-    fine = by_side.pop(grid_side)
-    plan = coarse_plan(tuple(by_side), grid_side)
+    source, target = problem.source_maps, problem.target_maps
+    by_side = {
+        side: _channels(side, source, target, pairs, problem.selected) for side in sorted({m.shape[-1] for m in source})
+    }
+    fine = by_side.pop(grid_side, None)
+    plan = coarse_plan(tuple(by_side), grid_side, device)
     coarse = Coarse(
-        torch.empty(len(pairs), plan.size, device=device),
-        plan.size,
-        *(getattr(plan, name).to(device) for name in ("first", "side", "lower", "upper_weight", "spread")),
+        torch.empty(len(pairs), plan.cells, grid_side * grid_side, device=device),
+        plan.cells,
+        *(plan.first, plan.side, plan.lower, plan.upper_weight),
     )
-    lengths = Lengths(problem.source_lengths.float().contiguous(), problem.target_lengths.float().contiguous())
+    lengths = Lengths(problem.source_lengths, problem.target_lengths)
     return Operands(grid_side, fine, by_side, coarse, lengths, (*source, *target))
 
 
@@ -73,63 +82,60 @@ def _channels(
     side: int, source: tuple[Tensor, ...], target: tuple[Tensor, ...], pairs: Tensor, selected: Tensor
 ) -> Channels:
     """The channels of the layers of one side."""
-    rows, layer_of_chunk = [], []
-    for layer, (left, right) in enumerate(zip(source, target, strict=True)):
-        if left.shape[-1] != side:
-            continue
-        count, cells = left.shape[1], side * side
-        for first in range(0, count, CHANNELS_AT_ONCE):
-            skipped = first * cells * left.element_size()
-            address = left.data_ptr() + skipped, right.data_ptr() + skipped
-            rows.append((*address, count * cells, min(CHANNELS_AT_ONCE, count - first)))
-            layer_of_chunk.append(layer)
-    chunks = torch.tensor(rows, dtype=torch.int64, device=selected.device).view(-1, 4)
+    layers = tuple(
+        (layer, left.data_ptr(), right.data_ptr(), left.shape[1])
+        for layer, (left, right) in enumerate(zip(source, target, strict=True))
+        if left.shape[-1] == side
+    )
+    chunks, layer_of_chunk = _chunk_table(layers, side, selected.device)
     compared = selected[:, layer_of_chunk]
     order = compared.to(torch.int8).argsort(dim=1, descending=True, stable=True)
     schedule = torch.cat([compared.sum(dim=1, keepdim=True), order], dim=1).to(torch.int32)
     return Channels(pairs, chunks, schedule, schedule.shape[1])
 
 
+@lru_cache(maxsize=64)
+def _chunk_table(
+    layers: tuple[tuple[int, int, int, int], ...], side: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """`Channels.chunks` and the layer of each; the batches of a block of images find it ready.
+
+    Args:
+        layers: of each layer its number, the addresses of its source and target maps, and its channels. Maps of other
+            images at the same address have the same table.
+    """
+    rows, layer_of_chunk = [], []
+    for layer, source, target, count in layers:
+        for first in range(0, count, CHANNELS_AT_ONCE):
+            skipped = first * side * side * BYTES_OF_FLOAT
+            rows.append((source + skipped, target + skipped, count * side * side, min(CHANNELS_AT_ONCE, count - first)))
+            layer_of_chunk.append(layer)
+    chunks = torch.tensor(rows, dtype=torch.int64, device=device).view(-1, 4)
+    return chunks, torch.tensor(layer_of_chunk, device=device)
+
+
 @dataclass(frozen=True)
 class CoarsePlan:
-    """The parts of `Coarse` that depend on sides alone, on the CPU."""
+    """The parts of `Coarse` that depend on sides alone."""
 
-    size: int
+    cells: int
     first: Tensor
     side: Tensor
     lower: Tensor
     upper_weight: Tensor
-    spread: Tensor
 
 
 @lru_cache(maxsize=16)
-def coarse_plan(sides: tuple[int, ...], grid_side: int) -> CoarsePlan:
+def coarse_plan(sides: tuple[int, ...], grid_side: int, device: torch.device) -> CoarsePlan:
     """How products of maps of these sides, each below the grid's, come to the grid."""
-    first, side, lower, weight, spread = [], [], [], [], [torch.zeros(grid_side, 0)]
-    size = 0
-    for s in sides:
-        matrix = interpolation_matrix(s, torch.empty(0), grid_side)
-        taps = interpolation_taps(matrix)
-        for column in range(s):
-            first.append(size + column * s * grid_side)
-            side.append(s)
-            lower.append([tap[0] for tap in taps])
-            weight.append([tap[1] for tap in taps])
-        spread.append(matrix)
-        size += s**3 * grid_side
-    missing = -len(side) % COLUMNS_AT_ONCE
-
-    def table(rows: list[list[int]] | list[list[float]], dtype: torch.dtype) -> Tensor:
-        """(columns, G) -> (G, columns and padding)."""
-        return F.pad(torch.tensor(rows, dtype=dtype).view(-1, grid_side).T, (0, missing)).contiguous()
-
+    cells = [side * side for side in sides]
+    taps = [interpolation_taps(interpolation_matrix(side, torch.empty(0), grid_side)) for side in sides]
     return CoarsePlan(
-        size,
-        F.pad(torch.tensor(first, dtype=torch.int32), (0, missing)),
-        F.pad(torch.tensor(side, dtype=torch.int32), (0, missing)),
-        table(lower, torch.int32),
-        table(weight, torch.float32),
-        F.pad(torch.cat(spread, dim=1), (0, missing, 0, padded(grid_side) - grid_side)).contiguous(),
+        sum(cells),
+        torch.tensor([0, *accumulate(cells)][: len(cells)], dtype=torch.int32, device=device),
+        torch.tensor(sides, dtype=torch.int32, device=device),
+        torch.tensor([[lower for lower, _ in of_side] for of_side in taps], dtype=torch.int32, device=device),
+        torch.tensor([[weight for _, weight in of_side] for of_side in taps], dtype=torch.float32, device=device),
     )
 
 

@@ -8,6 +8,8 @@ import skimage.data
 import timm
 import torch
 
+from dhpf.checkpoint import build_network
+from dhpf.config import ModelConfig
 from dhpf.data.preprocessing import to_square
 from dhpf.errors import InputError
 from dhpf.model.backbone import PackedConv2d, load_backbone, read_state_dict
@@ -27,6 +29,17 @@ def test_the_installed_backbone_knows_a_cat_when_it_sees_one() -> None:
     with torch.no_grad():
         scores = network.eval().forward_head(network.bn2(network.conv_head(last)))
     assert 281 <= scores.argmax().item() <= 285  # ImageNet's domestic cats
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_gives_the_maps_that_a_cpu_gives() -> None:
+    network = build_network(ModelConfig(selection="all"))
+    photos = torch.stack([to_square(image, 240) for image in (skimage.data.chelsea(), skimage.data.coffee())])
+    maps = network.extract(photos)
+    for layer, (ours, expected) in enumerate(zip(network.cuda().extract(photos.cuda()), maps, strict=True)):
+        deviation = (ours.cpu() - expected).norm() / expected.norm()
+        assert deviation < 1e-5, f"layer {layer}: {deviation:.1e}"  # with TF32 it is some 1e-3
 
 
 def test_it_stays_in_evaluation_mode_and_learns_nothing() -> None:

@@ -125,6 +125,22 @@ def test_a_cell_that_nothing_matches_has_no_agreement_and_a_finite_point() -> No
     assert torch.isfinite(joint.points).all()
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_finds_what_a_cpu_finds() -> None:
+    network = build_network(ModelConfig(selection="fixed", layers=(5, 11)))
+    photos = [skimage.data.chelsea(), skimage.data.chelsea()[:, ::-1], skimage.data.chelsea()[20:, 30:]]
+    features = network.describe(torch.stack([to_square(np.ascontiguousarray(photo), 240) for photo in photos]))
+    expected = JointMatching(network, features, ["cat"] * 3, 1).match(0, 1)
+    network.cuda()
+    on_gpu = ImageFeatures(tuple(m.cuda() for m in features.maps), features.squared_norms.cuda(), None)
+    found = JointMatching(network, on_gpu, ["cat"] * 3, 1).match(0, 1)
+    assert found.points.is_cuda
+    moved = (found.to("cpu").points - expected.points).norm(dim=1)
+    assert (moved > 0.05).float().mean() < 1e-2  # where two targets are as good as each other, either is right
+    assert (found.to("cpu").agreement - expected.agreement).abs().median() < 1e-3
+
+
 @pytest.mark.parametrize("half", [False, True])
 def test_a_photo_moved_twice_is_found_where_it_was_moved_to(half: bool) -> None:
     network = build_network(ModelConfig(selection="fixed", layers=(5, 11)))

@@ -33,19 +33,19 @@ from dhpf.model.engines import triton_kernels as kernels
 
 ints, longs, bytes_, floats = (torch.zeros(16, dtype=d) for d in (torch.int32, torch.int64, torch.int8, torch.float32))
 channels = kernels.Channels(ints, longs, ints, 7)
-coarse = kernels.Coarse(floats, 1850160, ints, ints, ints, floats, floats)
+coarse = kernels.Coarse(floats, 1189, ints, ints, ints, floats)
 lengths = kernels.Lengths(floats, floats)
-tile = (2, 64, 60, 64, sys.argv[2])
-scored = (channels, coarse, lengths, floats)
+rows, grid = kernels.ROW_WARPS, (60, 64)
 calls = {
-    "coarse_products": (channels, floats, floats, 1850160, 0, 15, 16, 64, 60, 64, sys.argv[2]),
-    "count_votes": (channels, coarse, lengths, floats, *tile),
-    "find_maxima": (*scored, floats, longs, floats, *tile),
-    "find_filtered": (*scored, bytes_, floats, floats, longs, floats, *tile),
+    "multiply": ((channels, floats, 3600, 128, sys.argv[2]), kernels.WARPS),
+    "spread_targets": ((coarse, floats, 1, 15, *grid, 16), rows),
+    "make_appearance": ((floats, coarse, lengths, floats, True, 3, 2, *grid, 16), rows),
+    "find_maxima": ((floats, floats, floats, longs, floats, *grid), rows),
+    "find_filtered": ((floats, floats, bytes_, floats, floats, longs, floats, 60, 4096), rows),
 }
 found = {}
-for name, arguments in calls.items():
-    kernel = getattr(kernels, name).warmup(*arguments, grid=(1,), num_warps=kernels.WARPS)
+for name, (arguments, warps) in calls.items():
+    kernel = getattr(kernels, name).warmup(*arguments, grid=(1,), num_warps=warps)
     ptx = kernel.asm["ptx"]
     found[name] = {"atomic": re.search(r"\\b(atom|red)\\.", ptx) is not None, "shared": kernel.metadata.shared,
                    "code": len(kernel.asm["cubin"])}
@@ -65,7 +65,7 @@ def compiled(capability: int, precision: str, cache: Path) -> dict[str, dict[str
 @pytest.mark.parametrize(("capability", "precision"), [(80, "ieee"), (90, "tf32x3")])
 def test_kernels_compile_without_atomics(capability: int, precision: str, tmp_path: Path) -> None:
     found = compiled(capability, precision, tmp_path)
-    assert len(found) == 4
+    assert len(found) == 5
     for name, kernel in found.items():
         assert kernel["code"] > 0, name
         assert not kernel["atomic"], f"{name}: results would depend on the order of additions"

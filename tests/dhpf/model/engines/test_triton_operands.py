@@ -1,9 +1,11 @@
 import torch
 
 from dhpf.model.engines.problem import MatchProblem
-from dhpf.model.engines.triton_operands import coarse_plan, operands, padded
+from dhpf.model.engines.triton_operands import coarse_plan, in_single_precision, operands, padded
 from dhpf.model.geometry import interpolation_matrix
 from dhpf.model.hough import HoughVoting
+
+CPU = torch.device("cpu")
 
 
 def problem() -> MatchProblem:
@@ -17,16 +19,20 @@ def problem() -> MatchProblem:
 def test_a_pair_compares_the_chunks_of_its_layers_alone() -> None:
     given = problem()
     made = operands(given, 8)
-    assert made.fine.chunks[:, 3].tolist() == [5, 16, 16, 8]
-    assert made.fine.schedule[0, :4].tolist() == [3, 1, 2, 3]
-    assert made.fine.schedule[1, :2].tolist() == [1, 0]
+    fine = made.fine
+    assert fine is not None
+    assert fine.chunks[:, 3].tolist() == [5, 16, 16, 8]
+    assert fine.schedule[0, :4].tolist() == [3, 1, 2, 3]
+    assert fine.schedule[1, :2].tolist() == [1, 0]
     assert made.coarse_channels[4].schedule.tolist() == [[1, 0], [0, 0]]
-    assert made.fine.pairs.tolist() == [[0, 2], [1, 0]]
+    assert fine.pairs.tolist() == [[0, 2], [1, 0]]
 
 
 def test_a_chunk_lies_where_its_first_channel_does() -> None:
     given = problem()
-    address, _, stride, _ = operands(given, 8).fine.chunks[2].tolist()
+    fine = operands(given, 8).fine
+    assert fine is not None
+    address, _, stride, _ = fine.chunks[2].tolist()
     layer = given.source_maps[1]
     assert address == layer[0, 16].data_ptr()
     assert address + stride * layer.element_size() == layer[1, 16].data_ptr()
@@ -35,26 +41,32 @@ def test_a_chunk_lies_where_its_first_channel_does() -> None:
 def test_half_precision_features_are_read_as_single() -> None:
     given = problem()
     half = MatchProblem(**(given.__dict__ | {"source_maps": tuple(m.half() for m in given.source_maps)}))
-    made = operands(half, 8)
+    made = operands(in_single_precision(half), 8)
     assert all(m.dtype == torch.float32 for m in made.maps)
-    assert made.fine.chunks[0, 0] == made.maps[0].data_ptr()
+    assert made.fine is not None and made.fine.chunks[0, 0] == made.maps[0].data_ptr()
 
 
-def test_coarse_columns_stand_side_after_side() -> None:
-    plan = coarse_plan((4, 5), 8)
-    assert plan.size == (4**3 + 5**3) * 8
-    assert plan.side.tolist() == [4] * 4 + [5] * 5 + [0] * 7
-    assert plan.first.tolist()[:6] == [0, 4 * 8, 8 * 8, 12 * 8, 4**3 * 8, 4**3 * 8 + 5 * 8]
-    assert torch.equal(plan.spread[:8, 4:9], interpolation_matrix(5, torch.empty(0), 8))
-    assert plan.spread[8:].abs().max() == plan.spread[:, 9:].abs().max() == 0
+def test_coarse_cells_stand_side_after_side() -> None:
+    plan = coarse_plan((4, 5), 8, CPU)
+    assert plan.cells == 16 + 25
+    assert plan.first.tolist() == [0, 16] and plan.side.tolist() == [4, 5]
 
 
 def test_rows_of_the_grid_lie_between_rows_of_a_map() -> None:
-    plan = coarse_plan((4, 5), 8)
-    lower, weight = plan.lower[:, 4].long(), plan.upper_weight[:, 4]
+    plan = coarse_plan((4, 5), 8, CPU)
+    lower, weight = plan.lower[1].long(), plan.upper_weight[1]
     rows = torch.arange(5.0)
     between = rows[lower] + weight * (rows[lower + 1] - rows[lower])
     assert torch.allclose(between, interpolation_matrix(5, torch.empty(0), 8) @ rows)
+
+
+def test_without_a_layer_of_the_grids_side_there_is_no_fine_product() -> None:
+    given = problem()
+    coarse = MatchProblem(
+        **(given.__dict__ | {"source_maps": given.source_maps[2:], "target_maps": given.target_maps[2:]}),
+    )
+    made = operands(MatchProblem(**(coarse.__dict__ | {"selected": given.selected[:, 2:]})), 8)
+    assert made.fine is None and list(made.coarse_channels) == [4]
 
 
 def test_tiles_hold_a_row_of_the_grid() -> None:

@@ -1,0 +1,27 @@
+"""Where benchmarks write what they measured."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def write_figures(path: Path, figures: Mapping[str, Any], kept: str) -> None:
+    """Writes figures to a JSON file; of those that stand in it, the ones whose name begins with `kept` stay."""
+    before = json.loads(path.read_text()) if path.is_file() else {}
+    stay = {name: figure for name, figure in before.items() if name.startswith(kept) and name not in figures}
+    path.write_text(json.dumps(dict(figures) | stay, indent=2) + "\n")
+    print(f"written to {path}")
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were taken on."""
+    names = (line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
+    cpu = next(names, "").partition(":")[2].strip() or platform.processor()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return {"cpu": cpu, "torch": torch.__version__, "threads": torch.get_num_threads(), "device": device}

@@ -1,0 +1,91 @@
+"""What is measured: a network with drawn weights and images."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+
+import torch
+import torchvision
+from tqdm import tqdm
+
+from dhpf.checkpoint import build_network
+from dhpf.config import ModelConfig
+from dhpf.model.best_cells import BestCells
+from dhpf.model.engines.problem import MatchEngine
+from dhpf.model.geometry import NUM_CELLS
+from dhpf.model.network import HyperpixelNetwork, ImageFeatures
+from pipelines.config import MatchConfig
+
+NUM_KEYPOINT_CELLS = 60
+"""Source cells whose match is asked for: about what 10 keypoints touch."""
+
+BATCH_SIZE = MatchConfig.batch_size
+
+
+class Subject:
+    """A network with drawn weights, some images, and both ways of matching them.
+
+    Attributes:
+        gates: (1, L) half of the layers.
+    """
+
+    def __init__(self, backbone: str, num_images: int) -> None:
+        self.network = drawn_network(backbone)
+        generator = torch.Generator().manual_seed(0)
+        shape = (num_images, 3, 240, 240)
+        self.images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+        self.gates = torch.zeros(1, len(self.network.layers))
+        self.gates[:, ::2] = 1
+        self.wanted = torch.zeros(1, NUM_CELLS, dtype=torch.bool)
+        self.wanted[:, :: NUM_CELLS // NUM_KEYPOINT_CELLS] = True
+
+    @torch.inference_mode()
+    def describe(self, num_images: int) -> ImageFeatures:
+        batches = self.images[:num_images].split(1)
+        return ImageFeatures.concatenate([self.network.describe(batch) for batch in batches])
+
+    @torch.inference_mode()
+    def match(self, features: ImageFeatures, pairs: Sequence[tuple[int, int]], engine: MatchEngine) -> BestCells:
+        """Pairs of described images, their gates' decisions included."""
+        first, second = (features.gate_activations[list(side)] for side in zip(*pairs, strict=True))  # type: ignore[index]
+        assert self.network.selector is not None
+        self.network.selector(first, second)  # its cost; the layers are given, so that both ways use the same
+        gates, wanted = (of_pair.expand(len(pairs), -1) for of_pair in (self.gates, self.wanted))
+        return self.network.match_selected(features, features, pairs, gates, wanted, engine)
+
+    @torch.inference_mode()
+    def match_cold(self, engine: MatchEngine) -> BestCells:
+        """The first two images, as HyperpixelNetwork.match_images does, by the given gates."""
+        network = self.network
+        maps = network.extract(self.images[:2])
+        assert network.selector is not None
+        activations = network.selector.activate(maps)
+        network.selector(activations[:1], activations[1:])  # its cost
+        features = network.embed_layers(maps, activations, (self.gates[0] > 0).tolist())
+        return network.match_selected(features, features, [(0, 1)], self.gates, self.wanted, engine)
+
+    def all_pairs(self, num_images: int, engine: MatchEngine, progress: str) -> float:
+        """CPU milliseconds per pair to describe so many images and match each with each, in an actor's batches."""
+        pairs = list(itertools.combinations(range(num_images), 2))
+        started = time.process_time()
+        features = self.describe(num_images)
+        with tqdm(total=len(pairs), desc=progress, unit="pair", file=sys.stderr, leave=False) as bar:
+            for first in range(0, len(pairs), BATCH_SIZE):
+                batch = pairs[first : first + BATCH_SIZE]
+                self.match(features, batch, engine)
+                bar.update(len(batch))
+        return 1000 * (time.process_time() - started) / len(pairs)
+
+
+def drawn_network(backbone: str) -> HyperpixelNetwork:
+    """A dynamic network with weights drawn at random, tame enough that no value overflows."""
+    torch.manual_seed(0)
+    drawn = torchvision.models.get_model(backbone, weights=None)
+    state = {k: v * 0.2 if k.endswith("bn3.weight") else v for k, v in drawn.state_dict().items()}
+    with tempfile.NamedTemporaryFile(suffix=".pt") as file:
+        torch.save(state, file.name)
+        return build_network(ModelConfig(backbone=backbone, weights=file.name))  # type: ignore[arg-type]
