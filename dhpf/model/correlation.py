@@ -7,6 +7,7 @@ blocks of one grid row of source cells (60 x 3600 values), which stay in cache.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,29 +19,64 @@ COSINE_EPSILON = 1e-3
 ZERO_NORM_IN_TRAINING = 1e-4
 
 
-def squared_norms(maps: Tensor) -> Tensor:
-    """(B, N) squared length of each grid cell's feature in (B, C, side, side) maps, as if they were upsampled.
+def squared_norms(maps: Sequence[Tensor]) -> list[Tensor]:
+    """(B, N) squared length of each grid cell's feature, of each of several (B, C, side, side) maps, as if upsampled.
 
     An upsampled feature is a weighted sum of four neighbours, so its square is a weighted sum of their inner products,
-    which are taken at the map's own resolution: neighbours along x first, then along y.
+    which are taken at the map's own resolution: neighbours along x first, then along y. Maps of one side are
+    interpolated together.
     """
-    side = maps.shape[-1]
-    if side == GRID_SIDE:
-        return maps.square().sum(dim=1).flatten(1)
-    weights = interpolation_matrix(side, maps)
-    same_row, next_row = (_interpolate_products(same, cross, weights) for same, cross in _neighbour_products(maps))
-    return _interpolate_products(same_row.mT, next_row.mT, weights).mT.flatten(1).clamp(min=0)
+    norms: dict[int, Tensor] = {}
+    for side in sorted({m.shape[-1] for m in maps}):
+        numbers = [n for n, m in enumerate(maps) if m.shape[-1] == side]
+        if side == GRID_SIDE:
+            norms |= {n: maps[n].square().sum(dim=1).flatten(1) for n in numbers}
+            continue
+        products = [_NeighbourProducts.apply(maps[n]) for n in numbers]
+        same, right, below, across = (torch.cat(of_maps) for of_maps in zip(*products, strict=True))
+        weights = interpolation_matrix(side, same)
+        same_row = _interpolate_products(same, 2 * right, weights)
+        next_row = _interpolate_products(2 * below, 2 * across, weights)
+        of_side = _interpolate_products(same_row.mT, next_row.mT, weights).mT.flatten(1).clamp(min=0)
+        norms |= dict(zip(numbers, torch.split(of_side, [len(maps[n]) for n in numbers]), strict=True))
+    return [norms[n] for n in range(len(maps))]
 
 
-def _neighbour_products(maps: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """For rows y with y, and y with y + 1: (inner products at x with x, symmetrised products at x with x + 1)."""
-    result = []
-    for upper, lower in ((maps, maps), (maps[:, :, :-1], maps[:, :, 1:])):
-        same = (upper * lower).sum(dim=1)
-        cross = (upper[..., :-1] * lower[..., 1:]).sum(dim=1) + (upper[..., 1:] * lower[..., :-1]).sum(dim=1)
-        result.append((same, cross))
-    (same_same, same_cross), (next_same, next_cross) = result
-    return [(same_same, same_cross), (2 * next_same, 2 * next_cross)]
+_ALL, _BUT_LAST, _BUT_FIRST = slice(None), slice(None, -1), slice(1, None)
+_NEIGHBOURS = (
+    ((_ALL, _BUT_LAST), (_ALL, _BUT_FIRST)),
+    ((_BUT_LAST, _ALL), (_BUT_FIRST, _ALL)),
+    ((_BUT_LAST, _BUT_LAST), (_BUT_FIRST, _BUT_FIRST)),
+    ((_BUT_LAST, _BUT_FIRST), (_BUT_FIRST, _BUT_LAST)),
+)
+"""Rows and columns of a cell and of its neighbour: to the right, below, and across in both ways."""
+
+
+class _NeighbourProducts(torch.autograd.Function):
+    """Inner products of the cells of (B, C, side, side) maps with themselves and with their neighbours.
+
+    Gives (B, side, side) with themselves, (B, side, side - 1) to the right, (B, side - 1, side) below, and
+    (B, side - 1, side - 1) across, both ways of a square of four added. Backward adds into one gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        ctx.save_for_backward(maps)
+        right, below, down, up = (
+            (maps[:, :, y, x] * maps[:, :, y2, x2]).sum(dim=1) for (y, x), (y2, x2) in _NEIGHBOURS
+        )
+        return maps.square().sum(dim=1), right, below, down.add_(up)
+
+    @staticmethod
+    def backward(ctx: Any, of_same: Tensor, of_right: Tensor, of_below: Tensor, of_across: Tensor) -> Tensor:
+        (maps,) = ctx.saved_tensors
+        result: Tensor = maps * (2 * of_same).unsqueeze(1)
+        slopes = (of_right, of_below, of_across, of_across)
+        for ((y, x), (y2, x2)), slope in zip(_NEIGHBOURS, slopes, strict=True):
+            slope = slope.unsqueeze(1)
+            result[:, :, y, x].addcmul_(maps[:, :, y2, x2], slope)
+            result[:, :, y2, x2].addcmul_(maps[:, :, y, x], slope)
+        return result
 
 
 def _interpolate_products(same: Tensor, cross: Tensor, weights: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -67,10 +69,16 @@ def interpolation_matrix(side: int, like: Tensor, grid_side: int = GRID_SIDE) ->
     """(60, side) weights of bilinear interpolation along one axis, end points aligned, in `like`'s dtype and device.
 
     Upsampling a (side, side) map to the grid is A @ map @ A.T; the weights are torch's own, so that results agree.
-    Another grid side than 60 is for small examples.
+    Another grid side than 60 is for small examples. Made once and shared: not to be changed.
     """
-    identity = torch.eye(side, dtype=like.dtype, device=like.device)
-    return F.interpolate(identity[None], size=grid_side, mode="linear", align_corners=True)[0].T.contiguous()
+    return _interpolation_matrix(side, grid_side, like.dtype, like.device)
+
+
+@lru_cache(maxsize=64)
+def _interpolation_matrix(side: int, grid_side: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # it may be used with gradient later
+        identity = torch.eye(side, dtype=dtype, device=device)
+        return F.interpolate(identity[None], size=grid_side, mode="linear", align_corners=True)[0].T.contiguous()
 
 
 def interpolation_taps(matrix: Tensor) -> list[tuple[int, float]]:

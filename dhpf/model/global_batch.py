@@ -65,19 +65,26 @@ class TrainingPairs:
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean and (biased) variance of a layer's channels over the whole batch, with gradient.
+    """Mean and (biased) variance of the channels of several layers over the whole batch, with gradient.
+
+    The layers' channels stand one layer after the other, so that what follows is a few operations for all of them: a
+    GPU spends more on starting one than on computing it.
 
     Attributes:
         mean, variance: (C,).
-        num_values: how many values of each channel they are of.
+        num_values: (C,) how many values of each channel they are of.
     """
 
     mean: Tensor
     variance: Tensor
-    num_values: float
+    num_values: Tensor
+
+    def first(self, channels: int) -> Moments:
+        """Of the first channels alone."""
+        return Moments(self.mean[:channels], self.variance[:channels], self.num_values[:channels])
 
 
-def global_moments(maps: Sequence[Tensor], counts: Tensor, workers: Workers) -> list[Moments]:
+def global_moments(maps: Sequence[Tensor], counts: Tensor, workers: Workers) -> Moments:
     """Moments of several layers' maps over the images of all processes, in one exchange.
 
     Sums over images are taken in double precision: how images are spread over processes then changes no digit that
@@ -90,20 +97,20 @@ def global_moments(maps: Sequence[Tensor], counts: Tensor, workers: Workers) -> 
     Raises:
         InputError: a layer has one value in all.
     """
-    weights = counts.to(device=maps[0].device, dtype=torch.float64)
-    sums = []
-    for layer in maps:
-        mean, variance = (m.double() for m in _ImageMoments.apply(layer))
-        sums += [weights @ mean, weights @ (variance + mean.square())]
-    totals = workers.add_up(torch.cat([*sums, weights.sum()[None]]))
+    device, dtype = maps[0].device, maps[0].dtype
+    weights = counts.to(device=device, dtype=torch.float64)
+    layers = [_ImageMoments.apply(layer) for layer in maps]
+    mean, variance = (torch.cat(of_layers, dim=1).double() for of_layers in zip(*layers, strict=True))
+    totals = workers.add_up(torch.cat([weights @ mean, weights @ (variance + mean.square()), weights.sum()[None]]))
     num_images = totals[-1].item()
-    if num_images * min(m[0, 0].numel() for m in maps) < 2:
+    sizes = [m[0, 0].numel() for m in maps]
+    if num_images * min(sizes) < 2:
         raise InputError("train.batch_size: one pair cannot be normalised; use at least 2 pairs per step")
-    pieces = torch.split(totals[:-1] / num_images, [len(s) for s in sums])
-    return [
-        Moments(mean.to(m.dtype), (square - mean.square()).clamp(min=0).to(m.dtype), num_images * m[0, 0].numel())
-        for m, mean, square in zip(maps, pieces[::2], pieces[1::2], strict=True)
-    ]
+    mean, square = (totals[:-1] / num_images).chunk(2)
+    num_values = torch.cat(
+        [torch.full((m.shape[1],), num_images * size) for m, size in zip(maps, sizes, strict=True)]
+    ).to(device, dtype)
+    return Moments(mean.to(dtype), (square - mean.square()).clamp(min=0).to(dtype), num_values)
 
 
 class _ImageMoments(torch.autograd.Function):
@@ -125,19 +132,28 @@ class _ImageMoments(torch.autograd.Function):
         return torch.addcmul(offset[:, :, None, None], maps, slope[:, :, None, None])
 
 
-def normalise(maps: Tensor, moments: Moments, norm: nn.BatchNorm2d) -> Tensor:
-    """Rectified batch normalisation of (B, C, height, width) maps with given moments."""
-    scale = norm.weight * (moments.variance + norm.eps).rsqrt()
-    shift = norm.bias - moments.mean * scale
-    return torch.addcmul(shift[:, None, None], maps, scale[:, None, None]).relu_()
+def normalise(maps: Sequence[Tensor], moments: Moments, norms: Sequence[nn.BatchNorm2d]) -> list[Tensor]:
+    """Rectified batch normalisation of several layers' (B, C_l, height_l, width_l) maps with given moments.
+
+    Args:
+        norms: hold the parameters of all channels together, one after the other.
+    """
+    weight, bias = (torch.cat([getattr(norm, name) for norm in norms]) for name in ("weight", "bias"))
+    scale = weight * (moments.variance + norms[0].eps).rsqrt()
+    shift = bias - moments.mean * scale
+    widths = [m.shape[1] for m in maps]
+    layers = zip(maps, torch.split(scale, widths), torch.split(shift, widths), strict=True)
+    return [torch.addcmul(b[:, None, None], m, a[:, None, None]).relu_() for m, a, b in layers]
 
 
 @torch.no_grad()
-def follow(norm: nn.BatchNorm2d, moments: Moments) -> None:
-    """Moves a layer's running statistics towards a batch's, as batch normalisation does in training."""
-    assert norm.running_mean is not None and norm.running_var is not None and norm.momentum is not None
+def follow(norms: Sequence[nn.BatchNorm2d], moments: Moments) -> None:
+    """Moves layers' running statistics towards a batch's, as batch normalisation does in training."""
+    widths, momentum = [norm.num_features for norm in norms], norms[0].momentum
+    assert momentum is not None
     unbiased = moments.variance * (moments.num_values / (moments.num_values - 1))
-    norm.running_mean.lerp_(moments.mean, norm.momentum)
-    norm.running_var.lerp_(unbiased, norm.momentum)
-    if norm.num_batches_tracked is not None:
-        norm.num_batches_tracked += 1
+    for name, values in (("running_mean", moments.mean), ("running_var", unbiased)):
+        torch._foreach_lerp_([getattr(norm, name) for norm in norms], list(torch.split(values, widths)), momentum)
+    for norm in norms:
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked += 1

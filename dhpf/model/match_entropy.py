@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -152,9 +153,10 @@ def _read_whole(
     return _Whole(torch.cat(targets), sources, scores[0], torch.cat(to_rows), torch.cat(of_rows).T)
 
 
-def read_positions() -> list[int]:
+@cache
+def read_positions() -> tuple[int, ...]:
     """The positions on a grid axis that interpolation to 15 positions reads."""
-    return _squeezing(torch.zeros(())).any(dim=0).nonzero().flatten().tolist()
+    return tuple(_squeezing(torch.zeros(())).any(dim=0).nonzero().flatten().tolist())
 
 
 def _squeezing(like: Tensor) -> Tensor:
@@ -172,7 +174,7 @@ def _strip(products: dict[int, Tensor]) -> Tensor:
     total: Tensor | None = None
     for side, product in products.items():
         rows = interpolation_matrix(side, product)
-        columns = rows[read_positions()]
+        columns = rows[list(read_positions())]
         part = columns @ (product.view(-1, side, side) @ columns.T)
         part = rows @ part.view(side, side, -1)
         part = (rows @ part.view(side, -1)).view(NUM_CELLS, -1)
@@ -216,7 +218,7 @@ def _scores_at(scores: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 def _entropy(strip: Tensor) -> Tensor:
     """Scalar: mean entropy of N maps of which (N, 784) filtered correlations at the read cells are given."""
-    read = read_positions()
+    read = list(read_positions())
     squeezing = _squeezing(strip)[:, read]
     squeezed = (squeezing @ strip.view(-1, len(read), len(read)) @ squeezing.T).flatten(1)
     total = squeezed.sum(dim=1, keepdim=True)

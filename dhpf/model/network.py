@@ -178,14 +178,12 @@ class HyperpixelNetwork(nn.Module):
         moments = [global_moments(m, counts, workers) for m, (_, counts) in zip(mixed, images, strict=True)]
         norms = [project[1] for project in self.projections]  # type: ignore[index]
         for batch in moments:
-            follow(norms[0], batch[0])
-        result = []
-        for (maps, _), layers, batch in zip(images, mixed, moments, strict=True):
-            for norm, layer_moments in zip(norms, batch, strict=True):
-                follow(norm, layer_moments)
-            projected = [normalise(m, of, norm) for m, of, norm in zip(layers, batch, norms, strict=True)]
-            result.append(_features(projected, self.selector.activate(maps)))
-        return result[0], result[1]
+            follow(norms[:1], batch.first(norms[0].num_features))
+        for batch in moments:
+            follow(norms, batch)
+        projected = [normalise(layers, batch, norms) for layers, batch in zip(mixed, moments, strict=True)]
+        of_source, of_target = _features_of(projected, [self.selector.activate(maps) for maps, _ in images])
+        return of_source, of_target
 
     def _mixed(self, maps: list[Tensor]) -> list[Tensor]:
         """The projections' convolutions, channels before rows in memory as all that follows reads them."""
@@ -429,9 +427,18 @@ class ResidualProjection(nn.Module):
 
 
 def _features(maps: list[Tensor], activations: Tensor | None) -> ImageFeatures:
-    on_grid = tuple(to_grid(m).contiguous() for m in maps)
-    norms = torch.stack([squared_norms(m) for m in on_grid], dim=1)
-    return ImageFeatures(on_grid, norms, activations)
+    return _features_of([maps], [activations])[0]
+
+
+def _features_of(batches: Sequence[list[Tensor]], activations: Sequence[Tensor | None]) -> list[ImageFeatures]:
+    """Of several batches of images, each given by the maps of its layers, whose norms are taken together."""
+    on_grid = [[to_grid(m).contiguous() for m in maps] for maps in batches]
+    num_layers = len(on_grid[0])
+    norms = squared_norms([m for maps in on_grid for m in maps])
+    return [
+        ImageFeatures(tuple(maps), torch.stack(norms[n * num_layers : (n + 1) * num_layers], dim=1), of_gates)
+        for n, (maps, of_gates) in enumerate(zip(on_grid, activations, strict=True))
+    ]
 
 
 def _kept_layers(config: ModelConfig, num_layers: int) -> tuple[int, ...]:

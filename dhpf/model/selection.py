@@ -48,13 +48,10 @@ class LayerGates(nn.Module):
 
         All gates at once: one after the other, 34 of them take a fortieth of a pair's time.
         """
-        norms = [gate[1] for gate in self.gates]  # type: ignore[index]
+        norms = self._norms()
         mean, variance = (torch.stack([getattr(n, f"running_{name}") for n in norms]) for name in ("mean", "var"))
         scale = torch.stack([n.weight for n in norms]) / (variance + norms[0].eps).sqrt()
-        rectified = ((source + target - mean) * scale + torch.stack([n.bias for n in norms])).relu()
-        mix = torch.stack([gate[3].weight.flatten(1) for gate in self.gates])  # type: ignore[index]
-        logits: Tensor = (rectified.unsqueeze(2) * mix).sum(dim=3)
-        return logits
+        return self._logits(((source + target - mean) * scale + torch.stack([n.bias for n in norms])).relu())
 
     def logits_of_step(self, pooled: Tensor, weights: Tensor, workers: Workers) -> Tensor:
         """`forward` in training, normalised over the pairs of all processes.
@@ -63,13 +60,20 @@ class LayerGates(nn.Module):
             pooled: (P, L, 32) sum of each pair's activations.
             weights: (P,) how often each pair counts.
         """
-        moments = global_moments([p[:, :, None, None] for p in pooled.unbind(1)], weights, workers)
-        norms = [gate[1] for gate in self.gates]  # type: ignore[index]
-        for norm, of_layer in zip(norms, moments, strict=True):
-            follow(norm, of_layer)
-        layers = zip(self.gates, pooled.unbind(1), moments, norms, strict=True)
-        logits = [gate[3](normalise(p[:, :, None, None], of, norm)) for gate, p, of, norm in layers]  # type: ignore[index]
-        return torch.stack([of_layer.flatten(1) for of_layer in logits], dim=1)
+        norms, channels = self._norms(), pooled.flatten(1)[:, :, None, None]
+        moments = global_moments([channels], weights, workers)
+        follow(norms, moments)
+        (rectified,) = normalise([channels], moments, norms)
+        return self._logits(rectified.view_as(pooled))
+
+    def _norms(self) -> list[nn.BatchNorm2d]:
+        return [gate[1] for gate in self.gates]  # type: ignore[index]
+
+    def _logits(self, rectified: Tensor) -> Tensor:
+        """(P, L, 2) last convolution of each gate, of (P, L, 32)."""
+        mix = torch.stack([gate[3].weight.flatten(1) for gate in self.gates])  # type: ignore[index]
+        logits: Tensor = (rectified.unsqueeze(2) * mix).sum(dim=3)
+        return logits
 
     @torch.no_grad()
     def start_open(self, layers: Sequence[int]) -> None:

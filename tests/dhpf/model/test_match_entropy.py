@@ -66,5 +66,5 @@ def test_images_without_features_are_wholly_undecided_nowhere() -> None:
 
 
 def test_positions_that_the_squeezing_reads() -> None:
-    read = read_positions()
+    read = list(read_positions())
     assert len(read) == 28 and read[:3] == [0, 4, 5] and read[-1] == 59
