@@ -2,13 +2,14 @@
 # make test        - linters, types, floors, all tests that need no GPU
 # make bench       - what a pair costs, beside the published way of computing it; writes bench.json
 # make curves      - the loss curve of one, two and three workers; draws docs/training-curves.png (minutes)
+# make bench-gpu   - what a CUDA GPU does, beside the published way on it; adds its figures to bench.json (a minute)
 # make bench-scaling - what a pair costs as the collection grows, what a second actor brings; writes docs/scaling*
 # Each makes .venv with the pinned dependencies if it is not there.
 
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: quickstart test lint bench bench-scaling curves lock
+.PHONY: quickstart test lint bench bench-gpu bench-scaling curves lock
 
 quickstart: .venv/installed
 	$(BIN)/dhpf run quickstart
@@ -18,6 +19,9 @@ test: lint
 
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.bench
+
+bench-gpu: .venv/installed
+	$(BIN)/python -m benchmarks.gpu
 
 bench-scaling: .venv/installed
 	$(BIN)/python -m benchmarks.scaling

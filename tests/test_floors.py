@@ -22,7 +22,6 @@ WITHOUT_OWN_TEST = {
     "pipelines/match.py": "tested by every run, test_workflow.py",
     "pipelines/block_matching.py": "tested with the collection, the quarantine and by every run",
     "pipelines/block_worker.py": "tested with the quarantine and by every run",
-    "pipelines/model_source.py": "tested by every run, test_workflow.py",
     "pipelines/pictures.py": "tested by every run, test_workflow.py",
     "pipelines/progress.py": "tested by every run, test_workflow.py",
     "pipelines/planned_pairs.py": "tested through its two users, test_pairs.py and test_collection.py",

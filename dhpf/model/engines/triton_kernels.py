@@ -3,8 +3,8 @@
 Inner products are taken at each side's own resolution, a pair's matrix of the grid's side in large tiles. Layers below
 the grid's side are brought to it along the target's axes (`spread_targets`), and along the source's where appearance is
 made of all sides (`make_appearance`), which then takes the matrix's place. Everything after reads that matrix in tiles
-of one source row by one target row. Making it anew in each pass instead, so that it is never written, costs more than
-memory does: on an H200 eight times.
+of one source row by one target row. Making it anew in each pass instead, so that it is never written, took eight times
+as long on an H200.
 
 Every output element is written by one program that adds in a fixed order: a pair's answer does not depend on the
 others of its batch, nor on the run. Tiles are padded with zeros to a power of two. All numbers are float32.
