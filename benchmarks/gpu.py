@@ -54,7 +54,6 @@ def measure(subject: Subject) -> dict[str, dict[str, float]]:
     ways: dict[str, tuple[MatchEngine, int, int]] = {
         "triton": (TritonEngine(), len(images), PAIRS_AT_ONCE),
         f"triton_by_{BATCH_SIZE}": (TritonEngine(), len(images), BATCH_SIZE),
-        "triton_tf32x3": (TritonEngine("tf32x3"), len(images), PAIRS_AT_ONCE),
         "torch": (RowBlockEngine(device), FEW_IMAGES, BATCH_SIZE),
     }
     results = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
 
 import torch
 import triton
@@ -16,13 +15,12 @@ from dhpf.model.engines.problem import MatchProblem
 from dhpf.model.engines.triton_kernels import Channels
 from dhpf.model.engines.triton_operands import Operands, in_single_precision, operands, padded
 
-Precision = Literal["ieee", "tf32x3"]
-"""How a GPU multiplies float32: as such, or on its matrix units as three products of shorter numbers."""
-
 WORKSPACE_BYTES = 2**31
 """What intermediate results of the pairs that are matched together may take."""
 LARGEST_TILE = 128
 """Cells per side of the tiles in which products are taken; of maps with few cells, fewer."""
+SMALL_TILE = 32
+"""A tile of at most so many cells per side needs fewer warps."""
 CELLS_AT_ONCE = 16
 """Source cells of a coarse map in one program that spreads their products."""
 
@@ -34,8 +32,7 @@ class TritonEngine:
         grid_side: cells per side of the problems' grid; another than 60 is for small examples.
     """
 
-    def __init__(self, precision: Precision = "ieee", grid_side: int = GRID_SIDE) -> None:
-        self._precision = precision
+    def __init__(self, grid_side: int = GRID_SIDE) -> None:
         self._grid_side = grid_side
 
     @torch.no_grad()
@@ -53,29 +50,29 @@ class TritonEngine:
         # Its products first; appearance of all sides takes their place.
         appearance = of_pairs.lengths.source.new_empty(len(problem.pairs), num_cells, num_cells)
         if of_pairs.fine is not None:
-            self._multiply(of_pairs.fine, self._grid_side, appearance)
-        self._fill_coarse(of_pairs)
+            _multiply(of_pairs.fine, self._grid_side, appearance)
+        _fill_coarse(of_pairs)
         scores = problem.hough.scores(_count_votes(of_pairs, appearance, problem.exponent))
         return _find_best(appearance, scores, problem.wanted, self._grid_side)
 
-    def _multiply(self, channels: Channels, side: int, products: Tensor) -> None:
-        """Fills (B, side^2, side^2) products."""
-        block = min(LARGEST_TILE, padded(side * side // 4))
-        blocks = triton.cdiv(side * side, block)
-        programs = blocks, blocks, len(channels.pairs)
-        kernels.multiply[programs](
-            channels, products, side * side, block, self._precision, num_warps=kernels.WARPS if block > 32 else 4
-        )
 
-    def _fill_coarse(self, of_pairs: Operands) -> None:
-        coarse, grid = of_pairs.coarse, (of_pairs.grid_side, of_pairs.padded_side)
-        for number, (side, channels) in enumerate(of_pairs.coarse_channels.items()):
-            products = coarse.products.new_empty(len(channels.pairs), side * side, side * side)
-            self._multiply(channels, side, products)
-            programs = triton.cdiv(side * side, CELLS_AT_ONCE), of_pairs.grid_side, len(channels.pairs)
-            kernels.spread_targets[programs](
-                coarse, products, number, side, *grid, CELLS_AT_ONCE, num_warps=kernels.ROW_WARPS
-            )
+def _multiply(channels: Channels, side: int, products: Tensor) -> None:
+    """Fills (B, side^2, side^2) products."""
+    block = min(LARGEST_TILE, padded(side * side // 4))
+    blocks = triton.cdiv(side * side, block)
+    warps = kernels.WARPS if block > SMALL_TILE else kernels.ROW_WARPS
+    kernels.multiply[blocks, blocks, len(channels.pairs)](channels, products, side * side, block, num_warps=warps)
+
+
+def _fill_coarse(of_pairs: Operands) -> None:
+    coarse, grid = of_pairs.coarse, (of_pairs.grid_side, of_pairs.padded_side)
+    for number, (side, channels) in enumerate(of_pairs.coarse_channels.items()):
+        products = coarse.products.new_empty(len(channels.pairs), side * side, side * side)
+        _multiply(channels, side, products)
+        programs = triton.cdiv(side * side, CELLS_AT_ONCE), of_pairs.grid_side, len(channels.pairs)
+        kernels.spread_targets[programs](
+            coarse, products, number, side, *grid, CELLS_AT_ONCE, num_warps=kernels.ROW_WARPS
+        )
 
 
 def _count_votes(of_pairs: Operands, appearance: Tensor, exponent: int) -> Tensor:

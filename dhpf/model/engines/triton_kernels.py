@@ -87,9 +87,10 @@ def multiply(
     products: tl.tensor,
     CELLS: tl.constexpr,
     BLOCK: tl.constexpr,
-    PRECISION: tl.constexpr,
 ) -> None:
     """Writes the inner products of all cells of one side. Programs: (block of source cells, of target cells, pair).
+
+    On an H200 three products of TF32, on its matrix units, were no faster than one of float32.
 
     Args:
         products: (B, CELLS, CELLS).
@@ -119,7 +120,7 @@ def multiply(
             mask=target_inside[None, :] & is_there[:, None],
             other=0.0,
         )
-        total = tl.dot(left, right, total, input_precision=PRECISION)
+        total = tl.dot(left, right, total, input_precision="ieee")
     at = products + pair * CELLS * CELLS + source_cells[:, None] * CELLS + target_cells[None, :]
     tl.store(at, total, mask=source_inside[:, None] & target_inside[None, :])
 

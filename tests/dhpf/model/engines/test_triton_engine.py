@@ -17,7 +17,7 @@ from dhpf.model.correlation import cosine_power
 from dhpf.model.engines import triton_engine
 from dhpf.model.engines.problem import MatchProblem
 from dhpf.model.engines.row_blocks import RowBlockEngine
-from dhpf.model.engines.triton_engine import Precision, TritonEngine, bytes_per_pair
+from dhpf.model.engines.triton_engine import TritonEngine, bytes_per_pair
 from dhpf.model.hough import HoughVoting
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -177,7 +177,6 @@ def test_a_pair_takes_little_beside_its_matrix() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-@pytest.mark.parametrize("precision", ["ieee", "tf32x3"])
 @pytest.mark.parametrize(
     "config",
     [
@@ -189,7 +188,7 @@ def test_a_pair_takes_little_beside_its_matrix() -> None:
     ids=["dynamic", "every side", "coarse alone", "another side"],
 )
 @torch.inference_mode()
-def test_on_a_gpu_it_finds_what_the_engine_in_torch_finds(config: ModelConfig, precision: Precision) -> None:
+def test_on_a_gpu_it_finds_what_the_engine_in_torch_finds(config: ModelConfig) -> None:
     import skimage.data
 
     from dhpf.data.preprocessing import to_square
@@ -200,7 +199,7 @@ def test_on_a_gpu_it_finds_what_the_engine_in_torch_finds(config: ModelConfig, p
     features = network.describe(torch.stack([to_square(image, config.image_side) for image in images]).cuda())
     pairs = [(0, 1), (1, 2), (2, 2), (2, 0)]
     wanted = (torch.rand(len(pairs), 3600, generator=torch.Generator().manual_seed(0)) < 0.05).cuda()
-    found, selection = network.match(features, features, pairs, wanted, TritonEngine(precision))
+    found, selection = network.match(features, features, pairs, wanted, TritonEngine())
     expected, same_selection = network.match(features, features, pairs, wanted, RowBlockEngine(torch.device("cuda")))
     assert torch.equal(selection, same_selection)
     for name in ("value", "column_maximum", "geometric_scores"):
@@ -208,6 +207,6 @@ def test_on_a_gpu_it_finds_what_the_engine_in_torch_finds(config: ModelConfig, p
         assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max(), name
     for name in ("target", "filtered_target"):  # where two targets are as good as each other, either is right
         assert (getattr(found, name) != getattr(expected, name)).float().mean() < 1e-3, name
-    again, _ = network.match(features, features, pairs[:1], wanted[:1], TritonEngine(precision))
+    again, _ = network.match(features, features, pairs[:1], wanted[:1], TritonEngine())
     for field in fields(BestCells):
         assert torch.equal(getattr(again, field.name)[0], getattr(found, field.name)[0]), field.name
