@@ -25,9 +25,9 @@ from dhpf.model.engines.problem import MatchEngine
 from dhpf.model.engines.row_blocks import RowBlockEngine
 from dhpf.model.engines.triton_engine import TritonEngine
 from dhpf.model.network import HyperpixelNetwork, ImageFeatures
+from pipelines.block_matching import MATCH_BATCH
 
 IMAGES_AT_ONCE = 16
-PAIRS_AT_ONCE = 64
 PUBLISHED_PAIRS = 30
 FEW_IMAGES = 12
 """For what is slow."""
@@ -52,7 +52,7 @@ def measure(subject: Subject) -> dict[str, dict[str, float]]:
     published = published_pairs_per_second(network, images, gates[0].bool())
     best = best_pairs_per_second(device, network, images, gates[0].bool())
     ways: dict[str, tuple[MatchEngine, int, int]] = {
-        "triton": (TritonEngine(), len(images), PAIRS_AT_ONCE),
+        "triton": (TritonEngine(), len(images), MATCH_BATCH["cuda"]),
         f"triton_by_{BATCH_SIZE}": (TritonEngine(), len(images), BATCH_SIZE),
         "torch": (RowBlockEngine(device), FEW_IMAGES, BATCH_SIZE),
     }
@@ -75,7 +75,7 @@ def measure_shares(subject: Subject) -> dict[str, float]:
     device = torch.device("cuda")
     network, images = subject.network.to(device), subject.images[:FEW_IMAGES].to(device)
     features = network.describe(images)
-    pairs = list(itertools.combinations(range(FEW_IMAGES), 2))[:PAIRS_AT_ONCE]
+    pairs = list(itertools.combinations(range(FEW_IMAGES), 2))[: MATCH_BATCH["cuda"]]
     gates, wanted = (of_pair.to(device).expand(len(pairs), -1) for of_pair in (subject.gates, subject.wanted))
     engine = TritonEngine()
     network.match_selected(features, features, pairs, gates, wanted, engine)  # compiles

@@ -18,12 +18,12 @@ from dhpf.model.best_cells import BestCells
 from dhpf.model.engines.problem import MatchEngine
 from dhpf.model.geometry import NUM_CELLS
 from dhpf.model.network import HyperpixelNetwork, ImageFeatures
-from pipelines.config import MatchConfig
+from pipelines.block_matching import MATCH_BATCH
 
 NUM_KEYPOINT_CELLS = 60
 """Source cells whose match is asked for: about what 10 keypoints touch."""
 
-BATCH_SIZE = MatchConfig.batch_size
+BATCH_SIZE = MATCH_BATCH["cpu"]
 
 
 class Subject:

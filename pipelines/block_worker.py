@@ -22,7 +22,7 @@ class WorkerSettings:
 
     Attributes:
         root: folder of the stage output that the tables go to.
-        batch_size: pairs matched at once.
+        batch_size: pairs matched at once; None for what suits the device.
         resources: what it may use.
         features, intermediates: as in MatchConfig.
     """
@@ -30,7 +30,7 @@ class WorkerSettings:
     model: ModelSource
     rows: RowMaker
     root: str
-    batch_size: int
+    batch_size: int | None
     resources: Resources
     engine: EngineName
     features: FeatureType = "float32"
