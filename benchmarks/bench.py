@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import gpu
-from benchmarks.figures import machine, write_figures
+from benchmarks.figures import compared, machine, write_figures
 from benchmarks.memory import extra_megabytes, resident_megabytes
 from benchmarks.published import PublishedMatcher
 from benchmarks.subject import Subject, drawn_network
@@ -59,7 +59,7 @@ def measure(all_pairs: tuple[int, ...], rounds: int) -> dict[str, dict[str, floa
 
     def note(name: str, ours: float, published: float) -> None:
         ratio = published / ours
-        results[name] = {"ours": round(ours, 2), "published": round(published, 2), "ratio": round(ratio, 2)}
+        results[name] = compared(ours, published, ratio)
         print(f"{name:<24} {ours:>10.1f} {published:>12.1f} {ratio:>8.1f}x", flush=True)
 
     print(f"{'':<24} {'ours':>10} {'published':>12} {'ratio':>9}")

@@ -19,6 +19,11 @@ def write_figures(path: Path, figures: Mapping[str, Any], kept: str) -> None:
     print(f"written to {path}")
 
 
+def compared(ours: float, published: float, ratio: float) -> dict[str, float]:
+    """One figure, rounded."""
+    return {"ours": round(ours, 2), "published": round(published, 2), "ratio": round(ratio, 2)}
+
+
 def machine() -> dict[str, Any]:
     """What the figures were taken on."""
     names = (line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))

@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.figures import machine, write_figures
+from benchmarks.figures import compared, machine, write_figures
 from benchmarks.published import PublishedMatcher
 from benchmarks.subject import BATCH_SIZE, Subject, drawn_network
 from benchmarks.training import TrainingSubject
 from dhpf.model.engines.problem import MatchEngine
 from dhpf.model.engines.row_blocks import RowBlockEngine
 from dhpf.model.engines.triton_engine import TritonEngine
-from dhpf.model.network import HyperpixelNetwork, ImageFeatures
+from dhpf.model.network import HyperpixelNetwork
 from pipelines.block_matching import MATCH_BATCH
 
 IMAGES_AT_ONCE = 16
@@ -46,41 +46,30 @@ def measure(subject: Subject) -> dict[str, dict[str, float]]:
 
     Each with the published way's, their ratio, and the floor's.
     """
-    device = torch.device("cuda")
-    network, images = subject.network.to(device), subject.images.to(device)
-    gates, wanted = subject.gates.to(device), subject.wanted.to(device)
-    published = published_pairs_per_second(network, images, gates[0].bool())
-    best = best_pairs_per_second(device, network, images, gates[0].bool())
+    published = published_pairs_per_second(subject)
+    best = best_pairs_per_second(subject)
+    num_images, device = len(subject.images), subject.images.device
     ways: dict[str, tuple[MatchEngine, int, int]] = {
-        "triton": (TritonEngine(), len(images), MATCH_BATCH["cuda"]),
-        f"triton_by_{BATCH_SIZE}": (TritonEngine(), len(images), BATCH_SIZE),
+        "triton": (TritonEngine(), num_images, MATCH_BATCH["cuda"]),
+        f"triton_by_{BATCH_SIZE}": (TritonEngine(), num_images, BATCH_SIZE),
         "torch": (RowBlockEngine(device), FEW_IMAGES, BATCH_SIZE),
     }
     results = {}
     for name, (engine, number, at_once) in ways.items():
-        all_pairs_per_second(network, images[:FEW_IMAGES], gates, wanted, engine, at_once)  # compiles
-        ours = all_pairs_per_second(network, images[:number], gates, wanted, engine, at_once)
-        results[f"gpu_all_pairs_{number}_{name}"] = {
-            "ours": round(ours, 1),
-            "published": round(published, 1),
-            "ratio": round(ours / published, 2),
-            "floor": round(best, 1),
-        }
+        all_pairs_per_second(subject, FEW_IMAGES, engine, at_once)  # compiles
+        ours = all_pairs_per_second(subject, number, engine, at_once)
+        found = compared(ours, published, ours / published)
+        results[f"gpu_all_pairs_{number}_{name}"] = found | {"floor": round(best, 1)}
     return results
 
 
-@torch.inference_mode()
 def measure_shares(subject: Subject) -> dict[str, float]:
     """What the GPU spends its time on in a batch of pairs of described images: microseconds per pair, by kernel."""
-    device = torch.device("cuda")
-    network, images = subject.network.to(device), subject.images[:FEW_IMAGES].to(device)
-    features = network.describe(images)
+    features, engine = subject.describe(FEW_IMAGES, IMAGES_AT_ONCE), TritonEngine()
     pairs = list(itertools.combinations(range(FEW_IMAGES), 2))[: MATCH_BATCH["cuda"]]
-    gates, wanted = (of_pair.to(device).expand(len(pairs), -1) for of_pair in (subject.gates, subject.wanted))
-    engine = TritonEngine()
-    network.match_selected(features, features, pairs, gates, wanted, engine)  # compiles
+    subject.match(features, pairs, engine)  # compiles
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
-        network.match_selected(features, features, pairs, gates, wanted, engine)
+        subject.match(features, pairs, engine)
         torch.cuda.synchronize()
     times = {event.key: event.self_device_time_total / len(pairs) for event in profiler.key_averages()}
     ours = {name: round(time, 1) for name, time in times.items() if name in KERNELS}
@@ -88,22 +77,20 @@ def measure_shares(subject: Subject) -> dict[str, float]:
 
 
 def measure_steps(network: HyperpixelNetwork) -> dict[str, dict[str, float]]:
-    """Milliseconds of a strong and a weak training step, ours and published."""
-    training = TrainingSubject(network.cuda())
-    steps: dict[str, tuple[Callable[[], Tensor], Callable[[], Tensor]]] = {
-        "gpu_strong_step": (training.strong, training.published_strong),
-        "gpu_strong_step_cached": (lambda: training.strong(training.maps), training.published_strong),
-        "gpu_weak_step": (training.weak, training.published_weak),
+    """Milliseconds of training steps, ours and published.
+
+    Args:
+        network: on the GPU.
+    """
+    training = TrainingSubject(network)
+    strong, weak = _milliseconds(training.published_strong), _milliseconds(training.published_weak)
+    steps: dict[str, tuple[Callable[[], Tensor], float]] = {
+        "gpu_strong_step": (training.strong, strong),
+        "gpu_strong_step_cached": (lambda: training.strong(training.maps), strong),
+        "gpu_weak_step": (training.weak, weak),
     }
-    results = {}
-    for name, ways in steps.items():
-        ours, published = (_milliseconds(way) for way in ways)
-        results[name] = {
-            "ours": round(ours, 2),
-            "published": round(published, 2),
-            "ratio": round(published / ours, 2),
-        }
-    return results
+    times = {name: (_milliseconds(step), published) for name, (step, published) in steps.items()}
+    return {name: compared(ours, published, published / ours) for name, (ours, published) in times.items()}
 
 
 def _milliseconds(step: Callable[[], Tensor]) -> float:
@@ -117,29 +104,20 @@ def _milliseconds(step: Callable[[], Tensor]) -> float:
     return statistics.median(times)
 
 
-@torch.inference_mode()
-def all_pairs_per_second(
-    network: HyperpixelNetwork, images: Tensor, gates: Tensor, wanted: Tensor, engine: MatchEngine, at_once: int
-) -> float:
-    """All pairs of the images, so many at once, each image described once; the gates' decision included."""
-    pairs = list(itertools.combinations(range(len(images)), 2))
-    started = _now(images)
-    features = ImageFeatures.concatenate([network.describe(batch) for batch in images.split(IMAGES_AT_ONCE)])
-    assert network.selector is not None and features.gate_activations is not None
+def all_pairs_per_second(subject: Subject, num_images: int, engine: MatchEngine, at_once: int) -> float:
+    """All pairs of the first images, so many at once, each image described once; the gates' decision included."""
+    pairs = list(itertools.combinations(range(num_images), 2))
+    started = _now(subject.images)
+    features = subject.describe(num_images, IMAGES_AT_ONCE)
     for begin in range(0, len(pairs), at_once):
-        batch = pairs[begin : begin + at_once]
-        sources, targets = torch.tensor(batch, device=images.device).T
-        # Its cost; the layers are given, so that both ways use the same.
-        network.selector(features.gate_activations[sources], features.gate_activations[targets])
-        every = len(batch), -1
-        network.match_selected(features, features, batch, gates.expand(every), wanted.expand(every), engine)
-    return len(pairs) / (_now(images) - started)
+        subject.match(features, pairs[begin : begin + at_once], engine)
+    return len(pairs) / (_now(subject.images) - started)
 
 
 @torch.inference_mode()
-def published_pairs_per_second(network: HyperpixelNetwork, images: Tensor, selected: Tensor) -> float:
+def published_pairs_per_second(subject: Subject) -> float:
     """Pairs from their images, one after the other."""
-    matcher = PublishedMatcher.of(network)
+    matcher, images = PublishedMatcher.of(subject.network), subject.images
     started = 0.0
     for number in range(-3, PUBLISHED_PAIRS):
         if number == 0:  # those before are not counted
@@ -147,19 +125,18 @@ def published_pairs_per_second(network: HyperpixelNetwork, images: Tensor, selec
         first = number % (len(images) - 1)
         maps = matcher.extract(images[first : first + 1]), matcher.extract(images[first + 1 : first + 2])
         matcher.selection(*maps)
-        matcher.from_maps(*maps, selected)
+        matcher.from_maps(*maps, subject.gates[0].bool())
     return PUBLISHED_PAIRS / (_now(images) - started)
 
 
-def best_pairs_per_second(device: torch.device, network: HyperpixelNetwork, images: Tensor, selected: Tensor) -> float:
+def best_pairs_per_second(subject: Subject) -> float:
     """What the GPU's float32 units would do if each product were taken once, and nothing else cost anything."""
-    with torch.inference_mode():
-        maps = network.describe(images[:1]).maps
-    layers = (m for m, chosen in zip(maps, selected.tolist(), strict=True) if chosen)
+    maps = subject.describe(1).maps
+    layers = (m for m, chosen in zip(maps, subject.gates[0].tolist(), strict=True) if chosen)
     products = sum(2 * m.shape[1] * m.shape[-1] ** 4 for m in layers)
-    share_of_images = 2 / (len(images) - 1)  # images / pairs
+    share_of_images = 2 / (len(subject.images) - 1)  # images / pairs
     operations = products + UPSAMPLING_OPERATIONS + IMAGE_OPERATIONS * share_of_images
-    properties = torch.cuda.get_device_properties(device)
+    properties = torch.cuda.get_device_properties(subject.images.device)
     per_cycle = OPERATIONS_PER_CYCLE.get((properties.major, properties.minor), 256)
     return properties.multi_processor_count * per_cycle * properties.clock_rate * 1e3 / operations
 
@@ -178,10 +155,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if not torch.cuda.is_available():
         raise SystemExit("no CUDA GPU here")
-    subject = Subject("resnet101", options.images)
+    subject = Subject("resnet101", options.images, "cuda")
     results = measure(subject)
     shares = {"gpu_microseconds_per_pair": measure_shares(subject)}
-    results |= measure_steps(drawn_network("resnet101"))
+    results |= measure_steps(drawn_network("resnet101").cuda())
     for name, found in results.items():
         floor = f", floor {found['floor']:.0f}" if "floor" in found else ""
         unit = "pairs/s" if "floor" in found else "ms"

@@ -31,21 +31,23 @@ class Subject:
 
     Attributes:
         gates: (1, L) half of the layers.
+        wanted: (1, N) source cells whose match is asked for.
     """
 
-    def __init__(self, backbone: str, num_images: int) -> None:
-        self.network = drawn_network(backbone)
+    def __init__(self, backbone: str, num_images: int, device: str = "cpu") -> None:
+        self.network = drawn_network(backbone).to(device)
         generator = torch.Generator().manual_seed(0)
         shape = (num_images, 3, 240, 240)
-        self.images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-        self.gates = torch.zeros(1, len(self.network.layers))
+        self.images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).to(device)
+        self.gates = torch.zeros(1, len(self.network.layers), device=device)
         self.gates[:, ::2] = 1
-        self.wanted = torch.zeros(1, NUM_CELLS, dtype=torch.bool)
+        self.wanted = torch.zeros(1, NUM_CELLS, dtype=torch.bool, device=device)
         self.wanted[:, :: NUM_CELLS // NUM_KEYPOINT_CELLS] = True
 
     @torch.inference_mode()
-    def describe(self, num_images: int) -> ImageFeatures:
-        batches = self.images[:num_images].split(1)
+    def describe(self, num_images: int, at_once: int = 1) -> ImageFeatures:
+        """The first images, so many at a time."""
+        batches = self.images[:num_images].split(at_once)
         return ImageFeatures.concatenate([self.network.describe(batch) for batch in batches])
 
     @torch.inference_mode()

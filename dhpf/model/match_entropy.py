@@ -14,7 +14,6 @@ from functools import cache
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dhpf.config import GRID_SIDE
@@ -161,8 +160,7 @@ def read_positions() -> tuple[int, ...]:
 
 def _squeezing(like: Tensor) -> Tensor:
     """(15, 60) weights of bilinear interpolation from 60 to 15 positions, end points aligned."""
-    identity = torch.eye(GRID_SIDE, dtype=like.dtype, device=like.device)
-    return F.interpolate(identity[None], size=SQUEEZED_SIDE, mode="linear", align_corners=True)[0].T
+    return interpolation_matrix(GRID_SIDE, like, SQUEEZED_SIDE)
 
 
 def _scale(lengths: Tensor, others: Tensor) -> Tensor:

@@ -124,10 +124,8 @@ def test_points_and_flow_of_a_pair_matched_jointly_are_where_all_paths_say(folde
     for name, x in (("a/1", 8), ("a/2", 16), ("a/3", 24)):
         Image.fromarray(skimage.data.coffee()[40:240, x : x + 240]).save(folder / f"{name}.png")
     block = open_block(next(opened(CollectionConfig(str(folder))).jobs({"block-000000"}))["job"])
-    network, rows = (
-        ModelSource(ModelConfig(selection="fixed", layers=(11,))).load(Resources()),
-        CorrespondenceRows(5, True, "", ""),
-    )
+    network = ModelSource(ModelConfig(selection="fixed", layers=(11,))).load(Resources())
+    rows = CorrespondenceRows(5, True, "", "")
     for pair in match_block(network, choose_engine(), block, 4, rows, intermediates=1):
         assert isinstance(pair, MatchedPair) and pair.joint is not None
         scale = np.array(pair.target.size) / 240

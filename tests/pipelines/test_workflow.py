@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import skimage.data
+import torch
 from PIL import Image
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ def test_every_stage_is_complete_and_adds_up(quickstart: Path) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_every_stage_runs_on_a_gpu_that_its_actors_share(tmp_path: Path) -> None:
     shares = [f"{stage}.resources.gpus=0.2" for stage in ("search", "train", "evaluate", "match")]
     done = run(tmp_path, "quickstart", settings=[*TINY, *shares, "evaluate.intermediates={dynamic: 2}"])
