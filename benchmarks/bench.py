@@ -28,7 +28,7 @@ from benchmarks.training import TrainingSubject
 from dhpf.config import EngineName
 from dhpf.model.engines.choose import choose_engine
 from dhpf.model.network import ImageFeatures
-from pipelines.freed_memory import return_freed_memory
+from dhpf.pipelines.training.freed_memory import return_freed_memory
 
 CPU_ENGINES: tuple[EngineName, ...] = ("torch", "compiled")
 

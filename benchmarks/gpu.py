@@ -25,7 +25,7 @@ from dhpf.model.engines.problem import MatchEngine
 from dhpf.model.engines.row_blocks import RowBlockEngine
 from dhpf.model.engines.triton_engine import TritonEngine
 from dhpf.model.network import HyperpixelNetwork
-from pipelines.block_matching import MATCH_BATCH
+from dhpf.pipelines.matching.block_matching import MATCH_BATCH
 
 IMAGES_AT_ONCE = 16
 PUBLISHED_PAIRS = 30

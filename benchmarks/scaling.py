@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.figures import machine
 from benchmarks.scaling_pictures import draw_actors, draw_collections
-from pipelines.cluster import set_ray_environment
+from dhpf.pipelines.cluster import set_ray_environment
 
 SIZES = (100, 1_000, 10_000)
 

@@ -20,16 +20,16 @@ from tqdm import tqdm
 
 from benchmarks.memory import extra_megabytes
 from dhpf.config import ModelConfig
-from dhpf.data.blocks import block_name
 from dhpf.model.engines.choose import choose_engine
-from pipelines.block_matching import MatchedPair, match_block, open_block
-from pipelines.cluster import ray_cluster
-from pipelines.collection import Collection, open_collection
-from pipelines.config import CollectionConfig, FeatureType, MatchConfig, Resources
-from pipelines.match import CorrespondenceRows
-from pipelines.matcher_pool import match_blocks
-from pipelines.model_source import ModelSource
-from pipelines.store import StageOutput
+from dhpf.pipelines.cluster import ray_cluster
+from dhpf.pipelines.config import CollectionConfig, FeatureType, MatchConfig, Resources
+from dhpf.pipelines.inputs.collection import Collection, open_collection
+from dhpf.pipelines.inputs.model_source import ModelSource
+from dhpf.pipelines.matching.block_matching import MatchedPair, match_block, open_block
+from dhpf.pipelines.matching.pool import match_blocks
+from dhpf.pipelines.outputs.store import StageOutput
+from dhpf.pipelines.stages.match import CorrespondenceRows
+from dhpf.planning.blocks import block_name
 
 LISTED_PER_IMAGE = 20
 REACH = 5

@@ -25,11 +25,11 @@ from dhpf.drawing import draw_curves, save_picture
 from dhpf.model.engines.choose import choose_engine
 from dhpf.model.global_batch import ALONE
 from dhpf.model.transfer import cells_of_points
-from pipelines.config import TrainConfig
-from pipelines.frozen_maps import FrozenMaps
-from pipelines.learner import CheckedPair, Learner
-from pipelines.shard_set import ShardSet, joined, open_shard_set
-from pipelines.training_data import PairDataset, epoch_steps
+from dhpf.pipelines.config import TrainConfig
+from dhpf.pipelines.inputs.shard_set import ShardSet, joined, open_shard_set
+from dhpf.pipelines.training.frozen_maps import FrozenMaps
+from dhpf.pipelines.training.learner import CheckedPair, Learner
+from dhpf.pipelines.training.pair_dataset import PairDataset, epoch_steps
 
 DOCS = Path(__file__).parents[1] / "docs"
 TESTS = ("pf-pascal/test", "pf-willow/test")

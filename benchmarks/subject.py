@@ -18,7 +18,7 @@ from dhpf.model.best_cells import BestCells
 from dhpf.model.engines.problem import MatchEngine
 from dhpf.model.geometry import NUM_CELLS
 from dhpf.model.network import HyperpixelNetwork, ImageFeatures
-from pipelines.block_matching import MATCH_BATCH
+from dhpf.pipelines.matching.block_matching import MATCH_BATCH
 
 NUM_KEYPOINT_CELLS = 60
 """Source cells whose match is asked for: about what 10 keypoints touch."""

@@ -20,17 +20,17 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from dhpf.config import ModelConfig, SupervisionConfig
-from dhpf.data.blocks import plan_blocks
-from dhpf.data.shards import Shard, encode_shard
 from dhpf.drawing import draw_curves, save_picture
 from dhpf.pairs import open_pair_source
+from dhpf.pipelines.config import TrainConfig
+from dhpf.pipelines.inputs.shard_set import ShardSet
+from dhpf.pipelines.training.all_workers import all_workers
+from dhpf.pipelines.training.learner import Learner
+from dhpf.pipelines.training.pair_dataset import PairDataset, epoch_steps
+from dhpf.pipelines.training.state import TrainingState
+from dhpf.planning.blocks import plan_blocks
 from dhpf.records import PairRecord
-from pipelines.all_workers import all_workers
-from pipelines.config import TrainConfig
-from pipelines.learner import Learner
-from pipelines.shard_set import ShardSet
-from pipelines.training_data import PairDataset, epoch_steps
-from pipelines.training_state import TrainingState
+from dhpf.shards.shards import Shard, encode_shard
 
 NUM_STEPS = 50
 KILLED_AFTER = 20

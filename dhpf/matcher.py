@@ -18,8 +18,8 @@ from torch import Tensor
 
 from dhpf.checkpoint import build_network, load_network, save_network
 from dhpf.config import EngineName, ModelConfig
-from dhpf.data.preprocessing import points_from_frame, points_to_frame, to_square
 from dhpf.errors import InputError
+from dhpf.frame import points_from_frame, points_to_frame, to_square
 from dhpf.images import RGB, ImageError, read_image
 from dhpf.model.best_cells import BestCells
 from dhpf.model.engines.choose import choose_engine

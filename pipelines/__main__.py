@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dhpf.errors import InputError
-from pipelines.config import STAGES, Workflow
-from pipelines.store import remove_objects
+from dhpf.pipelines.config import STAGES, Workflow
+from dhpf.pipelines.outputs.store import remove_objects
 
 EXIT_INPUT, EXIT_REJECTS, EXIT_REFUSED, EXIT_INTERRUPTED = 2, 3, 4, 130
 
@@ -121,8 +121,8 @@ def _add_workflow_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from pipelines.cluster import needed_cpus, ray_cluster, set_ray_environment
-    from pipelines.workflow_file import load_workflow
+    from dhpf.pipelines.cluster import needed_cpus, ray_cluster, set_ray_environment
+    from dhpf.pipelines.workflow_file import load_workflow
 
     workflow = load_workflow(options.file, options.workflow, options.set, options.data.resolve())
     folder = (options.work / workflow.name).resolve()
@@ -130,8 +130,8 @@ def _run(options: argparse.Namespace) -> int:
         return _dry_run(workflow, folder, options.work)
 
     set_ray_environment(options.address, options.work)
-    from pipelines.tracking import Tracker
-    from pipelines.workflow import WorkflowRun
+    from dhpf.pipelines.tracking.mlflow_runs import Tracker
+    from dhpf.pipelines.workflow import WorkflowRun
 
     tracker = Tracker(options.work)
     run = WorkflowRun(workflow, folder, tracker)
@@ -166,8 +166,8 @@ def _remove(folder: Path) -> None:
 
 
 def _dry_run(workflow: Workflow, folder: Path, work: Path) -> int:
-    from pipelines.tracking import Tracker
-    from pipelines.workflow import WorkflowRun
+    from dhpf.pipelines.tracking.mlflow_runs import Tracker
+    from dhpf.pipelines.workflow import WorkflowRun
 
     for line in WorkflowRun(workflow, folder, Tracker(work)).dry_run():
         print(line)
@@ -175,8 +175,8 @@ def _dry_run(workflow: Workflow, folder: Path, work: Path) -> int:
 
 
 def _describe(options: argparse.Namespace) -> int:
-    from pipelines.workflow import stage_states
-    from pipelines.workflow_file import load_workflow
+    from dhpf.pipelines.workflow import stage_states
+    from dhpf.pipelines.workflow_file import load_workflow
 
     workflow = load_workflow(options.file, options.workflow, options.set, options.data.resolve())
     print(f"{workflow.name}: {workflow.summary}")
@@ -192,7 +192,7 @@ def _describe(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from pipelines.workflow_file import read_workflows
+    from dhpf.pipelines.workflow_file import read_workflows
 
     workflows = read_workflows(options.file)
     width = max(map(len, workflows))
@@ -206,7 +206,7 @@ def _match(options: argparse.Namespace) -> int:
 
     from dhpf.drawing import draw_matches, save_picture
     from dhpf.images import read_image
-    from pipelines.load import load_matcher
+    from dhpf.pipelines.load import load_matcher
 
     source, target = read_image(options.source), read_image(options.target)
     wanted = _parse_points(options.points) if options.points else None
@@ -233,8 +233,8 @@ def _match(options: argparse.Namespace) -> int:
 
 
 def _pairs(options: argparse.Namespace) -> int:
-    from pipelines.pairs import planned_table, rejects_path, require_absent, write_pair_table
-    from pipelines.planned_pairs import PairsRequest
+    from dhpf.pipelines.inputs.pair_table import planned_table, rejects_path, require_absent, write_pair_table
+    from dhpf.pipelines.inputs.planned_pairs import PairsRequest
 
     if not options.dry_run:
         if options.output is None:
@@ -255,9 +255,9 @@ def _pairs(options: argparse.Namespace) -> int:
 
 
 def _models_list(options: argparse.Namespace) -> int:
-    from pipelines.models import list_lines
-    from pipelines.registry import Registry
-    from pipelines.tracking import Tracker
+    from dhpf.pipelines.promotion.contest import list_lines
+    from dhpf.pipelines.promotion.registry import Registry
+    from dhpf.pipelines.tracking.mlflow_runs import Tracker
 
     for line in list_lines(Registry(Tracker(options.work)), options.name):
         print(line)
@@ -265,13 +265,13 @@ def _models_list(options: argparse.Namespace) -> int:
 
 
 def _models_judge(options: argparse.Namespace) -> int:
-    from pipelines.cluster import needed_cpus, ray_cluster, set_ray_environment
-    from pipelines.workflow_file import load_workflow
+    from dhpf.pipelines.cluster import needed_cpus, ray_cluster, set_ray_environment
+    from dhpf.pipelines.workflow_file import load_workflow
 
     workflow = load_workflow(options.file, options.workflow, options.set, options.data.resolve())
     set_ray_environment(options.address, options.work)
-    from pipelines.models import Contest
-    from pipelines.tracking import Tracker
+    from dhpf.pipelines.promotion.contest import Contest
+    from dhpf.pipelines.tracking.mlflow_runs import Tracker
 
     folder = (options.work / workflow.name).resolve()
     contest = Contest(workflow, folder, Tracker(options.work), options.version)
@@ -294,8 +294,8 @@ def _models_judge(options: argparse.Namespace) -> int:
 
 
 def _models_rollback(options: argparse.Namespace) -> int:
-    from pipelines.registry import Registry
-    from pipelines.tracking import Tracker
+    from dhpf.pipelines.promotion.registry import Registry
+    from dhpf.pipelines.tracking.mlflow_runs import Tracker
 
     before, now = Registry(Tracker(options.work)).rollback(options.name)
     print(f"champion of {options.name}: version {now}, rolled back from {before}")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipelines.config import Workflow
+from dhpf.pipelines.config import Workflow
 
 CPUS_BESIDE_ACTORS = 2
 """Ray Data waits for ever when its actors take all CPUs."""

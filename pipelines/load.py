@@ -22,7 +22,7 @@ def load_matcher(reference: str | None = None, work: str | Path = "dhpf-work", w
         return Matcher()
     if not reference.startswith("models:/"):
         return Matcher.load(reference, weights)
-    from pipelines.tracking import Tracker  # MLflow takes seconds to import
+    from dhpf.pipelines.tracking.mlflow_runs import Tracker  # MLflow takes seconds to import
 
     found = Tracker(Path(work)).fetch(reference, Path(work) / "models")
     return Matcher.load(found.checkpoint, weights)

@@ -19,14 +19,14 @@ from dhpf.drawing import (
     warp_source_onto_target,
 )
 from dhpf.images import RGB, decode_image
+from dhpf.pipelines.inputs.collection import Collection
+from dhpf.pipelines.inputs.shard_set import ShardSet
+from dhpf.pipelines.layer_search.beam import kept_sets
+from dhpf.pipelines.outputs.tables import layers_of_mask
+from dhpf.pipelines.stages.evaluate import MethodScores, correct_keypoints_of
+from dhpf.pipelines.stages.match import MatchResult
+from dhpf.pipelines.stages.search import SearchResult
 from dhpf.records import Points
-from pipelines.beam import kept_sets
-from pipelines.collection import Collection
-from pipelines.evaluate import MethodScores, correct_keypoints_of
-from pipelines.match import MatchResult
-from pipelines.search import SearchResult
-from pipelines.shard_set import ShardSet
-from pipelines.tables import layers_of_mask
 
 NUM_SHOWN_MATCHES = 30
 PICTURED_ALPHA = 0.1

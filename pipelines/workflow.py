@@ -13,28 +13,28 @@ from dhpf.checkpoint import build_network, load_network
 from dhpf.config import ModelConfig
 from dhpf.errors import InputError
 from dhpf.model.backbone import load_backbone
-from pipelines.beam import Level, best_set
-from pipelines.collection import Collection, open_collection
-from pipelines.config import STAGES, MatchConfig, StageName, TrainConfig, Workflow
-from pipelines.evaluate import MethodScores, evaluate
-from pipelines.match import estimate_run, match
-from pipelines.model_card import ModelCard, TrainingData
-from pipelines.model_source import ModelSource
-from pipelines.pictures import (
+from dhpf.pipelines.config import STAGES, MatchConfig, StageName, TrainConfig, Workflow
+from dhpf.pipelines.inputs.collection import Collection, open_collection
+from dhpf.pipelines.inputs.model_source import ModelSource
+from dhpf.pipelines.inputs.shard_set import ShardSet, joined, open_shard_set
+from dhpf.pipelines.layer_search.beam import Level, best_set
+from dhpf.pipelines.outputs.store import StageOutput
+from dhpf.pipelines.pictures import (
     class_picture,
     comparison_picture,
     correspondence_pictures,
     method_pictures,
     search_picture,
 )
-from pipelines.search import search, searched_model
-from pipelines.shard import shard
-from pipelines.shard_set import ShardSet, joined, open_shard_set
-from pipelines.store import StageOutput
-from pipelines.tracking import StageRun, Tracker
-from pipelines.train import train
-from pipelines.training_pictures import training_pictures
-from pipelines.workflow_file import method_model, search_model
+from dhpf.pipelines.stages.evaluate import MethodScores, evaluate
+from dhpf.pipelines.stages.match import estimate_run, match
+from dhpf.pipelines.stages.search import search, searched_model
+from dhpf.pipelines.stages.shard import shard
+from dhpf.pipelines.stages.train import train
+from dhpf.pipelines.tracking.mlflow_runs import StageRun, Tracker
+from dhpf.pipelines.tracking.model_card import ModelCard, TrainingData
+from dhpf.pipelines.training.pictures import training_pictures
+from dhpf.pipelines.workflow_file import method_model, search_model
 
 
 @dataclass

@@ -15,7 +15,7 @@ from dhpf.config import ModelConfig, nearest_name
 from dhpf.errors import InputError
 from dhpf.object_store import is_uri
 from dhpf.pairs import open_pair_source
-from pipelines.config import SourceConfig, Workflow
+from dhpf.pipelines.config import SourceConfig, Workflow
 
 PATH_OPTIONS = ("root", "pair_list")
 """Options of pair sources that are paths, relative to the data folder."""

@@ -12,11 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dhpf.data.blocks import plan_blocks
-from dhpf.data.shards import Shard, encode_shard
 from dhpf.pairs import open_pair_source
+from dhpf.pipelines.inputs.shard_set import ShardSet
+from dhpf.planning.blocks import plan_blocks
 from dhpf.records import PairRecord
-from pipelines.shard_set import ShardSet
+from dhpf.shards.shards import Shard, encode_shard
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ NO_SUCH_LAYER = "evaluate.methods={one: {selection: fixed, layers: [99]}}"
 
 
 def dhpf(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pipelines", *arguments]
+    command = [sys.executable, "-m", "dhpf.pipelines", *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
 
 

@@ -47,7 +47,7 @@ KillTree = Callable[[subprocess.Popen[bytes]], None]
 def command(work: Path, workflow: str, *arguments: str, settings: list[str] | None = None) -> list[str]:
     sets = [part for setting in settings or [] for part in ("--set", setting)]
     return [
-        *(sys.executable, "-m", "pipelines", "run", workflow, "--file", str(FILE), "--work", str(work)),
+        *(sys.executable, "-m", "dhpf.pipelines", "run", workflow, "--file", str(FILE), "--work", str(work)),
         *arguments,
         *sets,
     ]

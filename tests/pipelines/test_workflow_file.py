@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from dhpf.errors import InputError
-from pipelines.workflow_file import load_workflow, method_model, read_workflows, search_model
+from dhpf.pipelines.workflow_file import load_workflow, method_model, read_workflows, search_model
 
 FILE = Path(__file__).parents[2] / "workflows.yaml"
 

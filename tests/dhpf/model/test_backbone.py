@@ -10,8 +10,8 @@ import torch
 
 from dhpf.checkpoint import build_network
 from dhpf.config import ModelConfig
-from dhpf.data.preprocessing import to_square
 from dhpf.errors import InputError
+from dhpf.frame import to_square
 from dhpf.model.backbone import PackedConv2d, load_backbone, read_state_dict
 
 

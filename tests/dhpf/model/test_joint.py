@@ -13,7 +13,7 @@ from torch import Tensor
 import dhpf.model.joint
 from dhpf.checkpoint import build_network
 from dhpf.config import ModelConfig
-from dhpf.data.preprocessing import to_square
+from dhpf.frame import to_square
 from dhpf.model.geometry import NUM_CELLS, cell_centres
 from dhpf.model.joint import JointMatching
 from dhpf.model.network import HyperpixelNetwork, ImageFeatures

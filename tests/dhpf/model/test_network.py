@@ -4,8 +4,8 @@ import torch
 
 from dhpf.checkpoint import build_network
 from dhpf.config import EngineName, ModelConfig
-from dhpf.data.preprocessing import to_square
 from dhpf.errors import InputError
+from dhpf.frame import to_square
 from dhpf.model.engines.choose import choose_engine
 from dhpf.model.global_batch import TrainingPairs
 from dhpf.model.network import HyperpixelNetwork, ImageFeatures

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dhpf.data.listed_blocks import read_block
 from dhpf.errors import InputError
 from dhpf.pairs import pair_list
 from dhpf.pairs.image_folder import ImageFolder
 from dhpf.pairs.pair_list import PairListPlan, plan_pair_list
+from dhpf.planning.listed_blocks import read_block
 from dhpf.records import PairRecord, Rejection
 
 IMAGES = ["a.jpg", "b.jpg", "x/c.jpg", "x/d.jpg"]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dhpf.checkpoint import build_network
 from dhpf.config import EngineName, ModelConfig
-from dhpf.data.preprocessing import to_square
+from dhpf.frame import to_square
 from dhpf.model.best_cells import BestCells, best_cells
 from dhpf.model.engines.choose import choose_engine
 from dhpf.model.network import HyperpixelNetwork

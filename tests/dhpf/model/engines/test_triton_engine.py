@@ -191,7 +191,7 @@ def test_a_pair_takes_little_beside_its_matrix() -> None:
 def test_on_a_gpu_it_finds_what_the_engine_in_torch_finds(config: ModelConfig) -> None:
     import skimage.data
 
-    from dhpf.data.preprocessing import to_square
+    from dhpf.frame import to_square
 
     torch.manual_seed(3)
     network = build_network(config).cuda()

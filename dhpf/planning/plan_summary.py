@@ -1,0 +1,158 @@
+"""What a plan of blocks comes to, how near that is to the least possible, and what it will cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dhpf.errors import InputError
+from dhpf.planning.blocks import PlannedBlock, require_limits
+
+
+@dataclass(frozen=True)
+class PlanSummary:
+    """Counts of a plan.
+
+    Attributes:
+        num_blocks, num_pairs: of the plan.
+        num_images: images read and encoded: each block's, summed.
+        num_shared: how many of these the block before holds as well.
+        ideal_images: no plan with these limits reads fewer (`fewest_images`).
+    """
+
+    num_blocks: int
+    num_pairs: int
+    num_images: int
+    num_shared: int
+    ideal_images: int
+
+    @property
+    def encodes_per_pair(self) -> float:
+        return self.num_images / max(self.num_pairs, 1)
+
+    @property
+    def ideal_encodes_per_pair(self) -> float:
+        return self.ideal_images / max(self.num_pairs, 1)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.num_blocks:,} blocks, {self.num_pairs:,} pairs, {self.num_images:,} images to read "
+            f"({self.num_shared:,} of them are in the block before as well)\n"
+            f"{self.encodes_per_pair:.4g} encodes per pair; no plan with these limits needs fewer than "
+            f"{self.ideal_encodes_per_pair:.4g}"
+        )
+
+
+def summarise(
+    blocks: Iterable[PlannedBlock], degrees: NDArray[np.int64], *, max_images: int, max_pairs: int
+) -> PlanSummary:
+    """The summary of a plan; blocks may stream by.
+
+    Args:
+        degrees: (num_images,) how many different images each image of the collection is paired with.
+    """
+    num_blocks = num_pairs = num_images = num_shared = 0
+    for block in blocks:
+        num_blocks += 1
+        num_pairs += block.num_pairs
+        num_images += block.num_images
+        num_shared += block.num_shared
+    ideal = fewest_images(degrees, max_images=max_images, max_pairs=max_pairs)
+    return PlanSummary(num_blocks, num_pairs, num_images, num_shared, ideal)
+
+
+def fewest_images(degrees: NDArray[np.int64], *, max_images: int, max_pairs: int) -> int:
+    """A bound: how many images the blocks of any plan read together, each block starting with none.
+
+    Two arguments, the stronger of which counts. A block shows an image at most max_images - 1 others, so an image
+    in d pairs is in at least d / (max_images - 1) blocks. And a block of p pairs has m images with m(m - 1)/2 >= p;
+    as m / p falls with p, no block does better than one that is full. For all pairs of a large collection both come
+    to 2 / (max_images - 1) encodes per pair; few numbers of images have a plan that attains it (Steiner systems).
+
+    Args:
+        degrees: (num_images,) how many different images each image is paired with.
+    """
+    require_limits(max_images, max_pairs)
+    by_image = int(-(-degrees // (max_images - 1)).sum())
+    full = min(max_pairs, max_images * (max_images - 1) // 2)
+    by_block = int(degrees.sum()) / 2 / full * (1 + math.sqrt(1 + 8 * full)) / 2
+    return max(by_image, math.ceil(by_block - 1e-6))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a plan will take.
+
+    Attributes:
+        hours: from start to end, all actors at work.
+        actor_hours: over all actors together.
+        bytes_read: of image files.
+        price: actor_hours at the given price.
+    """
+
+    hours: float
+    actor_hours: float
+    bytes_read: int
+    price: float
+
+    def __str__(self) -> str:
+        return (
+            f"about {_duration(self.hours)}, {self.actor_hours:,.1f} actor hours, "
+            f"{_size(self.bytes_read)} of images to read, price {self.price:,.2f}"
+        )
+
+
+def estimate(
+    summary: PlanSummary,
+    *,
+    seconds_per_image: float,
+    seconds_per_pair: float,
+    bytes_per_image_file: float,
+    num_actors: int = 1,
+    price_per_hour: float = 0.0,
+) -> Estimate:
+    """What a plan will take if every block reads its images afresh.
+
+    Args:
+        seconds_per_image: to read and encode an image, on one actor.
+        seconds_per_pair: to match a pair, on one actor.
+        bytes_per_image_file: mean size of the image files.
+        price_per_hour: of one actor, in any currency.
+
+    Raises:
+        InputError: a number that is negative or not finite, or no actor.
+    """
+    for name, value in (
+        ("seconds_per_image", seconds_per_image),
+        ("seconds_per_pair", seconds_per_pair),
+        ("bytes_per_image_file", bytes_per_image_file),
+        ("price_per_hour", price_per_hour),
+    ):
+        if not 0 <= value < math.inf:
+            raise InputError(f"{name}: {value} must be a number of at least 0")
+    if num_actors < 1:
+        raise InputError(f"num_actors: {num_actors} must be at least 1")
+    actor_hours = (summary.num_images * seconds_per_image + summary.num_pairs * seconds_per_pair) / 3600
+    # A block is not shared between actors: with few blocks, the rest of them wait.
+    rounds = -(-summary.num_blocks // num_actors)
+    hours = actor_hours / max(summary.num_blocks, 1) * rounds
+    return Estimate(hours, actor_hours, round(summary.num_images * bytes_per_image_file), actor_hours * price_per_hour)
+
+
+def _duration(hours: float) -> str:
+    for unit, length in (("days", 24.0), ("hours", 1.0), ("minutes", 1 / 60)):
+        if hours >= 2 * length or unit == "minutes":
+            return f"{hours / length:,.1f} {unit}"
+    raise AssertionError(hours)
+
+
+def _size(num_bytes: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:,.1f} TB"

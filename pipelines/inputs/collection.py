@@ -1,0 +1,115 @@
+"""A collection: a user's folder of images and which pairs of them to match, as the match stage reads it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dhpf.pairs.image_store import ImageStore, open_image_store
+from dhpf.pipelines.config import CollectionConfig
+from dhpf.pipelines.inputs.planned_pairs import PairsRequest, PlannedPairs, planned_pairs
+from dhpf.pipelines.outputs.store import REJECTS_TASK
+from dhpf.planning.blocks import block_name, images_within
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Images as they lie in a folder, and the plan of their pairs.
+
+    Attributes:
+        name: as the workflow calls it.
+        max_images: images of a block: what the memory for features holds.
+    """
+
+    name: str
+    config: CollectionConfig
+    max_images: int
+    plan: PlannedPairs
+
+    @property
+    def num_pairs(self) -> int:
+        return self.plan.summary.num_pairs
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the blocks, in order, and of the task that keeps a list's rejects."""
+        blocks = [block_name(index) for index in range(self.plan.summary.num_blocks)]
+        return blocks if self.plan.rejects is None else [*blocks, REJECTS_TASK]
+
+    @property
+    def digest(self) -> str:
+        """sha256 over the image ids and the pair list; the content of each image is in every row."""
+        digest = hashlib.sha256("\n".join(self.plan.images).encode("utf-8", "surrogateescape"))
+        if self.config.pair_list is not None:
+            with Path(self.config.pair_list).open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What else decides which pairs a block holds."""
+        chosen = {name: getattr(self.config, name) for name in ("select", "reference", "reach", "max_pairs")}
+        return chosen | {"max_images": self.max_images}
+
+    def jobs(self, missing: set[str]) -> Iterator[dict[str, Any]]:
+        """What an actor needs to know of each block in `missing`; made one at a time.
+
+        A block in closed form travels as such, that of a list as its place in the list's file; its images by name.
+        """
+        path = None if self.plan.path is None else str(self.plan.path)
+        for block in self.plan.blocks():
+            if block.block_id in missing:
+                pairs = self.plan.read(block)
+                used = np.unique(np.concatenate([pairs.column(side).to_numpy() for side in ("source", "target")]))
+                images = [[position, self.plan.images[position]] for position in used.tolist()]
+                job = {"root": self.config.root, "block": block.to_json(), "pairs": path, "images": images}
+                yield {"task": block.block_id, "job": job, "num_pairs": block.num_pairs}
+
+    def first_pairs(self, limit: int) -> list[tuple[str, str]]:
+        """Source and target of some pairs of the first block."""
+        for block in self.plan.blocks():
+            rows = self.plan.read(block).slice(0, limit).to_pylist()
+            return [(self.plan.images[row["source"]], self.plan.images[row["target"]]) for row in rows]
+        return []
+
+    def mean_file_size(self) -> float:
+        """Mean size of the image files in bytes, of a hundred of them."""
+        images = self.plan.images
+        sample = images[:: max(1, len(images) // 100)]
+        return sum(self._store.size(image) for image in sample) / len(sample)
+
+    def read(self, image_id: str) -> bytes:
+        """The encoded image."""
+        return self._store.read(image_id)
+
+    @property
+    def _store(self) -> ImageStore:
+        return open_image_store(self.config.root, "collection")
+
+
+@contextlib.contextmanager
+def open_collection(
+    name: str, config: CollectionConfig, bytes_per_image: int, scratch: Path | None = None
+) -> Iterator[Collection]:
+    """Plans a collection; a list's plan lies on disk until the context ends.
+
+    Args:
+        bytes_per_image: memory that the features of one image take.
+        scratch: folder for that plan, which actors read; default: where the system keeps temporary files.
+
+    Raises:
+        InputError: no folder, no image in it, no pair, a list that cannot be read, or too little memory for a pair.
+    """
+    max_images = images_within(config.feature_memory_mb * 10**6, bytes_per_image)
+    limits = {"max_images": max_images, "max_pairs": config.max_pairs}
+    request = PairsRequest(config.root, config.select, config.reference, config.reach, config.pair_list, **limits)
+    if scratch is not None:
+        scratch.mkdir(parents=True, exist_ok=True)
+    with planned_pairs(request, scratch) as plan:
+        yield Collection(name, config, max_images, plan)

@@ -1,0 +1,63 @@
+"""Where a stage's model comes from, as something that travels to workers and stands in plans."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dhpf.checkpoint import build_network, load_network
+from dhpf.config import ModelConfig
+from dhpf.model.network import HyperpixelNetwork
+from dhpf.pipelines.config import FeatureType, Resources
+from dhpf.pipelines.outputs.store import canonical_json
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """An untrained model by its configuration, or a trained one by its checkpoint.
+
+    Attributes:
+        config: of an untrained model; None for a checkpoint.
+        checkpoint: path of a checkpoint; None for an untrained model.
+        version: models:/NAME/VERSION of a model from the registry, never an alias, whose meaning changes; else "".
+    """
+
+    config: ModelConfig | None = None
+    checkpoint: str | None = None
+    version: str = ""
+
+    def load(self, resources: Resources) -> HyperpixelNetwork:
+        """The network, ready for inference, in a process that may use so much.
+
+        It lies on a GPU where one is reserved; a machine without any, which estimates or judges for others, does it
+        on its CPU.
+        """
+        torch.set_num_threads(max(1, int(resources.cpus)))
+        device = "cuda" if resources.gpus and torch.cuda.is_available() else "cpu"
+        network = build_network(self.config) if self.config is not None else load_network(str(self.checkpoint))
+        return network.to(device)
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the model's answers, as JSON values for a plan."""
+        if self.config is not None:
+            return {"config": dataclasses.asdict(self.config)}
+        digest = hashlib.sha256(Path(str(self.checkpoint)).read_bytes()).hexdigest()
+        return {"checkpoint_sha256": digest, "version": self.version}
+
+    def name(self) -> str:
+        """What rows call the model: models:/NAME/VERSION, or the sha256 of what decides its answers."""
+        return self.version or hashlib.sha256(canonical_json(self.identity())).hexdigest()
+
+    def bytes_per_image(self, feature_type: FeatureType = "float32") -> int:
+        """Memory that the features of one image take."""
+        network = self.load(Resources(cpus=torch.get_num_threads()))
+        side = network.config.image_side
+        with torch.inference_mode():
+            blank = torch.zeros(1, 3, side, side, dtype=torch.uint8, device=network.backbone.mean.device)
+            features = network.describe(blank)
+        return (features.in_half_precision() if feature_type == "float16" else features).num_bytes

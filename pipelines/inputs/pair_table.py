@@ -1,0 +1,118 @@
+"""The pairs of a collection as a table, in the order in which they are best matched; `dhpf pairs`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from dhpf.errors import InputError
+from dhpf.images import is_text
+from dhpf.pipelines.inputs.planned_pairs import PairsRequest, PlannedPairs, planned_pairs
+from dhpf.planning.listed_blocks import POINTS
+
+PAIR_TABLE = pa.schema(
+    [
+        pa.field("number", pa.int64(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("target", pa.string(), nullable=False),
+    ]
+)
+"""One row per pair, block by block; `number` counts from 1, of a list it is the row. Further columns as in the list."""
+
+_OF_LISTS = {"category": pa.field("category", pa.string()), "points": pa.field("source_points", POINTS)}
+"""Columns that a list may have besides."""
+
+ROW_GROUP = 100_000
+"""At least so many rows are written at once."""
+
+_BAR_DELAY = 2.0
+
+
+@contextlib.contextmanager
+def planned_table(request: PairsRequest, scratch: Path | None = None) -> Iterator[PlannedPairs]:
+    """As `planned_pairs`, for pairs that can stand in a table.
+
+    Raises:
+        InputError: an image whose file name is not text, too.
+    """
+    with planned_pairs(request, scratch) as plan:
+        for image in plan.images:
+            if not is_text(image):
+                raise InputError(f"collection {request.root!r}: the file name {image!r} is not UTF-8; rename the file")
+        yield plan
+
+
+def write_pair_table(plan: PlannedPairs, output: Path) -> None:
+    """Writes the pairs as Parquet (PAIR_TABLE), and the rejected rows of a list beside it as NAME.rejects.parquet.
+
+    Raises:
+        InputError: a file of that name is there already.
+    """
+    require_absent(output)
+    with tempfile.TemporaryDirectory(prefix=".pairs-", dir=output.parent) as folder:
+        unfinished = Path(folder) / output.name
+        _write(plan, unfinished)
+        if plan.rejects is not None and plan.num_rejected:
+            _publish(plan.rejects, rejects_path(output))
+        _publish(unfinished, output)
+
+
+def require_absent(output: Path) -> None:
+    """Raises InputError unless the table and its rejects can be written; makes their folder."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    for path in (output, rejects_path(output)):
+        if path.exists():
+            raise InputError(f"--output: {path} is there already; remove it, or choose another name")
+
+
+def rejects_path(output: Path) -> Path:
+    """Where the rejected rows of a list go."""
+    return output.with_name(f"{output.stem}.rejects.parquet")
+
+
+def _write(plan: PlannedPairs, path: Path) -> None:
+    names = pa.array(plan.images, type=pa.string())
+    schema: pa.Schema | None = None
+    with contextlib.ExitStack() as stack:
+        bar = stack.enter_context(tqdm(total=plan.summary.num_pairs, desc="writing", unit="pair", delay=_BAR_DELAY))
+        for batches in _row_groups(map(plan.read, plan.blocks())):
+            if schema is None:
+                schema = pa.schema([*PAIR_TABLE, *(_OF_LISTS[name] for name in batches[0].schema.names[3:])])
+                writer = stack.enter_context(
+                    pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
+                )
+            pairs = pa.Table.from_batches(batches)
+            columns = [pairs["number"], names.take(pairs["source"]), names.take(pairs["target"]), *pairs.columns[3:]]
+            writer.write_table(pa.table(columns, schema=schema))
+            bar.update(len(pairs))
+    if schema is None:
+        pq.write_table(PAIR_TABLE.empty_table(), path, compression="zstd", write_page_checksum=True)
+
+
+def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
+    group: list[pa.RecordBatch] = []
+    num_rows = 0
+    for batch in batches:
+        group.append(batch)
+        num_rows += batch.num_rows
+        if num_rows >= ROW_GROUP:
+            yield group
+            group, num_rows = [], 0
+    if group:
+        yield group
+
+
+def _publish(finished: Path, path: Path) -> None:
+    with finished.open("rb+") as file:
+        os.fsync(file.fileno())
+    try:
+        os.link(finished, path)  # unlike a rename, it overwrites nothing
+    except FileExistsError as error:
+        raise InputError(f"--output: {path} is there already; remove it, or choose another name") from error

@@ -1,0 +1,107 @@
+"""A shard set: what the shard stage made of one split of one pair source, as the other stages read it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from dhpf.errors import InputError
+from dhpf.pipelines.outputs.store import REJECTS_TASK, Manifest, StageOutput
+from dhpf.shards.shards import Shard
+
+
+@dataclass(frozen=True)
+class ShardSet:
+    """The shards of SOURCE/SPLIT.
+
+    Attributes:
+        name: SOURCE/SPLIT.
+        shards: task name of each block, with its shard; blocks whose every pair was rejected are left out.
+        thresholds: names of the PCK thresholds that apply, the main one first.
+        digest: sha256 of the content: the dataset's fingerprint.
+        record: counts and settings of the shard stage.
+    """
+
+    name: str
+    shards: tuple[tuple[str, Shard], ...]
+    thresholds: tuple[str, ...]
+    digest: str
+    record: dict[str, Any]
+
+    @property
+    def num_pairs(self) -> int:
+        return int(self.record["num_pairs"])
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the blocks, in order."""
+        return [task for task, _ in self.shards]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What else decides which pairs a block holds: nothing, the digest says it all."""
+        return {}
+
+    def jobs(self, missing: set[str]) -> Iterator[dict[str, Any]]:
+        """What an actor needs to know of each block in `missing`."""
+        first = 0
+        for task, shard in self.shards:
+            if task in missing:
+                yield {"task": task, "job": {"shard": list(shard.paths), "first": first}, "num_pairs": len(shard)}
+            first += len(shard)
+
+    def read(self, image_id: str) -> bytes:
+        """The encoded image."""
+        return self._shard_of[image_id].image_bytes(image_id)
+
+    @cached_property
+    def _shard_of(self) -> dict[str, Shard]:
+        return {image: shard for _, shard in self.shards for image in shard.image_ids}
+
+
+def shard_set_folder(stage_folder: Path, name: str) -> Path:
+    """Where the shard stage puts SOURCE/SPLIT."""
+    return stage_folder / name
+
+
+def open_shard_set(stage_folder: Path, name: str) -> ShardSet:
+    """Opens a complete shard set.
+
+    Raises:
+        InputError: it is not there, not complete, or damaged.
+    """
+    output = StageOutput(shard_set_folder(stage_folder, name))
+    manifest = output.manifest()
+    if manifest is None:
+        raise InputError(f"shard set {name}: not complete in {output.root}; run the shard stage first")
+    return ShardSet(
+        name=name,
+        shards=tuple(_shards(output, manifest)),
+        thresholds=tuple(manifest.record["thresholds"]),
+        digest=manifest.digest(),
+        record=dict(manifest.record),
+    )
+
+
+def joined(sets: Sequence[ShardSet]) -> ShardSet:
+    """The pairs of several shard sets as one; thresholds are those of the first that has some."""
+    if len(sets) == 1:
+        return sets[0]
+    digest = hashlib.sha256(" ".join(s.digest for s in sets).encode()).hexdigest()
+    return ShardSet(
+        name=" + ".join(s.name for s in sets),
+        shards=tuple((f"{s.name}/{task}", shard) for s in sets for task, shard in s.shards),
+        thresholds=next((s.thresholds for s in sets if s.thresholds), ()),
+        digest=digest,
+        record={"num_pairs": sum(s.num_pairs for s in sets)},
+    )
+
+
+def _shards(output: StageOutput, manifest: Manifest) -> Sequence[tuple[str, Shard]]:
+    blocks = [commit for commit in manifest.commits if commit.task != REJECTS_TASK and commit.info["num_pairs"]]
+    # The index has a digest of every member, so that a tar is not read as a whole.
+    return [(c.task, Shard(output.location(c, "shard.tar"), output.path(c, "index.json"))) for c in blocks]

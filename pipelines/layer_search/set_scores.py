@@ -1,0 +1,158 @@
+"""What sets of layers are worth on pairs with keypoints: each image is described once, with all layers of the backbone,
+and only the matching is repeated for each set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dhpf.config import EngineName
+from dhpf.errors import InputError
+from dhpf.frame import Size, box_to_frame, points_to_frame
+from dhpf.metrics import pck, threshold_side
+from dhpf.model.best_cells import BestCells
+from dhpf.model.engines.choose import choose_engine
+from dhpf.model.network import ImageFeatures
+from dhpf.model.transfer import cells_of_points, transfer
+from dhpf.pipelines.config import Resources
+from dhpf.pipelines.inputs.model_source import ModelSource
+from dhpf.pipelines.inputs.shard_set import ShardSet
+from dhpf.pipelines.layer_search.beam import Layers
+from dhpf.pipelines.matching.block_matching import OpenBlock, describe_block
+from dhpf.planning.blocks import Block
+from dhpf.records import PairRecord, Points
+
+PAIRS_AT_ONCE = 16
+"""Pairs whose results are held at a time: about 0.1 MB each."""
+
+
+@dataclass(frozen=True)
+class _FramedPair:
+    """A pair's keypoints, (K, 2) in the frame, and the side in pixels that its PCK threshold is a share of."""
+
+    source: Points
+    target: Points
+    side: float
+
+
+def scorable_pairs(shards: ShardSet) -> Iterator[PairRecord]:
+    """The pairs of a set that have a PCK by the set's main threshold, in order."""
+    for _, shard in shards.shards:
+        for record in shard.pairs:
+            sizes = shard.image_size(record.source), shard.image_size(record.target)
+            if _framed(record, *sizes, shards.thresholds[:1]) is not None:
+                yield record
+
+
+class SetScorer:
+    """Scores sets of layers on blocks of pairs; keeps the features of the last block that it saw.
+
+    Args:
+        model: untrained, with all layers selected.
+        shards: what the pairs are of.
+        alpha: PCK threshold as a share of the set's main threshold side.
+        resources: what it may use.
+        engine: which implementation matches.
+    """
+
+    def __init__(
+        self, model: ModelSource, shards: ShardSet, alpha: float, resources: Resources, engine: EngineName
+    ) -> None:
+        self._network = model.load(resources)
+        self._device = self._network.backbone.mean.device
+        self._engine = choose_engine(engine, self._device)
+        self._shards, self._alpha = shards, alpha
+        self._opened: _DescribedBlock | None = None
+
+    @torch.inference_mode()
+    def score(self, block: Block, sets: Sequence[Layers]) -> NDArray[np.float64]:
+        """(len(sets), pairs of the block) PCK of each pair with each set of layers.
+
+        Args:
+            block: known by its id.
+
+        Raises:
+            InputError: an image is damaged since it was sharded.
+        """
+        if self._opened is None or self._opened.block_id != block.block_id:
+            self._opened = None  # two blocks' features together could exceed what there is room for
+            self._opened = self._describe(block)
+        return np.stack([self._score_set(self._opened, layers) for layers in sets])
+
+    def _describe(self, block: Block) -> _DescribedBlock:
+        places, features, facts = describe_block(
+            self._network, OpenBlock(range(len(block.pairs)), block.pairs, self._shards.read)
+        )
+        failure = next((f.failure for f in facts.values() if f.failure), None)
+        if failure is not None:
+            raise InputError(f"shard set {self._shards.name}: {failure}; run again with --restart shard")
+        framed = []
+        for record in block.pairs:
+            sizes = facts[record.source].size, facts[record.target].size
+            pair = _framed(record, *sizes, self._shards.thresholds[:1])
+            assert pair is not None, "only scorable pairs are planned"
+            framed.append(pair)
+        numbers = [(places[p.source, p.mirrored], places[p.target, p.mirrored]) for p in block.pairs]
+        wanted = torch.cat([cells_of_points(*_one(pair.source)) for pair in framed]).to(self._device)
+        return _DescribedBlock(block.block_id, features, numbers, framed, wanted)
+
+    def _score_set(self, opened: _DescribedBlock, layers: Layers) -> NDArray[np.float64]:
+        gates = torch.zeros(len(opened.numbers), len(self._network.layers), device=self._device)
+        gates[:, list(layers)] = 1
+        features, values = opened.features, np.empty(len(opened.numbers))
+        for begin in range(0, len(opened.numbers), PAIRS_AT_ONCE):
+            batch = slice(begin, begin + PAIRS_AT_ONCE)
+            found = self._network.match_selected(
+                features, features, opened.numbers[batch], gates[batch], opened.wanted[batch], self._engine
+            ).to("cpu")
+            pairs = opened.framed[batch]
+            values[batch] = [_pck(found[n], pair, self._alpha) for n, pair in enumerate(pairs)]
+        return values
+
+
+@dataclass(frozen=True)
+class _DescribedBlock:
+    """A block with what the network knows of it.
+
+    Attributes:
+        features: of its images.
+        numbers: (source, target) of each pair in the features.
+        framed: the keypoints of each pair.
+        wanted: (pairs, N) source cells whose match is needed.
+    """
+
+    block_id: str
+    features: ImageFeatures
+    numbers: Sequence[tuple[int, int]]
+    framed: Sequence[_FramedPair]
+    wanted: Tensor
+
+
+def _framed(record: PairRecord, source: Size, target: Size, thresholds: tuple[str, ...]) -> _FramedPair | None:
+    """A pair's keypoints in the frame; None for a pair that has no PCK."""
+    if record.source_keypoints is None or record.target_keypoints is None or not thresholds:
+        return None
+    target_points = points_to_frame(record.target_keypoints, target, record.mirrored)
+    box = None if record.target_box is None else box_to_frame(record.target_box, target)
+    try:
+        side = threshold_side(thresholds[0], target_points, box)
+    except InputError:  # no box, or one keypoint alone, which has no extent
+        return None
+    if not len(target_points):
+        return None
+    return _FramedPair(points_to_frame(record.source_keypoints, source, record.mirrored), target_points, side)
+
+
+def _pck(found: BestCells, pair: _FramedPair, alpha: float) -> float:
+    moved = transfer(found, *_one(pair.source))
+    return float(pck(moved.points[0].numpy(), pair.target, moved.valid[0].numpy(), pair.side, (alpha,))[0])
+
+
+def _one(points: Points) -> tuple[Tensor, Tensor]:
+    """(1, K, 2) points of one pair, and (1, K) that all of them are valid."""
+    return torch.from_numpy(points)[None], torch.ones(1, len(points), dtype=torch.bool)

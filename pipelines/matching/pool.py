@@ -1,0 +1,185 @@
+"""Batch inference: actors that take blocks and commit one table per block.
+
+Evaluation and matching share them and differ in the rows they make of a pair.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.data import ActorPoolStrategy, DataContext
+from ray.util.annotations import RayDeprecationWarning
+from tqdm import tqdm
+
+from dhpf.errors import InputError
+from dhpf.pipelines.config import EvaluateConfig, MatchConfig
+from dhpf.pipelines.inputs.collection import Collection
+from dhpf.pipelines.inputs.model_source import ModelSource
+from dhpf.pipelines.inputs.shard_set import ShardSet
+from dhpf.pipelines.matching.block_matching import Caution, RowMaker
+from dhpf.pipelines.matching.quarantine import Quarantine, match_in_quarantine, refused
+from dhpf.pipelines.matching.worker import BlockWorker, WorkerSettings
+from dhpf.pipelines.outputs.store import CommitRecord, StageOutput
+
+REPORT_SECONDS = 5.0
+
+BLOCKS_OF_ACTOR = 100
+"""Blocks that are planned ahead for each actor; in between the pool starts anew, which costs little beside so many."""
+
+MAX_ATTEMPTS = 4
+"""A run begins a block so often, all but the first time in quarantine; then the block is given up."""
+
+MAX_RESTARTS, MAX_TASK_RETRIES = 100, 20
+"""Far more than images that end their actor need, since each does it once; they end what no block is to blame for."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far matching has come.
+
+    Attributes:
+        num_pairs: done in this run.
+        num_failed: of these, pairs with an image that cannot be used.
+        seconds: since the first block was handed out.
+    """
+
+    num_pairs: int
+    num_failed: int
+    seconds: float
+
+
+def as_planned(intermediates: int) -> dict[str, int]:
+    """What the plan of an output says of joint matching: nothing where each pair is matched alone."""
+    return {"intermediates": intermediates} if intermediates else {}
+
+
+def match_blocks(
+    pairs: ShardSet | Collection,
+    model: ModelSource,
+    rows: RowMaker,
+    output: StageOutput,
+    config: EvaluateConfig | MatchConfig,
+    *,
+    title: str,
+    intermediates: int = 0,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> None:
+    """Has actors do every block of the plan that is not done; a block is done when its table is committed.
+
+    Args:
+        title: of the progress bar.
+        intermediates: as in MatchConfig.
+        report: told of the progress every few seconds.
+
+    Raises:
+        InputError: something that a block needs cannot be had, and it is no image's fault; blocks that are done stay.
+    """
+    missing = set(output.missing())
+    if not missing:
+        return
+    features = config.features if isinstance(config, MatchConfig) else "float32"
+    settings = WorkerSettings(
+        model,
+        rows,
+        str(output.root),
+        config.batch_size,
+        config.resources,
+        config.engine,
+        features,
+        intermediates,
+    )
+    num_before = sum(int(commit.info.get("num_pairs", 0)) for commit in output.committed().values())
+    started = reported = time.time()
+    num_pairs = num_failed = 0
+    with tqdm(total=pairs.num_pairs - num_before, desc=title, unit="pair") as bar:
+        for row in _matched(pairs.jobs(missing), settings, config):
+            if row["stopped"]:
+                raise InputError(str(row["stopped"]))
+            num_pairs, num_failed = num_pairs + int(row["num_pairs"]), num_failed + int(row["num_failed"])
+            bar.update(int(row["num_pairs"]))
+            if num_failed:
+                bar.set_postfix(failed=num_failed)
+            if time.time() - reported > REPORT_SECONDS:
+                reported = time.time()
+                report(Progress(num_pairs, num_failed, reported - started))
+
+
+def _matched(
+    jobs: Iterable[Mapping[str, Any]], settings: WorkerSettings, config: EvaluateConfig | MatchConfig
+) -> Iterator[Mapping[str, Any]]:
+    """The counts of each block, as it is done, or why it stopped; jobs are taken a pool's work at a time."""
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # max_task_retries and max_restarts have no other name yet.
+    warnings.filterwarnings("ignore", category=RayDeprecationWarning, message=".*ray_remote_args.*")
+    run = uuid.uuid4().hex
+    waiting = iter(jobs)
+    while chunk := list(islice(waiting, BLOCKS_OF_ACTOR * config.num_actors)):
+        items = [{"task": job["task"], "job": json.dumps(job["job"])} for job in chunk]
+        # A pool is never larger than the work; Ray Data also needs free CPUs beside its actors.
+        largest = min(config.num_actors, len(items))
+        pool = ActorPoolStrategy(min_size=min(config.min_actors or largest, largest), max_size=largest)
+        yield from (
+            ray.data.from_items(items, override_num_blocks=len(items))
+            .map_batches(
+                BlockMatcher,
+                fn_constructor_args=(settings, run),
+                batch_size=1,
+                batch_format="numpy",
+                compute=pool,
+                num_cpus=config.resources.cpus,
+                num_gpus=config.resources.gpus,
+                max_task_retries=MAX_TASK_RETRIES,
+                max_restarts=MAX_RESTARTS,
+            )
+            .iter_rows()
+        )
+
+
+class BlockMatcher:
+    """The actor.
+
+    Args:
+        run: a name that no other run of the stage has.
+    """
+
+    def __init__(self, settings: WorkerSettings, run: str) -> None:
+        self._settings, self._run = settings, run
+        self._worker = BlockWorker(settings)
+        self._output = StageOutput(settings.root)
+        self._quarantine = Quarantine(Path(settings.root))
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        ((task, job),) = zip(batch["task"], batch["job"], strict=True)
+        try:
+            info = self._commit(str(task), str(job)).info
+        except InputError as error:  # as a value, because Ray would wrap an error in a page of its own words
+            return {"num_pairs": [0], "num_failed": [0], "stopped": [str(error)]}
+        return {"num_pairs": [info["num_pairs"]], "num_failed": [info["num_failed"]], "stopped": [""]}
+
+    def _commit(self, task: str, job: str) -> CommitRecord:
+        done = self._output.commit_of(task)
+        if done is not None:  # what an actor answered is lost with its machine, what it committed is not
+            return done
+        attempt = self._output.begin(task, self._run)
+        if attempt == 1:
+            return self._worker.match(task, job, Caution(self._quarantine.images()))
+        reason = f"not tried: {task} ended its worker's process {attempt - 1} times"
+        if attempt <= MAX_ATTEMPTS:
+            found = match_in_quarantine(self._settings, task, job)
+            if isinstance(found, CommitRecord):
+                return found
+            reason = found
+        return self._worker.match(task, job, refused(job, reason))

@@ -1,0 +1,28 @@
+"""Which code made an output."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+
+import dhpf
+
+
+@lru_cache(maxsize=1)
+def code_version() -> str:
+    """The package's version and a digest of its source files: the same wherever the same code is installed."""
+    digest = hashlib.sha256()
+    for name, path in sorted(_source_files(Path(dhpf.__path__[0]))):
+        digest.update(name.encode())
+        digest.update(path.read_bytes())
+    return f"{version('dhpf')}+{digest.hexdigest()[:12]}"
+
+
+def _source_files(package: Path) -> list[tuple[str, Path]]:
+    """Python files by their path below the package; links are followed: in a checkout dhpf.pipelines is one."""
+    folders = os.walk(package, followlinks=True)
+    paths = (Path(folder, name) for folder, _, names in folders for name in names if name.endswith(".py"))
+    return [(path.relative_to(package).as_posix(), path) for path in paths]

@@ -1,0 +1,269 @@
+"""What a new version must hold before it becomes champion: checks on the benchmarks, and the verdict.
+
+Champion and candidate are tested by the same code on the same pairs; the interval of their difference is bootstrapped
+over the pairs. Where there is no champion yet, the checks that need none decide.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dhpf.bootstrap import paired_difference
+from dhpf.drawing import Picture, draw_differences
+from dhpf.errors import InputError
+from dhpf.frame import to_square
+from dhpf.images import decode_image
+from dhpf.model.deviation import largest_deviation
+from dhpf.model.engines.choose import choose_engine
+from dhpf.model.engines.problem import MatchEngine
+from dhpf.model.geometry import NUM_CELLS
+from dhpf.model.network import HyperpixelNetwork
+from dhpf.pipelines.config import EvaluateConfig, GateConfig
+from dhpf.pipelines.inputs.model_source import ModelSource
+from dhpf.pipelines.inputs.shard_set import ShardSet
+from dhpf.pipelines.matching.block_matching import OpenBlock, match_block
+from dhpf.pipelines.outputs.code_version import code_version
+from dhpf.pipelines.outputs.store import canonical_json
+from dhpf.pipelines.stages.evaluate import MethodScores, PredictionRows, evaluate
+
+MAX_DEVIATION = 1e-4
+"""Of an engine from the whole matrix, as a share of the largest value: rounding stays ten times below."""
+
+TIMED_ROUNDS = 5
+"""Turns in which each version is timed; its fastest counts, for what else the machine does is not the model's."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that a version must hold.
+
+    Attributes:
+        name: such as "pck pf-willow/test", "parity" or "speed".
+        passed: whether it does.
+        said: the numbers and the bound, in words.
+        numbers: by name.
+    """
+
+    name: str
+    passed: bool
+    said: str
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Everything that was checked of a version.
+
+    Attributes:
+        candidate: models:/NAME/VERSION.
+        champion: the same of what it was compared with; None for no champion.
+    """
+
+    candidate: str
+    champion: str | None
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+    @property
+    def word(self) -> str:
+        return _word(self.passed)
+
+    def lines(self) -> list[str]:
+        """The verdict as a table."""
+        against = f"the champion {self.champion}" if self.champion else "no champion: absolute checks only"
+        width = max(len(check.name) for check in self.checks)
+        rows = [f"  {check.name:<{width}}  {_word(check.passed):<7}  {check.said}" for check in self.checks]
+        return [f"{self.candidate} against {against}", *rows, f"verdict: {self.word}"]
+
+    def tags(self) -> dict[str, str]:
+        """The verdict and its numbers, by the names that they get among a version's tags."""
+        tags = {"verdict": self.word, "champion": self.champion or "none"}
+        for check in self.checks:
+            tags[check.name] = f"{_word(check.passed)}: {check.said}"
+            tags |= {f"{check.name}/{name}": f"{value:.6g}" for name, value in check.numbers.items()}
+        return tags
+
+    def picture(self) -> Picture | None:
+        """The differences from the champion with their intervals; None where there is no champion."""
+        keys = ("low", "difference", "high")
+        rows = {c.name: tuple(c.numbers[key] for key in keys) for c in self.checks if "difference" in c.numbers}
+        if not rows:
+            return None
+        intervals = {name: (low, mean, high) for name, (low, mean, high) in rows.items()}
+        return draw_differences(intervals, f"{self.candidate} - {self.champion}")
+
+
+@dataclass(frozen=True)
+class Gates:
+    """The gates of a workflow, ready to judge.
+
+    Attributes:
+        config: what must hold.
+        engine_config: how predictions are made: batch size, actors, engine, resources.
+        shard_sets: the benchmarks by name.
+        folder: where predictions are kept, so that judging again does not predict again.
+    """
+
+    config: GateConfig
+    engine_config: EvaluateConfig
+    shard_sets: Mapping[str, ShardSet]
+    folder: Path
+
+    def judge(self, candidate: ModelSource, champion: ModelSource | None) -> Verdict:
+        """Checks a version of the registry against the champion; needs a Ray cluster.
+
+        Raises:
+            InputError: a benchmark has no PCK, or a model cannot be used.
+        """
+        metrics = {on: self._metric(on) for on in self.config.on}
+        sources = [candidate] if champion is None else [candidate, champion]
+        scores = self._scores(sources)
+        checks = [
+            pck_check(self.config, metric, scores[0][on], scores[1][on] if champion else None)
+            for on, metric in metrics.items()
+        ]
+        networks = [source.load(self.engine_config.resources) for source in sources]
+        blocks = [_first_pairs(shards, self.config.checked_pairs) for shards in self.shard_sets.values()]
+        engine = choose_engine(self.engine_config.engine, networks[0].backbone.mean.device)
+        checks.append(parity_check(networks[0], engine, blocks))
+        checks.append(speed_check(self.config, seconds_per_pair(networks, engine, blocks, self.engine_config)))
+        return Verdict(candidate.version, champion.version if champion else None, tuple(checks))
+
+    def _scores(self, sources: Sequence[ModelSource]) -> list[dict[str, MethodScores]]:
+        """By benchmark, for each model: predicted by this code, on this data, each pair alone."""
+        named = {_folder_name(source): source for source in sources}
+        methods = {name: source.version for name, source in named.items()}
+        config = dataclasses.replace(
+            self.engine_config, on=self.config.on, methods=methods, alphas=(self.config.alpha,), intermediates={}
+        )
+        datasets = {name: shards.digest for name, shards in self.shard_sets.items()}
+        fingerprint = _digest({"datasets": datasets, "code": code_version(), "alpha": self.config.alpha})
+        results = evaluate(config, self.shard_sets, named, self.folder / fingerprint)
+        return [{r.on: r for r in results if r.method == method} for method in named]
+
+    def _metric(self, on: str) -> str:
+        thresholds = self.shard_sets[on].thresholds
+        if not thresholds:
+            raise InputError(f"gates.on: {on} has no keypoints and so no PCK; name shard sets that have some")
+        return f"PCK@{self.config.alpha:g} {thresholds[0]}"
+
+
+def pck_check(config: GateConfig, metric: str, candidate: MethodScores, champion: MethodScores | None) -> Check:
+    """PCK is not below the champion's beyond the bootstrap interval, nor below what any version must reach.
+
+    Raises:
+        InputError: the benchmark has no pair with this metric.
+    """
+    name = f"pck {candidate.on}"
+    of_pairs = _values(candidate, metric)
+    if not of_pairs:
+        raise InputError(f"gates.on: {candidate.on} has no pair with {metric}; name shard sets with keypoints")
+    ours = np.array([of_pairs[number] for number in sorted(of_pairs)])
+    pck = float(ours.mean())
+    enough = pck >= config.least_pck
+    counted = f"{len(ours)} pairs" + (f"; at least {100 * config.least_pck:.1f}" if config.least_pck else "")
+    numbers = {"pck": pck, "num_pairs": float(len(ours))}
+    if champion is None:
+        return Check(name, enough, f"{metric} {100 * pck:.1f}, {counted}", numbers)
+    of_same = _values(champion, metric)
+    assert of_same.keys() == of_pairs.keys(), "both were predicted on the same shard set"
+    theirs = np.array([of_same[number] for number in sorted(of_pairs)])
+    found = paired_difference(ours, theirs, confidence=config.confidence, resamples=config.resamples, seed=config.seed)
+    numbers |= {"champion_pck": float(theirs.mean()), "difference": found.mean, "low": found.low, "high": found.high}
+    said = (
+        f"{metric} {100 * pck:.1f} against {100 * theirs.mean():.1f}: {100 * found.mean:+.1f} "
+        f"[{100 * found.low:+.1f}, {100 * found.high:+.1f}] at {100 * config.confidence:g} %, {counted}"
+    )
+    return Check(name, enough and found.high >= 0, said, numbers)
+
+
+@torch.inference_mode()
+def parity_check(network: HyperpixelNetwork, engine: MatchEngine, blocks: Sequence[OpenBlock]) -> Check:
+    """The engine finds what stands in the whole correlation matrix, which is the method as published."""
+    side, device = network.config.image_side, network.backbone.mean.device
+    every = torch.ones(1, NUM_CELLS, dtype=torch.bool, device=device)
+    deviations = []
+    for block in blocks:
+        for pair in block.pairs:
+            images = [decode_image(block.read(image), image) for image in (pair.source, pair.target)]
+            squares = torch.stack([to_square(image, side, pair.mirrored) for image in images])
+            features = network.describe(squares.to(device))
+            found, _ = network.match(features, features, [(0, 1)], every, engine)
+            first, second = (features[torch.tensor([n], device=device)] for n in (0, 1))
+            deviations.append(largest_deviation(found, network.correlate(first, second), every))
+    largest = max(deviations)
+    said = f"engine off the whole matrix by {largest:.1e}, at most {MAX_DEVIATION:g}, {len(deviations)} pairs"
+    return Check("parity", largest <= MAX_DEVIATION, said, {"deviation": largest})
+
+
+def speed_check(config: GateConfig, seconds: Sequence[float]) -> Check:
+    """Seconds per pair are not above the champion's beyond the allowed factor.
+
+    Args:
+        seconds: of the candidate, and of the champion if there is one.
+    """
+    numbers = {"seconds_per_pair": seconds[0]}
+    if len(seconds) == 1:
+        return Check("speed", True, f"{1000 * seconds[0]:.0f} ms per pair, nothing to compare with", numbers)
+    slowdown = seconds[0] / seconds[1]
+    numbers |= {"champion_seconds_per_pair": seconds[1], "slowdown": slowdown}
+    said = (
+        f"{1000 * seconds[0]:.0f} ms per pair against {1000 * seconds[1]:.0f}: {slowdown:.2f} times, "
+        f"at most {config.max_slowdown:g}"
+    )
+    return Check("speed", slowdown <= config.max_slowdown, said, numbers)
+
+
+def seconds_per_pair(
+    networks: Sequence[HyperpixelNetwork], engine: MatchEngine, blocks: Sequence[OpenBlock], config: EvaluateConfig
+) -> list[float]:
+    """Each network's time for a pair, its images included, measured in turns in this process."""
+    num_pairs = sum(len(block.pairs) for block in blocks)
+    fastest = [float("inf")] * len(networks)
+    for turn in range(TIMED_ROUNDS + 1):
+        for index, network in enumerate(networks):
+            started = time.perf_counter()
+            for block in blocks:
+                for _ in match_block(network, engine, block, config.batch_size, PredictionRows()):
+                    pass
+            if turn:  # the first compiles and warms up
+                fastest[index] = min(fastest[index], (time.perf_counter() - started) / num_pairs)
+    return fastest
+
+
+def _first_pairs(shards: ShardSet, number: int) -> OpenBlock:
+    """A block of a shard set's first pairs, across its shards."""
+    pairs = list(islice((pair for _, shard in shards.shards for pair in shard.pairs), number))
+    if not pairs:
+        raise InputError(f"gates.on: {shards.name} has no usable pair")
+    return OpenBlock(range(len(pairs)), pairs, shards.read)
+
+
+def _values(scores: MethodScores, metric: str) -> dict[int, float]:
+    rows = scores.scores.select(["number", "metric", "value"]).to_pylist()
+    return {row["number"]: row["value"] for row in rows if row["metric"] == metric}
+
+
+def _word(passed: bool) -> str:
+    return "passed" if passed else "refused"
+
+
+def _folder_name(model: ModelSource) -> str:
+    """Of a version's predictions; with its digest, for a registry that was deleted counts from 1 again."""
+    return f"version-{model.version.rpartition('/')[2]}-{_digest(model.identity())[:8]}"
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(canonical_json(value)).hexdigest()[:16]

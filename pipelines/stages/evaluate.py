@@ -1,0 +1,221 @@
+"""The evaluate stage: predictions of each method on shard sets with ground truth, and scores from what is stored."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from dhpf.errors import InputError
+from dhpf.frame import box_to_frame, points_to_frame
+from dhpf.metrics import (
+    correct_keypoints,
+    intersection_over_union,
+    label_transfer_accuracy,
+    rasterise,
+    summarise,
+    threshold_side,
+)
+from dhpf.pipelines.config import EvaluateConfig
+from dhpf.pipelines.inputs.model_source import ModelSource
+from dhpf.pipelines.inputs.shard_set import ShardSet
+from dhpf.pipelines.matching.block_matching import MatchedPair
+from dhpf.pipelines.matching.pool import as_planned, match_blocks
+from dhpf.pipelines.outputs.code_version import code_version
+from dhpf.pipelines.outputs.store import StageOutput
+from dhpf.pipelines.outputs.tables import PREDICTIONS, SCORES, read_parquet, table_of, to_parquet
+from dhpf.records import PairRecord, Points
+
+NUM_PICTURED_MATCHES = 60
+
+
+@dataclass(frozen=True)
+class MethodScores:
+    """One method on one shard set.
+
+    Attributes:
+        on, method: their names.
+        predictions: the stored table.
+        scores: the stored table of scores, one row per pair and metric.
+        summary: named means, see dhpf.metrics.summarise; and "layers", the mean number of layers a pair uses, and
+            "seconds", the mean time of a pair.
+    """
+
+    on: str
+    method: str
+    predictions: pa.Table
+    scores: pa.Table
+    summary: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class PredictionRows:
+    """A row of PREDICTIONS: the pair's keypoints, or its outline, transferred."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        return PREDICTIONS
+
+    def failed(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        return row
+
+    def wanted_points(self, record: PairRecord) -> Sequence[Points]:
+        has_masks = record.source_outline is not None and record.target_outline is not None
+        wanted = (record.source_keypoints, record.source_outline if has_masks else None)
+        return [points for points in wanted if points is not None]
+
+    def __call__(self, pair: MatchedPair) -> Mapping[str, Any]:
+        record = pair.record
+        row = pair.common_row() | {"seconds": pair.seconds, "target_box": record.target_box}
+        if record.source_keypoints is not None:
+            predicted, valid, confidence = pair.transfer(record.source_keypoints)
+            row |= {
+                "source_keypoints": record.source_keypoints.tolist(),
+                "target_keypoints": None if record.target_keypoints is None else record.target_keypoints.tolist(),
+                "predicted_keypoints": predicted.tolist(),
+                "valid": valid.tolist(),
+                "confidence": confidence.tolist(),
+            }
+        if record.source_outline is not None and record.target_outline is not None:
+            predicted, valid, _ = pair.transfer(record.source_outline)
+            row |= {
+                "source_outline": record.source_outline.tolist(),
+                "target_outline": record.target_outline.tolist(),
+                "predicted_outline": predicted[valid].tolist(),
+            }
+        source, target, _ = pair.matches(NUM_PICTURED_MATCHES)
+        return row | {"matches_source": source.tolist(), "matches_target": target.tolist()}
+
+
+def evaluate(
+    config: EvaluateConfig, shard_sets: Mapping[str, ShardSet], models: Mapping[str, ModelSource], folder: Path
+) -> list[MethodScores]:
+    """Predicts with every method on every shard set, and scores; what is complete is left as it is.
+
+    Args:
+        models: the model of each method of the config.
+        folder: of the stage; SOURCE/SPLIT/METHOD below it holds one method's predictions and scores.
+    """
+    results = []
+    for on in config.on:
+        for method, model in models.items():
+            root = folder / on / method
+            predictions = _predict(config, shard_sets[on], method, model, StageOutput(root / "predictions"))
+            results.append(_score(config, shard_sets[on], method, predictions, StageOutput(root / "scores")))
+    return results
+
+
+def _predict(
+    config: EvaluateConfig, shards: ShardSet, method: str, model: ModelSource, output: StageOutput
+) -> StageOutput:
+    started = time.time()
+    intermediates = config.intermediates.get(method, 0)
+    plan = {
+        "stage": "evaluate",
+        "on": shards.name,
+        "dataset": shards.digest,
+        "model": model.identity(),
+        **as_planned(intermediates),
+        "tasks": shards.tasks,
+    }
+    output.plan(plan)
+    if output.manifest() is None:
+        title = f"evaluate {shards.name} {method}"
+        match_blocks(shards, model, PredictionRows(), output, config, title=title, intermediates=intermediates)
+        record = {"stage": "evaluate", "num_pairs": shards.num_pairs, "code_version": code_version()}
+        output.finish(record | {"seconds": round(time.time() - started, 3)})
+    return output
+
+
+def _score(
+    config: EvaluateConfig, shards: ShardSet, method: str, predictions: StageOutput, output: StageOutput
+) -> MethodScores:
+    manifest = predictions.manifest()
+    assert manifest is not None
+    table = read_parquet((predictions.path(c, "part.parquet") for c in manifest.commits), PREDICTIONS)
+    plan = {
+        "stage": "evaluate",
+        "predictions": manifest.digest(),
+        "alphas": list(config.alphas),
+        "thresholds": list(shards.thresholds),
+        "tasks": ["scores"],
+    }
+    output.plan(plan)
+    scores = table_of(
+        (row for pair in table.to_pylist() for row in score_pair(pair, shards.thresholds, config.alphas)), SCORES
+    )
+    summary = summarise_scores(table, scores)
+    if output.manifest() is None:
+        output.commit("scores", {"scores.parquet": to_parquet(scores)}, {"summary": summary})
+        output.finish({"stage": "evaluate", "code_version": code_version()})
+    return MethodScores(shards.name, method, table, scores, summary)
+
+
+def score_pair(row: Mapping[str, Any], thresholds: tuple[str, ...], alphas: tuple[float, ...]) -> list[dict[str, Any]]:
+    """Rows of SCORES for one row of PREDICTIONS; none for a pair without ground truth."""
+    common = {key: row[key] for key in ("number", "pair_id", "category")}
+    return [common | score for score in (*_keypoint_scores(row, thresholds, alphas), *_mask_scores(row))]
+
+
+def _keypoint_scores(
+    row: Mapping[str, Any], thresholds: tuple[str, ...], alphas: tuple[float, ...]
+) -> list[dict[str, Any]]:
+    scores = []
+    for threshold in thresholds:
+        correct = correct_keypoints_of(row, threshold, alphas)
+        if correct is None:
+            continue
+        for alpha, right in zip(alphas, correct, strict=True):
+            counts = {"num_correct": int(right.sum()), "num_keypoints": len(right)}
+            scores.append({"metric": f"PCK@{alpha:g} {threshold}", "value": float(right.mean()), **counts})
+    return scores
+
+
+def correct_keypoints_of(row: Mapping[str, Any], threshold: str, alphas: tuple[float, ...]) -> NDArray[np.bool_] | None:
+    """(A, K) which keypoints of a row of PREDICTIONS are correct; None when the pair has no such threshold."""
+    if not row["target_keypoints"]:
+        return None
+    size, mirrored = tuple(row["target_size"]), row["mirrored"]
+    true = points_to_frame(_points(row["target_keypoints"]), size, mirrored)
+    predicted = points_to_frame(_points(row["predicted_keypoints"]), size, mirrored)
+    box = None if row["target_box"] is None else box_to_frame(tuple(row["target_box"]), size)
+    try:
+        side = threshold_side(threshold, true, box)
+    except InputError:  # one keypoint alone has no extent
+        return None
+    return correct_keypoints(predicted, true, np.array(row["valid"]), side, alphas)
+
+
+def _mask_scores(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    if not row["target_outline"]:
+        return []
+    size, mirrored = tuple(row["target_size"]), row["mirrored"]
+    target = rasterise(points_to_frame(_points(row["target_outline"]), size, mirrored))
+    transferred = rasterise(points_to_frame(_points(row["predicted_outline"]), size, mirrored))
+    return [
+        {"metric": "LT-ACC", "value": label_transfer_accuracy(transferred, target)},
+        {"metric": "IoU", "value": intersection_over_union(transferred, target)},
+    ]
+
+
+def _points(values: Any) -> Points:
+    return np.array(values, dtype=np.float32).reshape(-1, 2)
+
+
+def summarise_scores(predictions: pa.Table, scores: pa.Table) -> dict[str, float]:
+    """Named means of a method's scores; see MethodScores."""
+    frame = scores.to_pandas()
+    summary: dict[str, float] = {}
+    for metric, rows in frame.groupby("metric", sort=False):
+        counts = None if rows["num_keypoints"].isna().any() else rows["num_keypoints"].to_numpy(dtype=np.int64)
+        summary |= summarise({str(metric): rows["value"].to_numpy()}, list(rows["category"]), counts)
+    if predictions.num_rows:
+        summary["layers"] = float(np.mean([mask.bit_count() for mask in predictions["layers"].to_pylist()]))
+        summary["seconds"] = float(np.mean(predictions["seconds"].to_numpy()))
+    return summary

@@ -1,0 +1,212 @@
+"""The match stage: correspondences of every pair of a collection."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dhpf.model.engines.choose import choose_engine
+from dhpf.pairs.image_folder import folder_pair
+from dhpf.pipelines.config import MatchConfig
+from dhpf.pipelines.inputs.collection import Collection
+from dhpf.pipelines.inputs.model_source import ModelSource
+from dhpf.pipelines.inputs.shard_set import ShardSet
+from dhpf.pipelines.matching.block_matching import MatchedPair, OpenBlock, match_block
+from dhpf.pipelines.matching.pool import Progress, as_planned, match_blocks
+from dhpf.pipelines.outputs.code_version import code_version
+from dhpf.pipelines.outputs.store import REJECTS_TASK, StageOutput
+from dhpf.pipelines.outputs.tables import CORRESPONDENCES, read_parquet
+from dhpf.planning.plan_summary import estimate
+from dhpf.records import PairRecord, Points
+
+
+@dataclass(frozen=True)
+class CorrespondenceRows:
+    """A row of CORRESPONDENCES.
+
+    Attributes:
+        matches_per_pair, flow: as in MatchConfig.
+        model, code_version: which model and which code made the row.
+    """
+
+    matches_per_pair: int
+    flow: bool
+    model: str
+    code_version: str
+
+    def failed(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        return row | {"model": self.model, "code_version": self.code_version}
+
+    @property
+    def schema(self) -> pa.Schema:
+        return CORRESPONDENCES
+
+    def wanted_points(self, record: PairRecord) -> Sequence[Points] | None:
+        if self.flow:
+            return None
+        return [] if record.source_keypoints is None else [record.source_keypoints]
+
+    def __call__(self, pair: MatchedPair) -> Mapping[str, Any]:
+        source, target, confidence = pair.matches(self.matches_per_pair)
+        row = pair.common_row() | {
+            "score": float(confidence.mean()) if len(confidence) else 0.0,
+            "source_points": source.tolist(),
+            "target_points": target.tolist(),
+            "confidence": confidence.tolist(),
+        }
+        given = pair.record.source_keypoints
+        if given is not None:
+            moved, valid, _ = pair.transfer(given)
+            row |= {
+                "given_points": given.tolist(),
+                "transferred_points": moved.tolist(),
+                "transferred_valid": valid.tolist(),
+            }
+        if self.flow:
+            row["flow"] = pair.flow().tolist()
+        return row | {"model": self.model, "code_version": self.code_version}
+
+
+@dataclass(frozen=True)
+class MatchResult:
+    """The correspondences of a shard set, as they lie in Parquet parts.
+
+    Attributes:
+        record: counts, settings, model and dataset.
+        parts: paths of the parts, in the order of the pairs.
+    """
+
+    record: Mapping[str, Any]
+    parts: tuple[Path, ...]
+
+    def scores(self) -> dict[int, float]:
+        """Each matched pair's score by its running number."""
+        table = read_parquet(self.parts, CORRESPONDENCES, ("number", "score"))
+        scores = zip(table["number"].to_pylist(), table["score"].to_pylist(), strict=True)
+        return {number: score for number, score in scores if score is not None}
+
+    def rows(self, numbers: AbstractSet[int]) -> list[dict[str, Any]]:
+        """The whole rows of a few pairs."""
+        found = []
+        for part in self.parts:
+            table = read_parquet([part], CORRESPONDENCES)
+            found += table.filter(pc.is_in(table["number"], pa.array(sorted(numbers), pa.int64()))).to_pylist()
+        return found
+
+
+def match(
+    config: MatchConfig,
+    pairs: ShardSet | Collection,
+    model: ModelSource,
+    folder: Path,
+    log_metrics: Callable[[Mapping[str, float]], None],
+) -> MatchResult:
+    """Matches all pairs of a shard set or a collection; what is complete is left as it is.
+
+    Args:
+        folder: of the stage; the set's name below it holds its correspondences.
+        log_metrics: told of pairs, pairs per second and failures while it runs.
+    """
+    started = time.time()
+    output = StageOutput(folder / pairs.name)
+    plan = {
+        "stage": "match",
+        "on": pairs.name,
+        "dataset": pairs.digest,
+        "model": model.identity(),
+        "matches_per_pair": config.matches_per_pair,
+        "flow": config.flow,
+        "features": config.features,
+        **as_planned(config.intermediates),
+        **pairs.settings,
+        "tasks": pairs.tasks,
+    }
+    output.plan(plan)
+    manifest = output.manifest()
+    if manifest is None:
+        rows = CorrespondenceRows(config.matches_per_pair, config.flow, model.name(), code_version())
+
+        def report(progress: Progress) -> None:
+            rate = progress.num_pairs / max(progress.seconds, 1e-9)
+            done = {"num_pairs": progress.num_pairs, "num_failed": progress.num_failed, "pairs_per_second": rate}
+            log_metrics({f"{pairs.name}/running/{key}": float(value) for key, value in done.items()})
+
+        rejected = _keep_rejects(pairs, output)
+        title, limit = f"match {pairs.name}", config.intermediates
+        match_blocks(pairs, model, rows, output, config, title=title, intermediates=limit, report=report)
+        infos = [commit.info for task, commit in output.committed().items() if task != REJECTS_TASK]
+        record = {key: value for key, value in plan.items() if key != "tasks"} | {
+            "num_pairs": pairs.num_pairs,
+            **rejected,
+            "num_failed": sum(int(info["num_failed"]) for info in infos),
+            "first_failure": next((info["first_failure"] for info in infos if info["first_failure"]), None),
+            "num_encoded": sum(int(info["num_encoded"]) for info in infos),
+            "code_version": code_version(),
+            "seconds": round(time.time() - started, 3),
+        }
+        manifest = output.finish(record)
+    parts = tuple(output.path(c, "part.parquet") for c in manifest.commits if c.task != REJECTS_TASK)
+    return MatchResult(manifest.record, parts)
+
+
+def _keep_rejects(pairs: ShardSet | Collection, output: StageOutput) -> dict[str, Any]:
+    """Commits the rows of a pair list that cannot be used, and says how many they are and why the first is one."""
+    if not isinstance(pairs, Collection) or pairs.plan.rejects is None:
+        return {"num_rejected": 0, "first_rejection": None}
+    rejected = {"num_rejected": pairs.plan.num_rejected, "first_rejection": pairs.plan.first_rejection}
+    output.commit(REJECTS_TASK, {"rejects.parquet": pairs.plan.rejects.read_bytes()}, rejected)
+    return rejected
+
+
+def estimate_run(config: MatchConfig, collection: Collection, model: ModelSource) -> list[str]:
+    """Lines that say what matching a collection comes to, at the speed that a few images and pairs show here."""
+    summary, rejected = collection.plan.summary, collection.plan.num_rejected
+    lines = str(summary).splitlines()
+    if rejected:
+        lines.append(f"{rejected:,} rows of the list cannot be used; the first: {collection.plan.first_rejection}")
+    if not summary.num_pairs:
+        return lines
+    per_image, per_pair = measured_speed(config, collection, model)
+    wanted = estimate(
+        summary,
+        seconds_per_image=per_image,
+        seconds_per_pair=per_pair,
+        bytes_per_image_file=collection.mean_file_size(),
+        num_actors=config.num_actors,
+        price_per_hour=config.price_per_hour,
+    )
+    speed = f"{per_image * 1000:.0f} ms per image and {per_pair * 1000:.0f} ms per pair on one actor, measured here"
+    return [*lines, speed, f"{wanted} with {config.num_actors} actors"]
+
+
+def measured_speed(config: MatchConfig, collection: Collection, model: ModelSource) -> tuple[float, float]:
+    """Seconds to describe an image and to match a pair, on this machine, of a few of the collection's."""
+    network = model.load(config.resources)
+    engine = choose_engine(config.engine, network.backbone.mean.device)
+    rows = CorrespondenceRows(config.matches_per_pair, config.flow, "", "")
+    images = list(dict.fromkeys(image for pair in collection.first_pairs(4) for image in pair))[:4]
+    timed = []
+    for number in (2, len(images), 2, len(images)):  # the first of each is not counted
+        chosen = images[:number]
+        records = [folder_pair(n, s, t) for n, (s, t) in enumerate(combinations(chosen, 2), start=1)]
+        started = time.perf_counter()
+        block = OpenBlock(range(len(records)), records, collection.read)
+        found = match_block(network, engine, block, 1, rows, config.features, intermediates=config.intermediates)
+        for pair in found:
+            if isinstance(pair, MatchedPair):
+                rows(pair)
+        timed.append((number, len(records), time.perf_counter() - started))
+    (few, one, short), (many, several, long) = timed[2:]
+    # Two equations: few * image + one * pair = short, many * image + several * pair = long.
+    if many == few:
+        return short / 3, short / 3
+    per_pair = max((long * few - short * many) / (several * few - one * many), 1e-4)
+    return max((short - one * per_pair) / few, 1e-4), per_pair

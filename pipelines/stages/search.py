@@ -1,0 +1,225 @@
+"""The search stage: the fixed set of layers with the highest PCK on pairs with keypoints, without any training.
+
+Actors score the sets of one size, each on its share of the pairs; then the size is committed, and what was committed
+decides what comes next. A search that was stopped loses the size it was at, and no set is scored twice.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from tqdm import tqdm
+
+from dhpf.config import ModelConfig
+from dhpf.errors import InputError
+from dhpf.model.backbone import load_backbone
+from dhpf.pipelines.config import SearchConfig
+from dhpf.pipelines.inputs.model_source import ModelSource
+from dhpf.pipelines.inputs.shard_set import ShardSet
+from dhpf.pipelines.layer_search.beam import Layers, Level, ScoredSet, best_set, kept_sets, next_sets
+from dhpf.pipelines.layer_search.set_scores import SetScorer, scorable_pairs
+from dhpf.pipelines.outputs.code_version import code_version
+from dhpf.pipelines.outputs.store import StageOutput
+from dhpf.pipelines.outputs.tables import LAYER_SETS, layer_mask, layers_of_mask, read_parquet, table_of, to_parquet
+from dhpf.pipelines.progress import result_of
+from dhpf.planning.blocks import Block, images_within, plan_blocks
+from dhpf.records import PairRecord
+
+SETS_PER_CALL = 4
+"""An actor is given so many sets at a time: the progress bar moves, and little is lost when an actor dies."""
+
+Report = Callable[[Level], None]
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found.
+
+    Attributes:
+        on: the shard set.
+        metric: what sets were compared by, such as "PCK@0.1 image".
+        levels: the sets that were scored, by size.
+        beam: this many of a level's best sets were extended.
+        num_pairs: that every set was scored on.
+    """
+
+    on: str
+    metric: str
+    levels: tuple[Level, ...]
+    beam: int
+    num_pairs: int
+
+    @property
+    def best(self) -> ScoredSet:
+        return best_set(self.levels)
+
+    @property
+    def num_sets(self) -> int:
+        return sum(map(len, self.levels))
+
+    def csv(self) -> str:
+        """All sets, the best of each size first."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([field for field in LAYER_SETS.names if field != "is_kept"])
+        for level in self.levels:
+            for scored in kept_sets(level, len(level)):
+                writer.writerow([len(scored.layers), " ".join(map(str, scored.layers)), scored.pck])
+        return text.getvalue()
+
+
+def search(
+    model: ModelConfig, config: SearchConfig, shards: ShardSet, folder: Path, report: Report = lambda level: None
+) -> SearchResult:
+    """Searches; what is complete is left as it is.
+
+    Args:
+        model: with all layers selected, see dhpf.pipelines.workflow_file.search_model.
+        folder: of the stage.
+        report: told of every level that was scored now.
+
+    Raises:
+        InputError: no pair of the shard set has a PCK, or the folder holds another search.
+    """
+    started = time.time()
+    output, source = StageOutput(folder), ModelSource(config=model)
+    output.plan(
+        {
+            "stage": "search",
+            "on": shards.name,
+            "dataset": shards.digest,
+            "model": source.identity(),
+            "config": {name: getattr(config, name) for name in ("beam", "max_layers", "max_pairs", "alpha")},
+            "tasks": [f"layers-{number:02d}" for number in range(1, config.max_layers + 1)],
+        }
+    )
+    if output.manifest() is None:
+        pairs = _chosen_pairs(config, shards)
+        _score_missing_levels(config, source, shards, pairs, output, report)
+        fixed = dataclasses.replace(model, selection="fixed", layers=best_set(_levels(output)).layers)
+        output.finish(
+            {
+                "stage": "search",
+                "model": dataclasses.asdict(fixed),
+                "num_pairs": len(pairs),
+                "code_version": code_version(),
+                "seconds": round(time.time() - started, 3),
+            }
+        )
+    manifest = output.manifest()
+    assert manifest is not None
+    metric = f"PCK@{config.alpha:g} {shards.thresholds[0]}"
+    return SearchResult(shards.name, metric, tuple(_levels(output)), config.beam, int(manifest.record["num_pairs"]))
+
+
+def searched_model(folder: Path) -> ModelConfig:
+    """The model with the layers that the search in this folder found.
+
+    Raises:
+        InputError: there is no complete search.
+    """
+    manifest = StageOutput(folder).manifest()
+    if manifest is None:
+        raise InputError(f"model 'searched': no complete search in {folder}; run the search stage first")
+    values = dict(manifest.record["model"])
+    return ModelConfig(**values | {"layers": tuple(values["layers"])})
+
+
+def _chosen_pairs(config: SearchConfig, shards: ShardSet) -> list[PairRecord]:
+    """The shard set's pairs that have a PCK, or as many of them as are wanted, evenly spread."""
+    pairs = list(scorable_pairs(shards))
+    if not pairs:
+        raise InputError(f"search.on: no pair of shard set {shards.name} has keypoints that a PCK can be taken of")
+    wanted = min(len(pairs), config.max_pairs or len(pairs))
+    return [pairs[number * len(pairs) // wanted] for number in range(wanted)]
+
+
+def _score_missing_levels(
+    config: SearchConfig,
+    source: ModelSource,
+    shards: ShardSet,
+    pairs: Sequence[PairRecord],
+    output: StageOutput,
+    report: Report,
+) -> None:
+    assert source.config is not None
+    num_layers = len(load_backbone(source.config.backbone, source.config.weights))
+    scorers: _Scorers | None = None
+    for task in output.missing():
+        levels = _levels(output)
+        sets = next_sets(levels, num_layers, config.beam)
+        level: Level = []
+        if sets:
+            scorers = scorers or _Scorers(config, source, shards, pairs)
+            level = scorers.score(sets, f"search {shards.name}, {len(levels) + 1} layers")
+        # A search that is over has nothing to score in the levels that are left.
+        output.commit(task, {"part.parquet": to_parquet(_table(level, config.beam))}, {"num_sets": len(level)})
+        if sets:
+            report(level)
+
+
+class _Scorers:
+    """Actors with a share of the pairs each."""
+
+    def __init__(
+        self, config: SearchConfig, source: ModelSource, shards: ShardSet, pairs: Sequence[PairRecord]
+    ) -> None:
+        resources = config.resources
+        actor = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_restarts=4, max_task_retries=2)(
+            SetScorer
+        )
+        max_images = images_within(config.feature_memory_mb * 10**6, source.bytes_per_image())
+        if any(pair.mirrored for pair in pairs):
+            max_images = max(2, max_images // 2)  # an image may be there twice, as it is and mirrored
+        shares = np.array_split(np.arange(len(pairs)), min(config.num_actors, len(pairs)))
+        self._num_pairs = len(pairs)
+        self._work: list[tuple[Any, Block]] = []
+        for share in shares:
+            scorer = actor.remote(source, shards, config.alpha, resources, config.engine)
+            records = (pairs[number] for number in share)
+            blocks = plan_blocks(records, max_pairs=len(share), max_images=max_images)
+            self._work += [(scorer, block) for block in blocks]
+
+    def score(self, sets: Sequence[Layers], title: str) -> Level:
+        """The sets' mean PCK over all pairs, in order."""
+        places = {}
+        for part, (scorer, block) in enumerate(self._work):
+            for begin in range(0, len(sets), SETS_PER_CALL):
+                places[scorer.score.remote(block, sets[begin : begin + SETS_PER_CALL])] = part, begin
+        values = [np.empty((len(sets), len(block.pairs))) for _, block in self._work]
+        with tqdm(total=len(sets) * self._num_pairs, desc=title, unit="match") as bar:
+            while places:
+                done = ray.wait(list(places), num_returns=1)[0][0]
+                part, begin = places.pop(done)
+                scores = result_of(done)
+                values[part][begin : begin + len(scores)] = scores
+                bar.update(scores.size)
+        means = np.concatenate(values, axis=1).mean(axis=1)
+        return [ScoredSet(layers, float(mean)) for layers, mean in zip(sets, means, strict=True)]
+
+
+def _table(level: Level, beam: int) -> Any:
+    kept = set(kept_sets(level, beam))
+    rows = (
+        {"num_layers": len(s.layers), "layers": layer_mask(s.layers), "pck": s.pck, "is_kept": s in kept} for s in level
+    )
+    return table_of(rows, LAYER_SETS)
+
+
+def _levels(output: StageOutput) -> list[Level]:
+    """What was committed, smallest sets first."""
+    levels: list[Level] = []
+    for _, commit in sorted(output.committed().items()):
+        rows = read_parquet([output.path(commit, "part.parquet")], LAYER_SETS).to_pylist()
+        if rows:
+            levels.append([ScoredSet(tuple(layers_of_mask(row["layers"])), row["pck"]) for row in rows])
+    return levels

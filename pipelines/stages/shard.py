@@ -1,0 +1,154 @@
+"""The shard stage: Ray tasks turn the pairs of a source into shards, one task per block."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+from tqdm import tqdm
+
+from dhpf.errors import InputError
+from dhpf.object_store import object_uri
+from dhpf.pairs import open_pair_source
+from dhpf.pipelines.config import ShardConfig, SourceConfig
+from dhpf.pipelines.inputs.shard_set import ShardSet, open_shard_set, shard_set_folder
+from dhpf.pipelines.outputs.code_version import code_version
+from dhpf.pipelines.outputs.store import REJECTS_TASK, StageOutput, canonical_json
+from dhpf.pipelines.outputs.tables import rejects_table, to_parquet
+from dhpf.pipelines.progress import result_of
+from dhpf.planning.blocks import Block, plan_blocks
+from dhpf.records import PairRecord, Rejection
+from dhpf.shards.pair_json import pair_to_json
+from dhpf.shards.shards import encode_shard
+
+MAX_IN_FLIGHT = 16
+"""Blocks handed to Ray at once; the rest wait in the driver as a generator, not as objects."""
+
+
+def shard(config: ShardConfig, folder: Path) -> list[ShardSet]:
+    """Shards every split of every source; what is complete is left as it is.
+
+    Args:
+        folder: of the stage; SOURCE/SPLIT below it is one shard set.
+
+    Raises:
+        InputError: a source cannot be used, or the folder holds shards of other settings or inputs.
+    """
+    sets = []
+    for name, source in config.sources.items():
+        for split in source.splits:
+            _shard_split(f"{name}/{split}", config, source, split, shard_set_folder(folder, f"{name}/{split}"))
+            sets.append(open_shard_set(folder, f"{name}/{split}"))
+    return sets
+
+
+def _shard_split(name: str, config: ShardConfig, source: SourceConfig, split: str, root: Path) -> None:
+    started = time.time()
+    output = StageOutput(root)
+    plan, rejections = _plan(config, source, split)
+    output.plan(plan)
+    if output.manifest() is not None:
+        return
+    _encode_missing(name, config, source, split, output)
+    for commit in output.committed().values():
+        if commit.task != REJECTS_TASK:
+            rejections += [Rejection(**r) for r in json.loads(output.read(commit, "rejects.json"))]
+    rejects = {"rejects.parquet": to_parquet(rejects_table(rejections))}
+    output.commit(REJECTS_TASK, rejects, {"num_rejected": len(rejections)})
+    infos = [commit.info for commit in output.committed().values()]
+    totals = {key: sum(info.get(key, 0) for info in infos) for key in ("num_pairs", "num_images", "num_bytes")}
+    thresholds = open_pair_source(source.kind, source.options).thresholds
+    record = {
+        "stage": "shard",
+        "name": name,
+        "settings": {key: plan[key] for key in plan if key != "tasks"},
+        **totals,
+        "num_rejected": len(rejections),
+        "first_rejection": rejections[0].reason if rejections else None,
+        "thresholds": list(thresholds),
+        "code_version": code_version(),
+        "seconds": round(time.time() - started, 3),
+    }
+    if totals["num_pairs"] + len(rejections) != plan["num_listed"]:
+        raise InputError(
+            f"shard set {name}: {plan['num_listed']} pairs were listed, but {totals['num_pairs']} written and "
+            f"{len(rejections)} rejected, the source changed meanwhile; run again with --restart shard"
+        )
+    output.finish(record)
+
+
+def _plan(config: ShardConfig, source: SourceConfig, split: str) -> tuple[dict[str, Any], list[Rejection]]:
+    """What will be done, and the rows of the source that are no usable pairs."""
+    rejections: list[Rejection] = []
+    digest = hashlib.sha256()
+    num_listed = 0
+
+    def accepted() -> Iterator[PairRecord]:
+        nonlocal num_listed
+        for pair in open_pair_source(source.kind, source.options).pairs(split):
+            num_listed += 1
+            if isinstance(pair, Rejection):
+                digest.update(canonical_json(dataclasses.asdict(pair)))
+                rejections.append(pair)
+            else:
+                digest.update(canonical_json(pair_to_json(pair)))
+                yield pair
+
+    tasks = [b.block_id for b in plan_blocks(accepted(), max_pairs=config.max_pairs, max_images=config.max_images)]
+    plan = {
+        "stage": "shard",
+        "kind": source.kind,
+        "options": dict(source.options),
+        "split": split,
+        "max_pairs": config.max_pairs,
+        "max_images": config.max_images,
+        "store": config.store,
+        "num_listed": num_listed,
+        "pairs_sha256": digest.hexdigest(),
+        "tasks": [*tasks, REJECTS_TASK],
+    }
+    return plan, rejections
+
+
+def _encode_missing(name: str, config: ShardConfig, source: SourceConfig, split: str, output: StageOutput) -> None:
+    missing = set(output.missing()) - {REJECTS_TASK}
+    if not missing:
+        return
+    encode = ray.remote(num_cpus=config.resources.cpus, num_gpus=config.resources.gpus, max_retries=3)(_encode_block)
+    pairs = (p for p in open_pair_source(source.kind, source.options).pairs(split) if isinstance(p, PairRecord))
+    blocks = plan_blocks(pairs, max_pairs=config.max_pairs, max_images=config.max_images)
+    store = None if config.store is None else object_uri(config.store, name)
+    in_flight: list[Any] = []
+    with tqdm(total=len(missing), desc=f"shard {name}", unit="block") as bar:
+        for block in blocks:
+            if block.block_id not in missing:
+                continue
+            in_flight.append(encode.remote(source, block, str(output.root), store))
+            if len(in_flight) >= MAX_IN_FLIGHT:
+                in_flight = _collect(in_flight, bar)
+        while in_flight:
+            in_flight = _collect(in_flight, bar)
+
+
+def _collect(in_flight: list[Any], bar: Any) -> list[Any]:
+    (done,), rest = ray.wait(in_flight, num_returns=1)
+    result_of(done)
+    bar.update(1)
+    return list(rest)
+
+
+def _encode_block(source: SourceConfig, block: Block, root: str, store: str | None) -> None:
+    encoded = encode_shard(block, open_pair_source(source.kind, source.options).read)
+    rejects = canonical_json([dataclasses.asdict(r) for r in encoded.rejections])
+    StageOutput(root).commit(
+        block.block_id,
+        {"shard.tar": encoded.tar, "index.json": encoded.index, "rejects.json": rejects},
+        {"num_pairs": encoded.num_pairs, "num_images": encoded.num_images, "num_bytes": len(encoded.tar)},
+        {} if store is None else {"shard.tar": store},
+    )

@@ -1,0 +1,278 @@
+"""The train stage: Ray Train workers learn gates and projections; the best epoch by validation PCK is kept.
+
+A training that was killed goes on at the step of its last checkpoint, on the same or on another number of workers: the
+steps, their pairs and their noise are the same for all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import torch
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from dhpf.config import ModelConfig
+from dhpf.errors import InputError
+from dhpf.pipelines.config import TrainConfig
+from dhpf.pipelines.inputs.shard_set import ShardSet
+from dhpf.pipelines.outputs.code_version import code_version
+from dhpf.pipelines.outputs.store import StageOutput, canonical_json
+from dhpf.pipelines.progress import shown_progress
+from dhpf.pipelines.tracking.mlflow_runs import log_picture_to_run, log_to_run
+from dhpf.pipelines.training.all_workers import all_workers
+from dhpf.pipelines.training.freed_memory import return_freed_memory
+from dhpf.pipelines.training.frozen_maps import maps_folder
+from dhpf.pipelines.training.learner import CheckedPair, Learner
+from dhpf.pipelines.training.pair_dataset import PairDataset, epoch_steps
+from dhpf.pipelines.training.pictures import checked_picture, step_picture
+from dhpf.pipelines.training.state import BEST, PROGRESS, TrainingState
+from dhpf.supervision import Objective
+
+FREE_TO_CHANGE = ("resources", "max_failures", "num_workers", "min_workers", "checkpoint_steps", "kept_maps_mb")
+"""Settings that may differ when a training goes on: they do not decide what it gives."""
+
+LOGGED_EVERY = 10
+"""Steps between entries in MLflow."""
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """What training gave.
+
+    Attributes:
+        checkpoint: path of the best epoch's checkpoint.
+        history: one entry per epoch: its number, loss terms, val_pck, seconds, and layer selection rates.
+        best_epoch: counted from 1.
+    """
+
+    checkpoint: Path
+    history: list[dict[str, Any]]
+    best_epoch: int
+
+
+@dataclass(frozen=True)
+class WorkerTask:
+    """All that a training worker needs; it builds the model itself."""
+
+    model: ModelConfig
+    config: TrainConfig
+    train: ShardSet
+    val: ShardSet
+    tracking_uri: str
+    run_id: str
+    board: Any
+    """A ProgressBoard."""
+    maps_folder: str
+
+
+def train(
+    model: ModelConfig, config: TrainConfig, train_set: ShardSet, val_set: ShardSet, folder: Path, run: tuple[str, str]
+) -> TrainedModel:
+    """Trains, or goes on where an earlier run of the same plan stopped; a complete training is left as it is.
+
+    Args:
+        folder: of the stage.
+        run: tracking URI and run id that the first worker logs to.
+
+    Raises:
+        InputError: a model without anything to learn, too small a batch, or pairs without keypoints for strong
+            supervision.
+    """
+    _check(model, config, train_set, val_set)
+    started = time.time()
+    output = StageOutput(folder)
+    plan = {
+        "stage": "train",
+        "model": dataclasses.asdict(model),
+        "config": {k: v for k, v in dataclasses.asdict(config).items() if k not in FREE_TO_CHANGE},
+        "train": train_set.digest,
+        "val": val_set.digest,
+        "tasks": ["model"],
+    }
+    output.plan(plan)
+    if output.manifest() is None:
+        digest = hashlib.sha256(canonical_json(plan)).hexdigest()[:16]
+        with shown_progress("pair") as board, maps_folder(digest) as maps:
+            files = _fit(WorkerTask(model, config, train_set, val_set, *run, board, str(maps)), folder)
+        progress = json.loads(files[PROGRESS])
+        output.commit("model", files, {"best_epoch": progress["best_epoch"], "best_pck": progress["best_pck"]})
+        record = {"stage": "train", "num_pairs": train_set.num_pairs, "code_version": code_version()}
+        output.finish(record | {"seconds": round(time.time() - started, 3)})
+    commit = output.committed()["model"]
+    progress = json.loads(output.read(commit, PROGRESS))
+    return TrainedModel(output.path(commit, BEST), progress["history"], progress["best_epoch"])
+
+
+def _check(model: ModelConfig, config: TrainConfig, train_set: ShardSet, val_set: ShardSet) -> None:
+    if not model.learns:
+        raise InputError(
+            f"model.selection: {model.selection!r} has nothing to learn; train needs 'dynamic', or 'fixed' with "
+            "model.projection 'residual'"
+        )
+    if model.selection != "dynamic" and config.gates_start != "random":
+        raise InputError(
+            f"train.gates_start: {config.gates_start!r} with fixed layers, which have no gates; leave it out"
+        )
+    if model.projection != "learned" and config.projection_start != "random":
+        raise InputError(
+            f"train.projection_start: {config.projection_start!r} with model.projection {model.projection!r}, which "
+            "has a start of its own; leave it out"
+        )
+    for shards in (train_set, val_set):
+        if not shards.num_pairs:
+            raise InputError(f"shard set {shards.name}: has no usable pair to train on")
+    if train_set.num_pairs < 2:
+        raise InputError(f"shard set {train_set.name}: one pair cannot be normalised; training needs at least 2")
+    needing = [train_set, val_set] if config.supervision.kind == "strong" else [val_set]
+    for shards in needing:
+        if any(pair.target_keypoints is None for _, shard in shards.shards for pair in shard.pairs):
+            raise InputError(f"shard set {shards.name}: its pairs have no keypoints, which training needs there")
+
+
+def _number_of_workers(config: TrainConfig) -> int | tuple[int, int]:
+    return config.num_workers if config.min_workers is None else (config.min_workers, config.num_workers)
+
+
+def _fit(task: WorkerTask, folder: Path) -> dict[str, bytes]:
+    config = task.config
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"task": task},
+        # Two processes that share a GPU cannot talk through NCCL.
+        torch_config=TorchConfig(backend="nccl" if config.resources.gpus >= 1 else "gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=_number_of_workers(config),
+            use_gpu=config.resources.gpus > 0,
+            resources_per_worker={"CPU": config.resources.cpus}
+            | ({"GPU": config.resources.gpus} if config.resources.gpus else {}),
+        ),
+        run_config=ray.train.RunConfig(
+            name="ray",  # the same name in the same folder resumes
+            storage_path=str(folder.resolve()),
+            failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
+        ),
+    )
+    result = trainer.fit()
+    if result.checkpoint is None:
+        raise RuntimeError(f"training in {folder} ended without a checkpoint")
+    with result.checkpoint.as_directory() as checkpoint:
+        return {name: (Path(checkpoint) / name).read_bytes() for name in (BEST, PROGRESS)}
+
+
+# -- a worker ----------------------------------------------------------------------------------------------------
+
+
+def train_worker(settings: Mapping[str, Any]) -> None:
+    """Runs in every worker: steps from the last checkpoint on, validation after each epoch, reports in between."""
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    task: WorkerTask = settings["task"]
+    return_freed_memory()
+    torch.set_num_threads(max(1, int(task.config.resources.cpus)))
+    train_data, val_data = PairDataset(task.train), PairDataset(task.val)
+    rank = ray.train.get_context().get_world_rank()
+    learner = Learner(task.model, task.config, train_data, val_data, Path(task.maps_folder), all_workers(), rank)
+    Worker(task, learner).run()
+
+
+class Worker:
+    """Drives a learner through the epochs; the first worker also logs and writes checkpoints."""
+
+    def __init__(self, task: WorkerTask, learner: Learner) -> None:
+        self.task, self.config, self.learner = task, task.config, learner
+        self.is_first = learner.rank == 0
+        self.state = self._resumed() or TrainingState.start(learner)
+
+    def run(self) -> None:
+        for epoch in range(self.state.epoch, self.config.epochs):
+            self._train_epoch(epoch)
+            self._finish_epoch(epoch)
+
+    def _resumed(self) -> TrainingState | None:
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            return None
+        with checkpoint.as_directory() as name:
+            return TrainingState.read(Path(name), self.learner)
+
+    def _train_epoch(self, epoch: int) -> None:
+        config, learner, state = self.config, self.learner, self.state
+        steps = epoch_steps(len(learner.train_data), config.batch_size, config.seed, epoch)
+        remaining = range(state.step, len(steps))
+        started = time.monotonic()
+        with ThreadPoolExecutor(1) as loader:
+            loading = [loader.submit(learner.load, steps[n], epoch) for n in remaining[:1]]
+            for number in remaining:
+                loaded = loading.pop().result()
+                if number + 1 < len(steps):  # is read, decoded and seen by the backbone while this step is learned
+                    loading.append(loader.submit(learner.load, steps[number + 1], epoch))
+                objective = learner.step(loaded)
+                state.add(objective, steps[number], time.monotonic() - started)
+                started = time.monotonic()
+                self._log_step(epoch, number, len(steps), objective, steps[number])
+                if (number + 1) % config.checkpoint_steps == 0 and number + 1 < len(steps):
+                    self._report({})
+
+    def _finish_epoch(self, epoch: int) -> None:
+        started = time.monotonic()
+        checked = self.learner.validate()
+        pck = self.learner.mean_pck(checked)
+        self.state.seconds += time.monotonic() - started
+        entry = self.state.end_epoch(pck, self.learner)
+        if self.is_first:
+            self._log({k: v for k, v in entry.items() if k not in ("epoch", "selection_rates")}, epoch + 1)
+            rates = {f"selection_rate/layer-{n:02d}": rate for n, rate in enumerate(entry["selection_rates"])}
+            self._log(rates, epoch + 1)
+            self._log_backbone_work(epoch)
+            self._log_sample(epoch, checked)
+        self._report({"val_pck": pck})
+
+    # -- tracking, checkpoints --
+
+    def _log(self, numbers: Mapping[str, float], step: int) -> None:
+        log_to_run(self.task.tracking_uri, self.task.run_id, numbers, step)
+
+    def _log_step(self, epoch: int, number: int, num_steps: int, objective: Objective, step: list[int]) -> None:
+        if not self.is_first:
+            return
+        title = f"train epoch {epoch + 1}/{self.config.epochs}, loss {objective.terms['loss']:.3f}"
+        done = min(number * self.config.batch_size + len(step), len(self.learner.train_data))
+        self.task.board.write.remote(title, done, len(self.learner.train_data))
+        if number % LOGGED_EVERY == 0:
+            self._log({f"step/{k}": v for k, v in objective.terms.items()}, epoch * num_steps + number)
+        if epoch == number == 0:
+            self._log_picture(step_picture(self.learner.train_data, step), "first-step")
+
+    def _log_backbone_work(self, epoch: int) -> None:
+        """What keeping the frozen backbone's maps has saved so far, in the first worker."""
+        maps = self.learner.maps
+        per_image = maps.seconds_computing / max(maps.num_computed, 1)
+        work = {"computed": maps.num_computed, "read": maps.num_read, "saved_seconds": maps.num_read * per_image}
+        self._log({f"backbone/{name}": value for name, value in work.items()}, epoch + 1)
+
+    def _log_sample(self, epoch: int, checked: list[CheckedPair]) -> None:
+        if checked:
+            picture = checked_picture(self.learner.val_data, checked, f"Validation after epoch {epoch + 1}")
+            self._log_picture(picture, f"validation/epoch-{epoch + 1:03d}")
+
+    def _log_picture(self, picture: Any, name: str) -> None:
+        log_picture_to_run(self.task.tracking_uri, self.task.run_id, picture, f"pictures/{name}.png")
+
+    def _report(self, metrics: dict[str, float]) -> None:
+        """Every worker reports equally often; the first one brings the checkpoint."""
+        if not self.is_first:
+            ray.train.report(metrics)
+            return
+        with self.state.written(self.learner) as folder:
+            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(str(folder)))

@@ -1,0 +1,152 @@
+"""What the frozen backbone gives for the images of a training set: computed once, kept on disk within a budget."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from dhpf.frame import to_square
+from dhpf.images import decode_image
+from dhpf.model.network import HyperpixelNetwork
+
+BATCH_SIZE = {"cpu": 1, "cuda": 16}
+"""Images that pass the backbone at once. On a CPU one at a time is as fast, and its result then depends on no other."""
+
+
+@dataclass(frozen=True)
+class TrainingImage:
+    """An image as a training pair shows it.
+
+    Attributes:
+        digest: sha256 of the encoded bytes.
+        read: gives them; only called where no maps are kept.
+    """
+
+    image_id: str
+    digest: str
+    mirrored: bool
+    read: Callable[[], bytes]
+
+    @property
+    def key(self) -> str:
+        """Equal for equal content."""
+        return self.digest + ("-mirrored" if self.mirrored else "")
+
+    def square(self, side: int) -> Tensor:
+        """(3, side, side) uint8."""
+        return to_square(decode_image(self.read(), self.image_id), side, self.mirrored)
+
+
+class FrozenMaps:
+    """The backbone's maps of images, read from a folder where they are kept and computed where they are not.
+
+    Several processes of a machine may share the folder: a file appears whole or not at all.
+
+    Args:
+        folder: on a local disk.
+        budget: bytes that this process may add to it; 0: nothing is kept.
+        precision: "bfloat16" lets the backbone multiply, and maps be kept, in half of the bits.
+
+    Attributes:
+        num_computed, num_read: images that passed the backbone, and images whose kept maps were read.
+        seconds_computing: what the former took.
+    """
+
+    def __init__(self, network: HyperpixelNetwork, folder: Path, budget: int, precision: str = "float32") -> None:
+        self._network, self._folder, self._left = network, folder, budget
+        self._is_mixed = precision == "bfloat16"
+        self._keeps = budget > 0
+        self.num_computed, self.num_read, self.seconds_computing = 0, 0, 0.0
+        if self._keeps:
+            folder.mkdir(parents=True, exist_ok=True)
+
+    @torch.no_grad()
+    def of(self, images: Sequence[TrainingImage]) -> list[Tensor]:
+        """(B, C_l, side_l, side_l) float32 of each layer that the model keeps, channels last, for B images."""
+        device = self._network.backbone.mean.device
+        places: dict[str, list[int]] = {}
+        for place, image in enumerate(images):
+            places.setdefault(image.key, []).append(place)
+        batch: list[Tensor] = []
+        for key, maps in self._each({images[p[0]].key: images[p[0]] for p in places.values()}):
+            # Filled image by image: the maps of a batch are large, and lie in memory once.
+            batch = batch or [torch.empty((len(images), *m.shape), device=device) for m in maps]
+            for layer, m in zip(batch, maps, strict=True):
+                layer[places[key]] = m.to(layer)
+        return [layer.permute(0, 3, 1, 2) for layer in batch]
+
+    def _each(self, images: dict[str, TrainingImage]) -> Iterator[tuple[str, list[Tensor]]]:
+        """(side_l, side_l, C_l) maps of each image, by its key."""
+        missing = {}
+        for key, image in images.items():
+            maps = self._read(key)
+            if maps is None:
+                missing[key] = image
+            else:
+                self.num_read += 1
+                yield key, maps
+        for key, maps in self._compute(missing):
+            self._keep(key, maps)
+            yield key, maps
+
+    def _compute(self, images: dict[str, TrainingImage]) -> Iterator[tuple[str, list[Tensor]]]:
+        side, device = self._network.config.image_side, self._network.backbone.mean.device
+        keys, size = list(images), BATCH_SIZE[device.type]
+        for first in range(0, len(keys), size):
+            some = keys[first : first + size]
+            started = time.perf_counter()
+            squares = torch.stack([images[key].square(side) for key in some]).to(device)
+            with torch.autocast(device.type, torch.bfloat16, enabled=self._is_mixed):
+                maps = self._network.extract(squares)
+            self.num_computed += len(some)
+            self.seconds_computing += time.perf_counter() - started
+            yield from ((key, [m[n].permute(1, 2, 0).contiguous() for m in maps]) for n, key in enumerate(some))
+
+    def _read(self, key: str) -> list[Tensor] | None:
+        if not self._keeps:
+            return None
+        try:
+            stored = safetensors.torch.load_file(self._path(key))
+        except (OSError, SafetensorError):  # not there, or damaged: then it is computed
+            return None
+        return [stored[str(layer)] for layer in range(len(stored))]
+
+    def _keep(self, key: str, maps: list[Tensor]) -> None:
+        size = sum(m.numel() * m.element_size() for m in maps)
+        if size > self._left:
+            return
+        partial = self._folder / f"{uuid.uuid4().hex}.partial"
+        try:
+            safetensors.torch.save_file({str(n): m.cpu() for n, m in enumerate(maps)}, partial)
+            partial.replace(self._path(key))
+        except (OSError, SafetensorError):  # a full disk costs time, never the training
+            partial.unlink(missing_ok=True)
+            self._left = 0
+            return
+        self._left -= size
+
+    def _path(self, key: str) -> Path:
+        return self._folder / f"{key}.safetensors"
+
+
+@contextlib.contextmanager
+def maps_folder(name: str) -> Iterator[Path]:
+    """A folder on this machine's disk for one training, which other processes and later attempts find by its name.
+
+    It is removed when the block ends well; after a failure it stays for the next attempt.
+    """
+    folder = Path(tempfile.gettempdir()) / f"dhpf-maps-{os.getuid()}" / name
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,156 @@
+"""dhpf pairs, in this process."""
+
+import itertools
+import os
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from dhpf.pipelines.__main__ import main
+from dhpf.pipelines.inputs import pair_table
+
+IMAGES = ["a.jpg", "cats/1.jpg", "cats/2.jpg", "cats/3.jpg", "dogs/1.jpg", "dogs/2.jpg"]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for name in IMAGES:
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(b"")
+    return tmp_path / "photos"
+
+
+def dhpf(photos: Path, *arguments: str) -> int:
+    return main(["pairs", str(photos), *arguments])
+
+
+def table(path: Path) -> list[tuple[str, str]]:
+    rows = pq.read_table(path, page_checksum_verification=True)
+    assert sorted(rows["number"].to_pylist()) == list(range(1, len(rows) + 1))
+    return sorted(zip(rows["source"].to_pylist(), rows["target"].to_pylist(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--select", "all"], list(itertools.combinations(IMAGES, 2))),
+        (
+            ["--select", "within-folders"],
+            [*itertools.combinations(IMAGES[1:4], 2), ("dogs/1.jpg", "dogs/2.jpg")],
+        ),
+        (
+            ["--select", "reference", "--reference", "cats/2.jpg"],
+            [("cats/2.jpg", i) for i in IMAGES if i != "cats/2.jpg"],
+        ),
+        (["--select", "neighbours", "--reach", "1"], list(itertools.pairwise(IMAGES))),
+    ],
+)
+def test_tables_of_every_selection(photos: Path, tmp_path: Path, arguments: list[str], expected: list[object]) -> None:
+    output = tmp_path / "new" / "pairs.parquet"
+    assert dhpf(photos, *arguments, "-o", str(output), "--max-images", "4") == 0
+    assert table(output) == expected
+    assert [path.name for path in output.parent.iterdir()] == ["pairs.parquet"]
+
+
+def test_a_list_comes_back_as_a_list(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = tmp_path / "list.csv"
+    given.write_text(
+        'source,category,target,source_points\na.jpg,cat,cats/1.jpg,"1,2;3,4"\ngone.jpg,,a.jpg,\ncats/1.jpg,,a.jpg,\n'
+    )
+    output, again = tmp_path / "pairs.parquet", tmp_path / "again.parquet"
+    assert dhpf(photos, "--select", "list", "--list", str(given), "-o", str(output)) == 3
+    rows = pq.read_table(output, page_checksum_verification=True).to_pylist()
+    assert sorted((row["number"], row["source"], row["category"], row["source_points"]) for row in rows) == [
+        (1, "a.jpg", "cat", [[1, 2], [3, 4]]),
+        (3, "cats/1.jpg", "", None),
+    ]
+    printed = capsys.readouterr()
+    assert "6 images, 2 pairs" in printed.out
+    assert "1 rows rejected; the first:" in printed.err and "row 2: image 'gone.jpg' is not in" in printed.err
+    assert pq.read_table(tmp_path / "pairs.rejects.parquet")["pair_id"].to_pylist() == ["000000002"]
+    assert dhpf(photos, "--select", "list", "--list", str(output), "-o", str(again)) == 0
+    assert pq.read_table(again).drop_columns("number") == pq.read_table(output).drop_columns("number")
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_list_of_rejects_only(photos: Path, tmp_path: Path) -> None:
+    given = tmp_path / "list.csv"
+    given.write_text("source,target\na.jpg,a.jpg\n")
+    assert dhpf(photos, "--select", "list", "--list", str(given), "-o", str(tmp_path / "pairs.parquet")) == 3
+    assert table(tmp_path / "pairs.parquet") == []
+
+
+def test_a_dry_run_counts_and_writes_nothing(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    assert dhpf(photos, "--dry-run", "--max-images", "4") == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("6 images, 15 pairs\n3 blocks, 15 pairs, 12 images to read")
+    assert "0.8 encodes per pair" in printed
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_many_pairs_are_written_in_row_groups(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pair_table, "ROW_GROUP", 4)
+    assert dhpf(photos, "-o", str(tmp_path / "p.parquet"), "--max-pairs", "2") == 0
+    assert pq.ParquetFile(tmp_path / "p.parquet").num_row_groups == 4
+    assert table(tmp_path / "p.parquet") == list(itertools.combinations(IMAGES, 2))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--select", "al"], "select: unknown value 'al'; did you mean 'all'"),
+        (["--select", "list"], "pair_list: None with selection 'list'; give it"),
+        (["--list", "x.csv"], "pair_list: 'x.csv' with selection 'all'"),
+        (["--select", "list", "--list", "x.csv", "--reach", "2"], "reach: 2 with selection 'list'"),
+        (["--select", "list", "--list", "none.csv"], "pair list none.csv: no such file"),
+        (["--select", "reference", "--reference", "cats/9.jpg"], "no image 'cats/9.jpg'"),
+        (["--max-images", "1"], "max_images: 1 must be at least 2"),
+    ],
+)
+def test_what_cannot_be_done(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], reason: str
+) -> None:
+    assert dhpf(photos, *arguments, "-o", str(tmp_path / "p.parquet")) == 2
+    assert reason in capsys.readouterr().err
+    assert not (tmp_path / "p.parquet").exists()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_files_that_are_there_stay(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("p.parquet", "p.rejects.parquet"):
+        (tmp_path / name).write_text("mine")
+        assert dhpf(photos, "-o", str(tmp_path / "p.parquet")) == 2
+        assert f"{name} is there already" in capsys.readouterr().err
+        assert (tmp_path / name).read_text() == "mine"
+        (tmp_path / name).unlink()
+
+
+def test_a_file_that_appears_meanwhile_stays(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pair_table, "require_absent", lambda output: None)
+    (tmp_path / "p.parquet").write_text("mine")
+    assert dhpf(photos, "-o", str(tmp_path / "p.parquet")) == 2
+    assert "p.parquet is there already" in capsys.readouterr().err
+    assert (tmp_path / "p.parquet").read_text() == "mine"
+
+
+def test_folders_without_pairs(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pairs", str(tmp_path / "none"), "--dry-run"]) == 2
+    assert "no folder" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert main(["pairs", str(tmp_path / "empty"), "--dry-run"]) == 2
+    assert "holds no image" in capsys.readouterr().err
+    (tmp_path / "empty" / "one.jpg").write_bytes(b"")
+    assert main(["pairs", str(tmp_path / "empty"), "--dry-run"]) == 2
+    assert "select all: no pair among the 1 images" in capsys.readouterr().err
+    assert dhpf(photos) == 2
+    assert "--output: is missing" in capsys.readouterr().err
+
+
+def test_a_file_name_that_is_not_text(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (photos / os.fsdecode(b"\xff.jpg")).write_bytes(b"")
+    assert dhpf(photos, "--dry-run") == 2
+    assert "is not UTF-8; rename the file" in capsys.readouterr().err

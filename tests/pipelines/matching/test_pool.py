@@ -1,0 +1,130 @@
+"""The actor in this process; and a pool of them, slow."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import skimage.data
+from PIL import Image
+
+from dhpf.config import ModelConfig
+from dhpf.errors import InputError
+from dhpf.pipelines.config import CollectionConfig, MatchConfig, Resources
+from dhpf.pipelines.inputs.collection import Collection, open_collection
+from dhpf.pipelines.inputs.model_source import ModelSource
+from dhpf.pipelines.matching import pool
+from dhpf.pipelines.matching.pool import MAX_ATTEMPTS, BlockMatcher, match_blocks
+from dhpf.pipelines.matching.worker import WorkerSettings
+from dhpf.pipelines.outputs.store import StageOutput
+from dhpf.pipelines.stages.match import CorrespondenceRows
+
+MODEL = ModelSource(ModelConfig(selection="fixed", layers=(11,)))
+ROWS = CorrespondenceRows(5, False, "m", "c")
+
+
+@pytest.fixture
+def collection(tmp_path: Path) -> Collection:
+    for number in range(4):
+        path = tmp_path / "photos" / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(skimage.data.chelsea()[number * 8 : 100 + number * 8, :100]).save(path)
+    with open_collection("photos", CollectionConfig(str(path.parent), "all", max_pairs=2), 10**6) as opened:
+        return opened
+
+
+@pytest.fixture
+def output(tmp_path: Path, collection: Collection) -> StageOutput:
+    output = StageOutput(tmp_path / "out")
+    output.plan({"stage": "match", "tasks": collection.tasks})
+    return output
+
+
+def batch_of(collection: Collection, task: str) -> dict[str, list[str]]:
+    [job] = collection.jobs({task})
+    return {"task": [task], "job": [json.dumps(job["job"])]}
+
+
+def actor(output: StageOutput) -> BlockMatcher:
+    return BlockMatcher(WorkerSettings(MODEL, ROWS, str(output.root), 4, Resources(), "auto"), "run")
+
+
+def statuses(output: StageOutput, task: str) -> list[str]:
+    commit = output.commit_of(task)
+    assert commit is not None
+    found: list[str] = pq.read_table(output.path(commit, "part.parquet"))["status"].to_pylist()
+    return found
+
+
+def test_a_block_that_is_committed_is_not_done_again(collection: Collection, output: StageOutput) -> None:
+    first = batch_of(collection, "block-000000")
+    assert actor(output)(first) == {"num_pairs": [2], "num_failed": [0], "stopped": [""]}
+    for path in Path(collection.config.root).iterdir():
+        path.unlink()
+    assert actor(output)(first) == {"num_pairs": [2], "num_failed": [0], "stopped": [""]}
+    assert len(list((output.root / "begun").rglob("*.1"))) == 1
+
+
+def test_a_block_that_was_begun_goes_into_quarantine_and_is_given_up_in_the_end(
+    collection: Collection, output: StageOutput, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+    monkeypatch.setattr(
+        pool, "match_in_quarantine", lambda settings, task, job: tried.append(task) or "not tried: no luck"
+    )
+    for times in (1, MAX_ATTEMPTS):
+        task = f"block-{times:06d}" if times == 1 else "block-000002"
+        for _ in range(times):
+            output.begin(task, "run")
+        actor(output)(batch_of(collection, task))
+    assert tried == ["block-000001"]
+    assert statuses(output, "block-000001") == ["not tried: no luck"] * 2
+    assert statuses(output, "block-000002") == ["not tried: block-000002 ended its worker's process 4 times"] * 2
+
+
+@pytest.mark.slow
+def test_blocks_are_handed_out_as_they_are_planned(
+    ray_cluster: None, collection: Collection, output: StageOutput, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "BLOCKS_OF_ACTOR", 2)
+    planned: list[int] = []
+    done_when_planned: list[int] = []
+    jobs = collection.jobs
+
+    def noted(missing: set[str]) -> object:
+        for number, job in enumerate(jobs(missing)):
+            planned.append(number)
+            done_when_planned.append(len(output.committed()))
+            yield job
+
+    monkeypatch.setattr(Collection, "jobs", lambda _, missing: noted(missing))
+    config = MatchConfig(collections={"photos": collection.config}, num_actors=1)
+    match_blocks(collection, MODEL, ROWS, output, config, title="match")
+    assert output.missing() == []
+    assert planned == [0, 1, 2] and done_when_planned == [0, 0, 2]
+
+
+@pytest.mark.slow
+def test_images_that_are_away_stop_the_run_and_it_goes_on_when_they_are_back(
+    ray_cluster: None, collection: Collection, output: StageOutput, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "BLOCKS_OF_ACTOR", 2)
+    root = Path(collection.config.root)
+    jobs = collection.jobs
+
+    def away_from_the_third(missing: set[str]) -> object:
+        for number, job in enumerate(jobs(missing)):
+            if number == 2:
+                root.rename(root.with_name("away"))
+            yield job
+
+    config = MatchConfig(collections={"photos": collection.config}, num_actors=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(Collection, "jobs", lambda _, missing: away_from_the_third(missing))
+        with pytest.raises(InputError, match="no folder '.*photos'"):
+            match_blocks(collection, MODEL, ROWS, output, config, title="match")
+    assert output.missing() == ["block-000002"]
+    root.with_name("away").rename(root)
+    match_blocks(collection, MODEL, ROWS, output, config, title="match")
+    assert output.missing() == []
+    assert all(status == "matched" for task in collection.tasks for status in statuses(output, task))

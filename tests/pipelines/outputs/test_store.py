@@ -1,0 +1,252 @@
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dhpf.errors import InputError
+from dhpf.pipelines.outputs.store import PlanConflict, StageOutput, put_if_absent, write_durably
+
+PLAN = {"stage": "match", "model": {"backbone": "a"}, "tasks": ["t1", "t2"]}
+
+
+def test_a_finished_output_is_whole(tmp_path: Path) -> None:
+    output = StageOutput(tmp_path / "out")
+    output.plan(PLAN)
+    assert output.missing() == ["t1", "t2"]
+    output.commit("t2", {"part": b"two"}, {"rows": 2})
+    assert output.missing() == ["t1"]
+    with pytest.raises(RuntimeError, match="1 tasks are not done"):
+        output.finish({})
+    assert output.manifest() is None
+    output.commit("t1", {"part": b"one"}, {"rows": 1})
+    manifest = output.finish({"stage": "match"})
+    assert [commit.task for commit in manifest.commits] == ["t1", "t2"]
+    assert [output.read(commit, "part") for commit in manifest.commits] == [b"one", b"two"]
+
+
+def test_the_first_result_counts_and_the_other_is_removed(tmp_path: Path) -> None:
+    output = StageOutput(tmp_path)
+    output.plan({"stage": "s", "tasks": ["t"]})
+    first = output.commit("t", {"part": b"first"}, {})
+    second = output.commit("t", {"part": b"second"}, {})
+    assert first == second
+    assert len(list(tmp_path.glob("data/t/*"))) == 2
+    manifest = output.finish({})
+    assert output.read(manifest.commits[0], "part") == b"first"
+    assert len(list(tmp_path.glob("data/t/*"))) == 1
+
+
+def test_how_often_a_run_begins_a_task_outlasts_its_process(tmp_path: Path) -> None:
+    assert [StageOutput(tmp_path).begin("t", "run") for _ in range(3)] == [1, 2, 3]
+    assert StageOutput(tmp_path).begin("t", "another") == 1
+    assert StageOutput(tmp_path).begin("u", "run") == 1
+
+
+def test_what_was_needed_on_the_way_is_gone_at_the_end(tmp_path: Path) -> None:
+    output = StageOutput(tmp_path)
+    output.plan({"stage": "s", "tasks": ["t"]})
+    output.begin("t", "run")
+    output.scratch.mkdir()
+    assert output.commit_of("t") is None
+    committed = output.commit("t", {"part": b"1"}, {})
+    assert output.commit_of("t") == committed
+    output.finish({})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["MANIFEST.json", "PLAN.json", "commits", "data"]
+
+
+def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
+    output = StageOutput(tmp_path)
+    output.plan(PLAN)
+    output.plan(PLAN)
+    with pytest.raises(PlanConflict, match=r'model.backbone: "a" -> "b".*--restart match'):
+        output.plan(PLAN | {"model": {"backbone": "b"}})
+
+
+def test_damage_is_noticed(tmp_path: Path) -> None:
+    output = StageOutput(tmp_path)
+    output.plan({"stage": "s", "tasks": ["t"]})
+    commit = output.commit("t", {"part": b"content"}, {})
+    path = output.path(commit, "part")
+    path.write_bytes(b"contenT")
+    with pytest.raises(InputError, match="damaged since it was written"):
+        output.read(commit, "part")
+    path.write_bytes(b"con")
+    with pytest.raises(InputError, match="3 bytes instead of 7"):
+        output.path(commit, "part")
+
+
+def test_the_digest_depends_on_content_alone(tmp_path: Path) -> None:
+    digests = set()
+    for name in ("a", "b"):
+        output = StageOutput(tmp_path / name)
+        output.plan({"stage": "s", "tasks": ["t"]})
+        output.commit("t", {"part": b"same"}, {"seconds": time.time()})
+        digests.add(output.finish({}).digest())
+    assert len(digests) == 1
+
+
+def test_put_if_absent_never_overwrites(tmp_path: Path) -> None:
+    assert put_if_absent(tmp_path / "x", b"1")
+    assert not put_if_absent(tmp_path / "x", b"2")
+    assert (tmp_path / "x").read_bytes() == b"1"
+    write_durably(tmp_path / "x", b"3")
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+RACER = """
+import sys
+from pathlib import Path
+from dhpf.pipelines.outputs.store import StageOutput
+while not Path(sys.argv[1], "go").exists():
+    pass
+record = StageOutput(sys.argv[1]).commit("t", {"part": sys.argv[2].encode()}, {"by": sys.argv[2]})
+print(record.info["by"])
+"""
+
+
+def test_of_racing_processes_one_wins(tmp_path: Path) -> None:
+    StageOutput(tmp_path).plan({"stage": "s", "tasks": ["t"]})
+    racers = [
+        subprocess.Popen([sys.executable, "-c", RACER, str(tmp_path), str(n)], stdout=subprocess.PIPE, text=True)
+        for n in range(3)
+    ]
+    (tmp_path / "go").touch()
+    answers = {racer.communicate(timeout=60)[0].strip() for racer in racers}
+    assert len(answers) == 1
+    manifest = StageOutput(tmp_path).finish({})
+    assert StageOutput(tmp_path).read(manifest.commits[0], "part").decode() in answers
+
+
+SLOW_WRITER = """
+import sys
+from dhpf.pipelines.outputs import store
+def stop(*_):
+    print("written", flush=True)
+    import time; time.sleep(60)
+store.put_if_absent = stop
+store.StageOutput(sys.argv[1]).commit("t", {"part": b"half"}, {})
+"""
+
+
+@pytest.mark.chaos
+def test_a_task_killed_before_its_commit_leaves_nothing_that_counts(tmp_path: Path) -> None:
+    output = StageOutput(tmp_path)
+    output.plan({"stage": "s", "tasks": ["t"]})
+    writer = subprocess.Popen([sys.executable, "-c", SLOW_WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None and writer.stdout.readline().strip() == "written"
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.wait(timeout=10)
+    assert output.missing() == ["t"]
+    output.commit("t", {"part": b"whole"}, {})
+    manifest = output.finish({})
+    assert output.read(manifest.commits[0], "part") == b"whole"
+    assert len(list(tmp_path.glob("data/t/*"))) == 1
+    assert json.loads((tmp_path / "MANIFEST.json").read_bytes())["commits"][0]["task"] == "t"
+
+
+FULL_DISK = """
+import resource, sys
+from dhpf.pipelines.outputs.store import StageOutput
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    StageOutput(sys.argv[1]).commit("t", {"small": b"1", "large": bytes(5000)}, {})
+except OSError as error:
+    print(error.strerror)
+"""
+
+
+def test_a_file_that_does_not_fit_leaves_nothing_behind(tmp_path: Path) -> None:
+    output = StageOutput(tmp_path)
+    output.plan({"stage": "s", "tasks": ["t"]})
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "File too large"
+    assert output.missing() == ["t"]
+    assert [path.name for path in tmp_path.glob("data/t/*/*")] == ["small"]
+
+
+ENDLESS_WRITER = """
+import sys
+from dhpf.pipelines.outputs.store import StageOutput
+output = StageOutput(sys.argv[1])
+print("ready", flush=True)
+while True:
+    output.commit("t", {"part": bytes(range(256)) * 40_000}, {})
+"""
+
+
+@pytest.mark.chaos
+def test_a_file_under_its_final_name_is_whole_whenever_the_writer_is_killed(tmp_path: Path) -> None:
+    whole = bytes(range(256)) * 40_000
+    torn = 0
+    for number in range(4):
+        root = tmp_path / str(number)
+        StageOutput(root).plan({"stage": "s", "tasks": ["t"]})
+        writer = subprocess.Popen([sys.executable, "-c", ENDLESS_WRITER, str(root)], stdout=subprocess.PIPE, text=True)
+        assert writer.stdout is not None and writer.stdout.readline().strip() == "ready"
+        deadline = time.time() + 30
+        while not list(root.glob("data/t/*/.part.*")) and time.time() < deadline:
+            pass
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.wait(timeout=10)
+        torn += len(list(root.glob("data/t/*/.part.*")))
+        assert all(path.read_bytes() == whole for path in root.glob("data/t/*/part"))
+        output = StageOutput(root)
+        assert all(output.read(commit, "part") == whole for commit in output.committed().values())
+        output.commit("t", {"part": whole}, {})
+        output.finish({})
+        assert [path.name for path in root.glob("data/t/*/*")] == ["part"]
+        assert len(list(root.glob("data/t/*"))) == 1
+    assert torn, "no writer was killed in the middle of a file, this test shows nothing"
+
+
+def test_nothing_is_complete_without_its_data(tmp_path: Path) -> None:
+    output = StageOutput(tmp_path)
+    output.plan({"stage": "s", "tasks": ["t"]})
+    commit = output.commit("t", {"part": b"content"}, {})
+    output.path(commit, "part").unlink()
+    with pytest.raises(InputError, match="part: -1 bytes instead of 7.*--restart"):
+        output.finish({})
+    assert output.manifest() is None
+
+
+def test_a_path_is_given_once_the_digest_is_checked(tmp_path: Path) -> None:
+    output = StageOutput(tmp_path)
+    output.plan({"stage": "s", "tasks": ["t"]})
+    commit = output.commit("t", {"part": b"content"}, {})
+    output.path(commit, "part").write_bytes(b"contenT")
+    with pytest.raises(InputError, match="part: damaged since it was written"):
+        output.path(commit, "part")
+    assert output.path(commit, "part", check_digest=False).name == "part"
+
+
+@pytest.mark.parametrize("name", ["PLAN.json", "MANIFEST.json", "commits/t.json"])
+@pytest.mark.parametrize("junk", [b"", b"{", b'{"other": 1}'])
+def test_damaged_records_are_named(tmp_path: Path, name: str, junk: bytes) -> None:
+    output = StageOutput(tmp_path)
+    plan = {"stage": "s", "tasks": ["t"]}
+    output.plan(plan)
+    output.commit("t", {"part": b"content"}, {})
+    output.finish({})
+    (tmp_path / name).write_bytes(junk)
+    with pytest.raises(InputError, match=f"{name}: damaged|holds an earlier s"):
+        output.plan(plan)
+        output.manifest()
+        output.committed()
+
+
+def test_a_file_system_without_links_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(source: object, target: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(InputError, match="its file system has no hard links.*use a --work folder"):
+        StageOutput(tmp_path).plan({"stage": "s", "tasks": []})
+    assert list(tmp_path.iterdir()) == []
