@@ -8,7 +8,6 @@ ROOT = Path(__file__).parents[1]
 
 WITHOUT_OWN_TEST = {
     "dhpf/errors.py": "one exception",
-    "dhpf/drawing/": "tested together in test_drawing.py",
     "dhpf/model/best_cells.py": "tested with transfer and every engine",
     "dhpf/model/engines/compiled.py": "tested beside the engine in torch, test_row_blocks.py",
     "dhpf/model/engines/problem.py": "tested by every engine, test_row_blocks.py",
@@ -56,7 +55,7 @@ def test_every_module_has_its_tests() -> None:
 
 
 def test_every_test_file_has_its_module() -> None:
-    known = {own_test_file(module) for module in modules()} | {"tests/dhpf/test_drawing.py", "tests/test_floors.py"}
+    known = {own_test_file(module) for module in modules()} | {"tests/test_floors.py"}
     files = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("test_*.py")}
     assert {file for file in files - known if not file.startswith("tests/parity/")} == set()
 
