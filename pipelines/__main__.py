@@ -94,7 +94,7 @@ def _add_models_commands(commands: Any) -> None:
     listing.add_argument("--work", **work)
     listing.set_defaults(command=_models_list)
     for name, what in (
-        ("compare", "judge a version by the workflow's gates, against the champion"),
+        ("compare", "judge a version by the workflow's promotion settings, against the champion"),
         ("promote", "the same, and make the version champion if it passes"),
     ):
         judging = commands.add_parser(name, help=what)
@@ -186,8 +186,8 @@ def _describe(options: argparse.Namespace) -> int:
     width = max(len(title) for title, _ in states)
     for title, state in states:
         print(f"  {title:<{width}}  {state}")
-    if workflow.gates is not None:
-        print(f"  gates on {', '.join(workflow.gates.on)} for `dhpf models promote {workflow.name}`")
+    if workflow.promotion is not None:
+        print(f"  promotion by {', '.join(workflow.promotion.on)}: dhpf models promote {workflow.name}")
     return 0
 
 

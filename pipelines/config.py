@@ -331,7 +331,7 @@ class MatchConfig:
 
 
 @dataclass(frozen=True)
-class GateConfig:
+class PromotionConfig:
     """What a new version of the workflow's registered model must hold to become its champion.
 
     Attributes:
@@ -369,7 +369,7 @@ class Workflow:
     """One block of workflows.yaml: a model and the stages to run, in the order of STAGES.
 
     Attributes:
-        gates: what a version must hold for `dhpf models promote`; no stage, `dhpf run` does not look at it.
+        promotion: what a version must hold for `dhpf models promote`; no stage, `dhpf run` does not look at it.
         registered_model: name under which a trained model is registered in MLflow.
     """
 
@@ -381,7 +381,7 @@ class Workflow:
     train: TrainConfig | None = None
     evaluate: EvaluateConfig | None = None
     match: MatchConfig | None = None
-    gates: GateConfig | None = None
+    promotion: PromotionConfig | None = None
     registered_model: str = "dhpf"
 
     def __post_init__(self) -> None:

@@ -165,8 +165,8 @@ class WorkflowRun:
             f"(validation PCK {best['val_pck']:.3f}): {trained.checkpoint}"
         )
         self._say(f"          registered as {self.workflow.registered_model} version {version}")
-        if self.workflow.gates is not None:
-            self._say(f"          dhpf models promote {self.workflow.name} makes it champion if it passes the gates")
+        if self.workflow.promotion is not None:
+            self._say(f"          dhpf models promote {self.workflow.name} makes it champion if it passes")
 
     def _evaluate(self, run: StageRun) -> None:
         config = self.workflow.evaluate

@@ -84,6 +84,8 @@ def load_workflow(path: Path, name: str, overrides: Sequence[str], data_folder: 
         _override(raw, override)
     if "name" in raw:
         raise InputError(f"{name}: unknown key 'name'; a workflow's name is the one that it stands under")
+    if "gates" in raw:
+        raise InputError(f"{name}: the key 'gates' is called 'promotion' now; rename it")
     workflow: Workflow = _convert(raw | {"name": name}, Workflow, name)
     if workflow.shard is not None:
         sources = {key: _resolved(source, data_folder) for key, source in workflow.shard.sources.items()}
@@ -169,7 +171,7 @@ def _check_references(workflow: Workflow) -> None:
     wanted = [("evaluate", on) for on in (workflow.evaluate.on if workflow.evaluate else ())]
     wanted += [("match", on) for on in (workflow.match.on if workflow.match else ())]
     wanted += [("search", workflow.search.on)] if workflow.search else []
-    wanted += [("gates", on) for on in (workflow.gates.on if workflow.gates else ())]
+    wanted += [("promotion", on) for on in (workflow.promotion.on if workflow.promotion else ())]
     wanted += [("train", on) for on in (workflow.train.train_sets if workflow.train else ())]
     wanted += [("train", workflow.train.validation_set)] if workflow.train else []
     for stage, on in wanted:

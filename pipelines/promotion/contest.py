@@ -8,20 +8,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from dhpf.errors import InputError
-from dhpf.pipelines.config import EvaluateConfig, GateConfig, Workflow
+from dhpf.pipelines.config import EvaluateConfig, PromotionConfig, Workflow
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.inputs.shard_set import open_shard_set
 from dhpf.pipelines.outputs.code_version import code_version
 from dhpf.pipelines.promotion.registry import (
     CHAMPION,
     ROLLED_BACK_TAG,
-    VERDICT_TAG,
-    VERDICT_TAGS,
     Registry,
     VersionFacts,
     now_text,
 )
-from dhpf.pipelines.promotion.requirements import Gates, Verdict
+from dhpf.pipelines.promotion.requirements import Judge, Verdict
 from dhpf.pipelines.tracking.mlflow_runs import METRIC_TAGS, Tracker, log_picture_to_run, log_text_to_run
 
 
@@ -29,7 +27,7 @@ class Contest:
     """One version of a workflow's registered model against the champion.
 
     Args:
-        workflow: its gates say what must hold.
+        workflow: its promotion settings say what a champion must hold.
         folder: where the workflow's stages write.
         tracker: MLflow, whose registry holds the versions.
         reference: number or alias of the version.
@@ -39,11 +37,11 @@ class Contest:
         candidate, champion: the two versions; champion None where there is none yet.
 
     Raises:
-        InputError: the workflow has no gates, there is no such version, or a benchmark is not sharded.
+        InputError: the workflow has no promotion settings, there is no such version, or a benchmark is not sharded.
     """
 
     def __init__(self, workflow: Workflow, folder: Path, tracker: Tracker, reference: str) -> None:
-        self._config = _gates_of(workflow)
+        self._config = _promotion_of(workflow)
         self._workflow, self._folder, self._tracker = workflow, folder, tracker
         self._registry = Registry(tracker)
         self.name = workflow.registered_model
@@ -63,8 +61,8 @@ class Contest:
             InputError: a model cannot be fetched or used.
         """
         engine_config = self._workflow.evaluate or EvaluateConfig(on=self._config.on, methods={CHAMPION: {}})
-        gates = Gates(self._config, engine_config, self._shard_sets, self._folder / "gates" / self.name)
-        verdict = gates.judge(self._fetched(self.candidate), self._fetched(self.champion) if self.champion else None)
+        judge = Judge(self._config, engine_config, self._shard_sets, self._folder / "promotion" / self.name)
+        verdict = judge.judge(self._fetched(self.candidate), self._fetched(self.champion) if self.champion else None)
         self._registry.write_verdict(self.name, self.candidate.version, verdict.tags() | self._circumstances())
         self._log(verdict)
         return verdict
@@ -99,7 +97,7 @@ class Contest:
         if not run_id:
             return
         against = self.champion.version if self.champion else "none"
-        place = f"gates/version-{self.candidate.version}-against-{against}"
+        place = f"promotion/version-{self.candidate.version}-against-{against}"
         content = json.dumps(verdict.tags() | self._circumstances(), indent=1, sort_keys=True)
         log_text_to_run(self._tracker.uri, run_id, content, f"{place}.json")
         picture = verdict.picture()
@@ -107,13 +105,13 @@ class Contest:
             log_picture_to_run(self._tracker.uri, run_id, picture, f"{place}.png")
 
 
-def _gates_of(workflow: Workflow) -> GateConfig:
-    if workflow.gates is None:
+def _promotion_of(workflow: Workflow) -> PromotionConfig:
+    if workflow.promotion is None:
         raise InputError(
-            f"workflow {workflow.name}: has no gates, which say what a champion must hold; "
-            "add `gates: {on: [SOURCE/SPLIT]}` to it, or name another workflow"
+            f"workflow {workflow.name}: has no promotion settings, which say what a champion must hold; "
+            "add `promotion: {on: [SOURCE/SPLIT]}` to it, or name another workflow"
         )
-    return workflow.gates
+    return workflow.promotion
 
 
 def list_lines(registry: Registry, name: str | None) -> Iterator[str]:
@@ -128,14 +126,13 @@ def list_lines(registry: Registry, name: str | None) -> Iterator[str]:
     for model in names:
         rows = [_row(version) for version in registry.versions(model)]
         yield model
-        yield from _table(["version", "aliases", "registered", "val PCK", "gates", "against the champion"], rows)
+        yield from _table(["version", "aliases", "registered", "val PCK", "verdict", "against the champion"], rows)
 
 
 def _row(version: VersionFacts) -> list[str]:
-    tags = version.tags
-    val_pck = tags.get(f"{METRIC_TAGS}val_pck")
-    verdict = tags.get(VERDICT_TAG, "not judged")
-    if ROLLED_BACK_TAG in tags and CHAMPION not in version.aliases:
+    val_pck = version.tags.get(f"{METRIC_TAGS}val_pck")
+    verdict = version.verdict.get("verdict", "not judged")
+    if ROLLED_BACK_TAG in version.tags and CHAMPION not in version.aliases:
         verdict += ", rolled back"
     return [
         version.version,
@@ -143,19 +140,19 @@ def _row(version: VersionFacts) -> list[str]:
         f"{version.registered:%Y-%m-%d %H:%M}",
         f"{100 * float(val_pck):.1f}" if val_pck else "-",
         verdict,
-        _differences(tags),
+        _differences(version.verdict),
     ]
 
 
-def _differences(tags: Mapping[str, str]) -> str:
+def _differences(verdict: Mapping[str, str]) -> str:
     """Each benchmark's difference with its interval, in points, as the verdict found it."""
     suffix = "/difference"
     parts = []
-    for tag in sorted(tags):
-        if tag.startswith(f"{VERDICT_TAGS}pck ") and tag.endswith(suffix):
-            place = tag.removesuffix(suffix)
-            mean, low, high = (100 * float(tags[f"{place}/{key}"]) for key in ("difference", "low", "high"))
-            parts.append(f"{place.removeprefix(f'{VERDICT_TAGS}pck ')} {mean:+.1f} [{low:+.1f}, {high:+.1f}]")
+    for name in sorted(verdict):
+        if name.startswith("pck ") and name.endswith(suffix):
+            check = name.removesuffix(suffix)
+            mean, low, high = (100 * float(verdict[f"{check}/{key}"]) for key in ("difference", "low", "high"))
+            parts.append(f"{check.removeprefix('pck ')} {mean:+.1f} [{low:+.1f}, {high:+.1f}]")
     return "; ".join(parts) or "-"
 
 

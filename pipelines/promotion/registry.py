@@ -18,7 +18,9 @@ from dhpf.pipelines.tracking.mlflow_runs import UNREACHED, Tracker
 CHAMPION = "champion"
 CHAMPIONS_TAG = "dhpf.champions"
 ROLLED_BACK_TAG = "dhpf.rolled_back"
-VERDICT_TAGS = "dhpf.gate."
+VERDICT_TAGS = "dhpf.promotion."
+EARLIER_VERDICT_TAGS = "dhpf.gate."
+"""The tags' prefix in versions that an earlier release judged; they are read, and replaced by a new verdict."""
 VERDICT_TAG = f"{VERDICT_TAGS}verdict"
 
 MAX_CHAMPIONS = 200
@@ -35,6 +37,7 @@ class VersionFacts:
         tags: of the version.
         registered: when.
         run_id: of the training that made it; "" if none is known.
+        verdict: its last verdict by the tags' names without their prefix, as `write_verdict` takes it; empty if none.
     """
 
     version: str
@@ -42,6 +45,11 @@ class VersionFacts:
     tags: Mapping[str, str]
     registered: datetime
     run_id: str
+
+    @property
+    def verdict(self) -> dict[str, str]:
+        prefix = VERDICT_TAGS if VERDICT_TAG in self.tags else EARLIER_VERDICT_TAGS
+        return {tag.removeprefix(prefix): value for tag, value in self.tags.items() if tag.startswith(prefix)}
 
 
 class Registry:
@@ -109,8 +117,8 @@ class Registry:
             tags: without their common prefix; "verdict" is written last, for it says that the rest is whole.
         """
         with self._tracker.reaching():
-            earlier = [tag for tag in self.find(name, version).tags if tag.startswith(VERDICT_TAGS)]
-            for tag in sorted(earlier, key=lambda tag: tag != VERDICT_TAG):
+            earlier = [t for t in self.find(name, version).tags if t.startswith((VERDICT_TAGS, EARLIER_VERDICT_TAGS))]
+            for tag in sorted(earlier, key=lambda tag: not tag.endswith(".verdict")):
                 self._client.delete_model_version_tag(name, version, tag)
             for tag, value in sorted(tags.items(), key=lambda item: item[0] == "verdict"):
                 self._client.set_model_version_tag(name, version, VERDICT_TAGS + tag, value)

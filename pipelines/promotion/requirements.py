@@ -27,7 +27,7 @@ from dhpf.model.engines.choose import choose_engine
 from dhpf.model.engines.problem import MatchEngine
 from dhpf.model.geometry import NUM_CELLS
 from dhpf.model.network import HyperpixelNetwork
-from dhpf.pipelines.config import EvaluateConfig, GateConfig
+from dhpf.pipelines.config import EvaluateConfig, PromotionConfig
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.inputs.shard_set import ShardSet
 from dhpf.pipelines.matching.block_matching import OpenBlock, match_block
@@ -106,8 +106,8 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Gates:
-    """The gates of a workflow, ready to judge.
+class Judge:
+    """Judges versions by a workflow's promotion settings.
 
     Attributes:
         config: what must hold.
@@ -116,7 +116,7 @@ class Gates:
         folder: where predictions are kept, so that judging again does not predict again.
     """
 
-    config: GateConfig
+    config: PromotionConfig
     engine_config: EvaluateConfig
     shard_sets: Mapping[str, ShardSet]
     folder: Path
@@ -156,11 +156,11 @@ class Gates:
     def _metric(self, on: str) -> str:
         thresholds = self.shard_sets[on].thresholds
         if not thresholds:
-            raise InputError(f"gates.on: {on} has no keypoints and so no PCK; name shard sets that have some")
+            raise InputError(f"promotion.on: {on} has no keypoints and so no PCK; name shard sets that have some")
         return f"PCK@{self.config.alpha:g} {thresholds[0]}"
 
 
-def pck_check(config: GateConfig, metric: str, candidate: MethodScores, champion: MethodScores | None) -> Check:
+def pck_check(config: PromotionConfig, metric: str, candidate: MethodScores, champion: MethodScores | None) -> Check:
     """PCK is not below the champion's beyond the bootstrap interval, nor below what any version must reach.
 
     Raises:
@@ -169,7 +169,7 @@ def pck_check(config: GateConfig, metric: str, candidate: MethodScores, champion
     name = f"pck {candidate.on}"
     of_pairs = _values(candidate, metric)
     if not of_pairs:
-        raise InputError(f"gates.on: {candidate.on} has no pair with {metric}; name shard sets with keypoints")
+        raise InputError(f"promotion.on: {candidate.on} has no pair with {metric}; name shard sets with keypoints")
     ours = np.array([of_pairs[number] for number in sorted(of_pairs)])
     pck = float(ours.mean())
     enough = pck >= config.least_pck
@@ -208,7 +208,7 @@ def parity_check(network: HyperpixelNetwork, engine: MatchEngine, blocks: Sequen
     return Check("parity", largest <= MAX_DEVIATION, said, {"deviation": largest})
 
 
-def speed_check(config: GateConfig, seconds: Sequence[float]) -> Check:
+def speed_check(config: PromotionConfig, seconds: Sequence[float]) -> Check:
     """Seconds per pair are not above the champion's beyond the allowed factor.
 
     Args:
@@ -247,7 +247,7 @@ def _first_pairs(shards: ShardSet, number: int) -> OpenBlock:
     """A block of a shard set's first pairs, across its shards."""
     pairs = list(islice((pair for _, shard in shards.shards for pair in shard.pairs), number))
     if not pairs:
-        raise InputError(f"gates.on: {shards.name} has no usable pair")
+        raise InputError(f"promotion.on: {shards.name} has no usable pair")
     return OpenBlock(range(len(pairs)), pairs, shards.read)
 
 

@@ -72,7 +72,7 @@ class ModelCard:
             _LIMITS.format(side=model.image_side),
             "## Metrics",
             "\n".join(f"- {name}: {value:.4g}" for name, value in self.metrics.items()) or "None.",
-            "How it compares with the champion of its time stands in the version's `dhpf.gate` tags.",
+            "How it compares with the champion of its time stands in the version's `dhpf.promotion` tags.",
             "## Training data",
             "\n".join(["| set | source | pairs | fingerprint (sha256) |", "| --- | --- | --- | --- |", *data]),
             "## Licences",

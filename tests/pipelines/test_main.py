@@ -87,7 +87,7 @@ def test_describe_needs_no_cluster(tmp_path: Path) -> None:
     done = dhpf(tmp_path, "describe", "quickstart", "--file", str(FILE))
     assert done.returncode == 0, done.stderr
     assert "train on photo-warps" in done.stdout and "to do" in done.stdout
-    assert "gates on photo-warps/test for `dhpf models promote quickstart`" in done.stdout
+    assert "promotion by photo-warps/test: dhpf models promote quickstart" in done.stdout
     assert not (tmp_path / "dhpf-work").exists()
 
 

@@ -35,7 +35,7 @@ def test_the_papers_settings() -> None:
 def test_every_workflow_that_trains_says_what_a_champion_must_hold() -> None:
     for name in read_workflows(FILE):
         workflow = load_workflow(FILE, name, [], Path("/data"))
-        assert (workflow.gates is None) == (workflow.train is None), name
+        assert (workflow.promotion is None) == (workflow.train is None), name
 
 
 def test_values_are_set_at_any_depth() -> None:
@@ -113,17 +113,18 @@ def test_values_are_set_at_any_depth() -> None:
         ),
         ("match.collections.x={root: photos, pair_list: p.csv}", "pair_list: 'p.csv' with selection 'within-folders'"),
         ("registered_model=a/b", "registered_model: 'a/b' must consist of letters"),
-        ("gates.confidance=0.9", "quickstart.gates: unknown key 'confidance'; did you mean 'confidence'"),
-        ("gates.on=[]", "quickstart.gates: on: [] must be one or more different values"),
-        ("gates.on=[photo-warps/tset]", "quickstart.gates.on: no shard set 'photo-warps/tset'; did you mean"),
-        ("gates.alpha=0", "quickstart.gates: alpha: 0.0 must be in (0, 1]"),
-        ("gates.confidence=1", "quickstart.gates: confidence: 1.0 must be in (0, 1)"),
-        ("gates.resamples=10", "quickstart.gates: resamples: 10 must be at least 100"),
-        ("gates.seed=-1", "quickstart.gates: seed: -1 must be in"),
-        ("gates.least_pck=70", "quickstart.gates: least_pck: 70.0 must be in [0, 1]"),
-        ("gates.max_slowdown=0", "quickstart.gates: max_slowdown: 0.0 must be above 0"),
-        ("gates.checked_pairs=0", "quickstart.gates: checked_pairs: 0 must be at least 1"),
-        ("gates={alpha: 0.1}", "quickstart.gates: key 'on' is missing"),
+        ("promotion.confidance=0.9", "quickstart.promotion: unknown key 'confidance'; did you mean 'confidence'"),
+        ("promotion.on=[]", "quickstart.promotion: on: [] must be one or more different values"),
+        ("promotion.on=[photo-warps/tset]", "quickstart.promotion.on: no shard set 'photo-warps/tset'; did you mean"),
+        ("promotion.alpha=0", "quickstart.promotion: alpha: 0.0 must be in (0, 1]"),
+        ("promotion.confidence=1", "quickstart.promotion: confidence: 1.0 must be in (0, 1)"),
+        ("promotion.resamples=10", "quickstart.promotion: resamples: 10 must be at least 100"),
+        ("promotion.seed=-1", "quickstart.promotion: seed: -1 must be in"),
+        ("promotion.least_pck=70", "quickstart.promotion: least_pck: 70.0 must be in [0, 1]"),
+        ("promotion.max_slowdown=0", "quickstart.promotion: max_slowdown: 0.0 must be above 0"),
+        ("promotion.checked_pairs=0", "quickstart.promotion: checked_pairs: 0 must be at least 1"),
+        ("gates.on=[]", "quickstart: the key 'gates' is called 'promotion' now; rename it"),
+        ("promotion={alpha: 0.1}", "quickstart.promotion: key 'on' is missing"),
         ("name=x", "unknown key 'name'"),
     ],
 )

@@ -1,6 +1,6 @@
 """Versions judged, promoted, used and rolled back by the real command line, on a real store and a real cluster.
 
-The versions are untrained models of known quality: what a gate looks at is what they answer, not how they came to be.
+The versions are untrained models of known quality: what a check looks at is what they answer, not how they came to be.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 FILE = Path(__file__).parents[3] / "workflows.yaml"
 SETTINGS = [
     "shard.sources.photo-warps={kind: photo_warps, splits: [test], options: {views: 3, keypoints: 6}}",
-    *("train=null", "search=null", "evaluate=null", "gates.checked_pairs=2", "gates.max_slowdown=50"),
+    *("train=null", "search=null", "evaluate=null", "promotion.checked_pairs=2", "promotion.max_slowdown=50"),
     "match={on: [photo-warps/test], model: models:/dhpf@champion}",
 ]
 GOOD = ModelConfig(selection="fixed", layers=(5, 8, 10, 11, 15), exponent=2)
@@ -87,9 +87,9 @@ def test_a_champions_life(work: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "verdict: refused" in said.out and "the champion stays 1" in said.err
     assert champion(work) == "1"
     tags = Registry(Tracker(work)).find("dhpf", "2").tags
-    assert tags["dhpf.gate.verdict"] == "refused" and tags["dhpf.gate.champion"] == "models:/dhpf/1"
-    assert float(tags["dhpf.gate.pck photo-warps/test/high"]) < 0
-    assert tags["dhpf.gate.workflow"] == "quickstart" and tags["dhpf.gate.when"].startswith("20")
+    assert tags["dhpf.promotion.verdict"] == "refused" and tags["dhpf.promotion.champion"] == "models:/dhpf/1"
+    assert float(tags["dhpf.promotion.pck photo-warps/test/high"]) < 0
+    assert tags["dhpf.promotion.workflow"] == "quickstart" and tags["dhpf.promotion.when"].startswith("20")
     assert {p.suffix for p in (work / "mlartifacts").rglob("version-2-against-1.*")} == {".png", ".json"}
 
     assert models(work, "promote", "quickstart") == 0, "the newest one is judged if none is named"
@@ -121,7 +121,7 @@ def test_a_champions_life(work: Path, capsys: pytest.CaptureFixture[str]) -> Non
     ("arguments", "sentence"),
     [
         (["promote", "quickstart", "7"], "model dhpf: no version or alias '7'"),
-        (["compare", "pf-willow"], "pf-willow: has no gates"),
+        (["compare", "pf-willow"], "pf-willow: has no promotion settings"),
         (["list", "dphf"], "did you mean 'dhpf'"),
         (["rollback", "other"], "model 'other': not in the registry"),
     ],

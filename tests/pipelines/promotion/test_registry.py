@@ -78,11 +78,20 @@ def test_a_new_verdict_replaces_the_old_one_whole(registry: Registry) -> None:
     registry.write_verdict("m", "2", {"verdict": "refused", "pck a/test": "worse"})
     registry.write_verdict("m", "2", {"verdict": "passed", "speed": "as fast"})
     tags = registry.find("m", "2").tags
-    assert {k: v for k, v in tags.items() if k.startswith("dhpf.gate.")} == {
+    assert {k: v for k, v in tags.items() if k.startswith("dhpf.promotion.")} == {
         VERDICT_TAG: "passed",
-        "dhpf.gate.speed": "as fast",
+        "dhpf.promotion.speed": "as fast",
     }
     assert not registry.find("m", "1").tags
+
+
+def test_a_verdict_of_an_earlier_release_is_read_and_replaced(registry: Registry, tracker: Tracker) -> None:
+    for tag, value in {"verdict": "refused", "pck a/test": "refused: worse"}.items():
+        tracker.client.set_model_version_tag("m", "2", f"dhpf.gate.{tag}", value)
+    assert registry.find("m", "2").verdict == {"verdict": "refused", "pck a/test": "refused: worse"}
+    registry.write_verdict("m", "2", {"verdict": "passed", "speed": "as fast"})
+    assert registry.find("m", "2").verdict == {"verdict": "passed", "speed": "as fast"}
+    assert set(registry.find("m", "2").tags) == {"dhpf.promotion.verdict", "dhpf.promotion.speed"}
 
 
 def test_versions_are_found_by_number_and_alias(registry: Registry, tracker: Tracker) -> None:

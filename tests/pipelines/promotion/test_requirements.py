@@ -1,4 +1,4 @@
-"""Each gate by itself, on numbers made for it; the whole of them in test_models.py."""
+"""Each check by itself, on numbers made for it; the whole of them in test_models.py."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,14 +12,14 @@ from dhpf.config import ModelConfig
 from dhpf.errors import InputError
 from dhpf.model.engines.choose import choose_engine
 from dhpf.model.network import HyperpixelNetwork
-from dhpf.pipelines.config import EvaluateConfig, GateConfig
+from dhpf.pipelines.config import EvaluateConfig, PromotionConfig
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.inputs.shard_set import ShardSet
 from dhpf.pipelines.matching.block_matching import OpenBlock
 from dhpf.pipelines.outputs.tables import PREDICTIONS, SCORES, table_of
 from dhpf.pipelines.promotion.requirements import (
     Check,
-    Gates,
+    Judge,
     Verdict,
     _first_pairs,
     parity_check,
@@ -29,7 +29,7 @@ from dhpf.pipelines.promotion.requirements import (
 )
 from dhpf.pipelines.stages.evaluate import MethodScores
 
-CONFIG = GateConfig(on=("a/test",), resamples=1000)
+CONFIG = PromotionConfig(on=("a/test",), resamples=1000)
 METRIC = "PCK@0.1 image"
 
 
@@ -78,7 +78,7 @@ def test_the_same_fall_is_refused_on_enough_pairs() -> None:
 
 
 def test_the_first_version_is_held_to_the_least_pck_alone() -> None:
-    config = GateConfig(on=("a/test",), least_pck=0.5)
+    config = PromotionConfig(on=("a/test",), least_pck=0.5)
     low, high = (pck_check(config, METRIC, scores(np.full(10, value)), None) for value in (0.4, 0.6))
     assert (low.passed, high.passed) == (False, True)
     assert "difference" not in low.numbers and low.numbers["pck"] == pytest.approx(0.4)
@@ -90,9 +90,9 @@ def test_a_benchmark_without_keypoints_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a/test has no pair with PCK@0.1 image"):
         pck_check(CONFIG, METRIC, scores([]), None)
     masks = ShardSet("a/test", (), (), "digest", {"num_pairs": 0})
-    gates = Gates(CONFIG, EvaluateConfig(on=("a/test",), methods={"m": {}}), {"a/test": masks}, tmp_path)
+    judge = Judge(CONFIG, EvaluateConfig(on=("a/test",), methods={"m": {}}), {"a/test": masks}, tmp_path)
     with pytest.raises(InputError, match="a/test has no keypoints and so no PCK"):
-        gates.judge(None, None)  # type: ignore[arg-type]
+        judge.judge(None, None)  # type: ignore[arg-type]
 
 
 def test_models_are_judged_by_pairs_alone_though_the_workflow_matches_jointly(
@@ -108,7 +108,7 @@ def test_models_are_judged_by_pairs_alone_though_the_workflow_matches_jointly(
     jointly = EvaluateConfig(on=("a/test",), methods={"m": {}}, intermediates={"m": 8})
     shards = ShardSet("a/test", (), ("image",), "digest", {"num_pairs": 0})
     with pytest.raises(InputError, match="seen"):
-        Gates(CONFIG, jointly, {"a/test": shards}, tmp_path).judge(ModelSource(ModelConfig()), None)
+        Judge(CONFIG, jointly, {"a/test": shards}, tmp_path).judge(ModelSource(ModelConfig()), None)
     assert [(config.intermediates, len(config.methods)) for config in configs] == [({}, 1)]
 
 
