@@ -16,10 +16,10 @@ from torch import Tensor
 
 from dhpf.config import FRAME_SIDE, GRID_SIDE
 from dhpf.model.backbone import Backbone
+from dhpf.model.gates import open_gates
 from dhpf.model.geometry import NUM_CELLS, cell_centres
 from dhpf.model.hough import bin_layout, gaussian
 from dhpf.model.network import HyperpixelNetwork
-from dhpf.model.selection import open_gates
 
 
 @dataclass(frozen=True)

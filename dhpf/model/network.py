@@ -32,11 +32,11 @@ from dhpf.model.correlation import (
     squared_norms,
 )
 from dhpf.model.engines.problem import MatchEngine, MatchProblem
+from dhpf.model.gates import LayerGates, layer_weights, open_gates, sample_gates
 from dhpf.model.geometry import NUM_CELLS, to_grid
 from dhpf.model.global_batch import ALONE, TrainingPairs, Workers, follow, global_moments, normalise
 from dhpf.model.hough import NUM_DISPLACEMENTS, HoughVoting
 from dhpf.model.match_entropy import PairFeatures, match_entropy
-from dhpf.model.selection import LayerGates, layer_weights, open_gates, sample_gates
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from dhpf.errors import InputError
+from dhpf.model.gates import LayerGates, layer_weights, open_gates, sample_gates
 from dhpf.model.global_batch import ALONE
-from dhpf.model.selection import LayerGates, layer_weights, open_gates, sample_gates
 
 
 def test_a_tie_is_closed() -> None:
