@@ -10,7 +10,15 @@ from dhpf.config import require_choice
 from dhpf.errors import InputError
 from dhpf.images import EXTENSIONS
 from dhpf.pairs.image_store import open_image_store
-from dhpf.pairs.pair_list import already_there, not_there, parse_points, read_rows, rejection, twice_the_same
+from dhpf.pairs.pair_list import (
+    already_there,
+    not_there,
+    pair_id_of,
+    parse_points,
+    read_rows,
+    rejection,
+    twice_the_same,
+)
 from dhpf.pairs.selection import select
 from dhpf.pairs.source import require_split
 from dhpf.records import PairRecord, Rejection
@@ -54,7 +62,7 @@ class ImageFolder:
             yield from _listed(Path(str(self.pair_list)), frozenset(images))
             return
         selection = select(images, self.pairing.replace("_", "-"))
-        for number, (source, target) in enumerate(selection.pairs(), start=1):
+        for number, (source, target) in enumerate(selection.pairs()):
             yield folder_pair(number, source, target)
 
     def read(self, image_id: str) -> bytes:
@@ -62,10 +70,10 @@ class ImageFolder:
 
 
 def folder_pair(number: int, source: str, target: str) -> PairRecord:
-    """The pair with this number, from 1; images of the same folder are of the category that it is called."""
+    """The pair with this number, from 0; images of the same folder are of the category that it is called."""
     folder = PurePosixPath(source).parent
     category = folder.as_posix() if folder == PurePosixPath(target).parent and folder.name else ""
-    return PairRecord(f"{number:09d}", category, source, target)
+    return PairRecord(pair_id_of(number), category, source, target)
 
 
 def _listed(path: Path, images: frozenset[str]) -> Iterator[PairRecord | Rejection]:
@@ -76,7 +84,7 @@ def _listed(path: Path, images: frozenset[str]) -> Iterator[PairRecord | Rejecti
         if reason is None:
             try:
                 pair = PairRecord(
-                    pair_id=f"{number:09d}",
+                    pair_id=pair_id_of(number),
                     category=str(row.get("category") or ""),
                     source=source,
                     target=target,

@@ -37,7 +37,7 @@ class PairListPlan:
     """The blocks of a pair list. Rows in = pairs planned + rows rejected.
 
     Attributes:
-        listed: the blocks, and the file that their pairs lie in; a pair's number is its row in the list, from 1.
+        listed: the blocks, and the file that their pairs lie in; a pair's number is its row in the list, from 0.
         rejects: a Parquet file with a row for each Rejection.
         num_rejected: how many there are.
         first_rejection: the reason of one of them, or None.
@@ -89,14 +89,14 @@ def plan_pair_list(
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """(row number, row) of a pair list; rows count from 1.
+    """Each row of a pair list with its number, from 0.
 
     Raises:
         InputError: the file is missing, damaged, or lacks a required column.
     """
     if path.suffix.lower() != ".parquet":
-        return read_table(path, _REQUIRED)
-    return enumerate((row for batch in _parquet_batches(path, None, 10_000) for row in batch.to_pylist()), start=1)
+        return enumerate(row for _, row in read_table(path, _REQUIRED))
+    return enumerate(row for batch in _parquet_batches(path, None, 10_000) for row in batch.to_pylist())
 
 
 def parse_points(value: Any) -> Points | None:
@@ -109,9 +109,14 @@ def parse_points(value: Any) -> Points | None:
     return points_of([float(x) for x, _ in points], [float(y) for _, y in points])
 
 
+def pair_id_of(number: int) -> str:
+    """The id of a folder's or a list's pair: its number plus 1, which is a list's row, in nine digits."""
+    return f"{number + 1:09d}"
+
+
 def rejection(path: Path, number: int, source: str, target: str, reason: str) -> Rejection:
-    """The rejection of a row."""
-    return Rejection(f"{number:09d}", source, target, f"{path} row {number}: {reason}")
+    """The rejection of the row with this number, from 0; the reason names the row as an editor counts it, from 1."""
+    return Rejection(pair_id_of(number), source, target, f"{path} row {number + 1}: {reason}")
 
 
 def not_there(image: str) -> str:
@@ -125,8 +130,8 @@ def twice_the_same(image: str) -> str:
 
 
 def already_there(first: int) -> str:
-    """Why a row that repeats another is rejected."""
-    return f"the pair is already on row {first}"
+    """Why a row that repeats the one with the number `first` is rejected."""
+    return f"the pair is already on row {first + 1}"
 
 
 class _Rejects:
@@ -163,7 +168,7 @@ def _positions(path: Path, images: Sequence[str], rejects: _Rejects) -> Iterator
     """The usable rows as positions (LISTED_PAIRS); the others go to `rejects`."""
     # A file name that is no text cannot be in a list; its place stays empty.
     known = pa.array([image if is_text(image) else None for image in images], type=pa.string())
-    first = 1
+    first = 0
     for batch in _batches(path):
         sources, targets = (_texts(path, batch, name) for name in _REQUIRED)
         found = [pc.index_in(names, value_set=known, skip_nulls=True).cast(pa.int32()) for names in (sources, targets)]

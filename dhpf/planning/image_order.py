@@ -100,9 +100,9 @@ def _grow(starts: NDArray[np.int64], neighbours: Positions) -> Positions:
 
 
 def _hashes(numbers: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """SplitMix64 (Steele, Lea, Flood 2014): different numbers give different hashes."""
+    """Number n gives what SplitMix64 (Steele, Lea, Flood 2014) with seed 0 draws after n others; all differ."""
     with np.errstate(over="ignore"):
-        mixed = numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        mixed = (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         return mixed ^ (mixed >> np.uint64(31))

@@ -15,16 +15,20 @@ from tqdm import tqdm
 from dhpf.errors import InputError
 from dhpf.images import is_text
 from dhpf.pipelines.inputs.planned_pairs import PairsRequest, PlannedPairs, planned_pairs
+from dhpf.pipelines.outputs.tables import NUMBER
 from dhpf.planning.listed_blocks import POINTS
 
 PAIR_TABLE = pa.schema(
     [
-        pa.field("number", pa.int64(), nullable=False),
+        NUMBER,
         pa.field("source", pa.string(), nullable=False),
         pa.field("target", pa.string(), nullable=False),
     ]
 )
-"""One row per pair, block by block; `number` counts from 1, of a list it is the row. Further columns as in the list."""
+"""One row per pair, block by block; correspondences of the same pairs have the same `number`, which counts from 0.
+
+A list's table has its category and source_points, too.
+"""
 
 _OF_LISTS = {"category": pa.field("category", pa.string()), "points": pa.field("source_points", POINTS)}
 """Columns that a list may have besides."""

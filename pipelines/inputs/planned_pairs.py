@@ -73,7 +73,7 @@ class PlannedPairs:
 
 
 def pairs_of(block: PlannedBlock, path: Path | None) -> pa.RecordBatch:
-    """(number, source position, target position[, category][, points]) of a block's pairs; numbers count from 1.
+    """(number, source position, target position[, category][, points]) of a block's pairs; numbers count from 0.
 
     Args:
         path: file with the pairs of a list, whose numbers are its rows; None for a block in closed form.
@@ -81,7 +81,7 @@ def pairs_of(block: PlannedBlock, path: Path | None) -> pa.RecordBatch:
     if path is not None:
         return read_block(path, block)
     positions = block.positions()
-    numbers = range(block.first_pair + 1, block.first_pair + block.num_pairs + 1)
+    numbers = range(block.first_pair, block.first_pair + block.num_pairs)
     return pa.record_batch({"number": pa.array(numbers), "source": positions[:, 0], "target": positions[:, 1]})
 
 

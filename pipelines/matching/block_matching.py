@@ -28,6 +28,7 @@ from dhpf.model.network import HyperpixelNetwork, ImageFeatures
 from dhpf.model.transfer import cells_of_points, dense_flow, mutual_matches, transfer, transfer_jointly
 from dhpf.pairs.image_folder import folder_pair
 from dhpf.pairs.image_store import open_image_store
+from dhpf.pairs.pair_list import pair_id_of
 from dhpf.pipelines.config import FeatureType
 from dhpf.pipelines.inputs.planned_pairs import pairs_of
 from dhpf.pipelines.outputs.tables import MATCHED, layer_mask
@@ -197,7 +198,7 @@ def open_block(job: Mapping[str, Any]) -> OpenBlock:
     make = _closed_pair if path is None else _listed_pair
     records = [make(row, names[row["source"]], names[row["target"]]) for row in rows]
     store = open_image_store(str(job["root"]), "collection")
-    return OpenBlock([row["number"] - 1 for row in rows], records, store.read)
+    return OpenBlock([row["number"] for row in rows], records, store.read)
 
 
 def _closed_pair(row: Mapping[str, Any], source: str, target: str) -> PairRecord:
@@ -207,7 +208,7 @@ def _closed_pair(row: Mapping[str, Any], source: str, target: str) -> PairRecord
 def _listed_pair(row: Mapping[str, Any], source: str, target: str) -> PairRecord:
     points = row.get("points")
     keypoints = None if points is None else np.array(points, dtype=np.float32).reshape(-1, 2)
-    return PairRecord(f"{row['number']:09d}", row.get("category", ""), source, target, source_keypoints=keypoints)
+    return PairRecord(pair_id_of(row["number"]), row.get("category", ""), source, target, source_keypoints=keypoints)
 
 
 @torch.inference_mode()

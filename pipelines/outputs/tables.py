@@ -23,8 +23,20 @@ MATCHED = "matched"
 
 _POINTS = pa.list_(pa.list_(pa.float32(), 2))
 
+NUMBER = pa.field(
+    "number",
+    pa.int64(),
+    nullable=False,
+    metadata={
+        "description": "Running number of the pair, from 0: of a pair list its row, of a shard set its place in the "
+        "shards, of any other choice of pairs its place in the plan. Two tables of one choice agree where they were "
+        "planned with the same max_images and max_pairs; source and target say always which pair a row is."
+    },
+)
+"""The column that joins tables of the same pairs; `pair_id` of a folder's pair is it plus 1, in nine digits."""
+
 _PAIR = [
-    pa.field("number", pa.int64(), nullable=False),
+    NUMBER,
     pa.field("pair_id", pa.string(), nullable=False),
     pa.field("category", pa.string(), nullable=False),
     pa.field("source", pa.string(), nullable=False),

@@ -196,7 +196,7 @@ def measured_speed(config: MatchConfig, collection: Collection, model: ModelSour
     timed = []
     for number in (2, len(images), 2, len(images)):  # the first of each is not counted
         chosen = images[:number]
-        records = [folder_pair(n, s, t) for n, (s, t) in enumerate(combinations(chosen, 2), start=1)]
+        records = [folder_pair(n, s, t) for n, (s, t) in enumerate(combinations(chosen, 2))]
         started = time.perf_counter()
         block = OpenBlock(range(len(records)), records, collection.read)
         found = match_block(network, engine, block, 1, rows, config.features, intermediates=config.intermediates)

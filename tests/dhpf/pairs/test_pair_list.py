@@ -55,7 +55,7 @@ def test_rows_in_are_pairs_planned_and_rows_rejected(
     sources = ["a.jpg", "b.jpg", "a.jpg", "x/c.jpg", "gone.jpg", "a.jpg", "b.jpg", "", "a.jpg"]
     targets = ["b.jpg", "b.jpg", "b.jpg", "x/d.jpg", "gone.jpg", "x/c.JPG", "a.jpg", "a.jpg", "b.jpg"]
     plan = planned(written(tmp_path, kind, {"source": sources, "target": targets}), tmp_path / "plan")
-    assert rows(plan) == [(1, "a.jpg", "b.jpg"), (4, "x/c.jpg", "x/d.jpg"), (7, "b.jpg", "a.jpg")]
+    assert rows(plan) == [(0, "a.jpg", "b.jpg"), (3, "x/c.jpg", "x/d.jpg"), (6, "b.jpg", "a.jpg")]
     assert reasons(plan) == [
         f"{kind} row 2: names the same image 'b.jpg' twice",
         f"{kind} row 3: the pair is already on row 1",
@@ -71,7 +71,7 @@ def test_rows_without_a_name_and_images_whose_name_is_no_text(tmp_path: Path) ->
     images = ["a.jpg", os.fsdecode(b"b\xff.jpg"), "c.jpg"]
     columns = {"source": ["a.jpg", None, "a.jpg"], "target": ["c.jpg", "c.jpg", None]}
     plan = planned(written(tmp_path, "parquet", columns), tmp_path / "plan", images)
-    assert rows(plan, images) == [(1, "a.jpg", "c.jpg")]
+    assert rows(plan, images) == [(0, "a.jpg", "c.jpg")]
     assert all("image '' is not in the folder" in reason for reason in reasons(plan))
 
 
@@ -89,7 +89,7 @@ def test_points_are_read_and_bad_ones_rejected(tmp_path: Path, points: list[Any]
     columns = {"source": ["a.jpg"] * 3 + ["x/d.jpg"] * 2, "target": others, "source_points": points}
     plan = planned(written(tmp_path, "parquet", columns), tmp_path / "plan")
     found = [row for block in plan.listed.blocks() for row in read_block(plan.listed.path, block).to_pylist()]
-    assert {row["number"]: row["points"] or None for row in found} == {1: [[1, 2], [3, 4]], 2: None}
+    assert {row["number"]: row["points"] or None for row in found} == {0: [[1, 2], [3, 4]], 1: None}
     assert plan.num_rejected == 3
     assert len(reasons(plan)) == 3
 
@@ -113,7 +113,7 @@ def test_the_image_folder_takes_and_rejects_the_same_rows(tmp_path: Path) -> Non
     path = written(tmp_path, "csv", columns)
     plan = planned(path, tmp_path / "plan")
     read = list(ImageFolder(str(tmp_path / "photos"), "list", str(path)).pairs("all"))
-    assert rows(plan) == [(int(p.pair_id), p.source, p.target) for p in read if isinstance(p, PairRecord)]
+    assert rows(plan) == [(int(p.pair_id) - 1, p.source, p.target) for p in read if isinstance(p, PairRecord)]
     rejected = pq.read_table(plan.rejects, columns=["pair_id"]).column(0).to_pylist()
     assert sorted(rejected) == [r.pair_id for r in read if isinstance(r, Rejection)]
     assert plan.listed.summary(max_images=4, max_pairs=100).num_pairs + plan.num_rejected == 60
@@ -160,8 +160,8 @@ def test_what_has_been_read_is_let_go(tmp_path: Path, monkeypatch: pytest.Monkey
 PEAK = """
 import resource, sys
 from pathlib import Path
-from dhpf.data import listed_blocks
 from dhpf.pairs import pair_list
+from dhpf.planning import listed_blocks
 listed_blocks.SAMPLE_SIZE, listed_blocks.SORTED_BYTES, pair_list.BATCH_ROWS = 100_000, 2_000_000, 20_000
 images = [f"img/{number:06d}.jpg" for number in range(int(sys.argv[3]))]
 limits = {"max_images": 256, "max_pairs": 10_000}

@@ -38,6 +38,19 @@ def test_a_sample_does_not_depend_on_the_batches() -> None:
     assert 3000 < sources.mean() < 7000
 
 
+def test_a_sample_is_drawn_by_splitmix64_so_that_old_plans_come_out_again() -> None:
+    def drawn(number: int) -> int:
+        mixed = (number + 1) * 0x9E3779B97F4A7C15 % 2**64
+        mixed = (mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        mixed = (mixed ^ (mixed >> 27)) * 0x94D049BB133111EB % 2**64
+        return mixed ^ (mixed >> 31)
+
+    assert drawn(0) == 0xE220A8397B1DCDAF
+    sample = PairSample(10)
+    sample.add(np.arange(1000), np.arange(1000, dtype=np.int32), np.arange(1000, dtype=np.int32))
+    assert sorted(sample.pairs()[0].tolist()) == sorted(sorted(range(1000), key=drawn)[:10])
+
+
 def test_a_sample_of_few_pairs_is_all_of_them() -> None:
     sample = PairSample(100)
     sample.add(np.arange(5), positions(1, 2, 3, 4, 5), positions(6, 7, 8, 9, 10))

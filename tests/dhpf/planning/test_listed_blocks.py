@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from dhpf.data import listed_blocks
 
 from dhpf.errors import InputError
+from dhpf.planning import listed_blocks
 from dhpf.planning.blocks import PlannedBlock, plan_spans
 from dhpf.planning.listed_blocks import LISTED_PAIRS, POINTS, ListedPlan, plan_listed, read_block
 from dhpf.planning.spans import triangle
@@ -20,7 +20,7 @@ Pair = tuple[int, int]
 def batches(pairs: list[Pair], rows: int = 1000) -> Iterator[pa.RecordBatch]:
     for begin in range(0, len(pairs), rows):
         part = pairs[begin : begin + rows]
-        columns = [range(begin + 1, begin + len(part) + 1), [a for a, _ in part], [b for _, b in part]]
+        columns = [range(begin, begin + len(part)), [a for a, _ in part], [b for _, b in part]]
         yield pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, LISTED_PAIRS, strict=True)], LISTED_PAIRS)
 
 
@@ -69,11 +69,9 @@ def test_every_row_once_and_never_over_a_limit(tmp_path: Path, monkeypatch: pyte
         plan, duplicates = planned(pairs, tmp_path, max_images, max_pairs)
         blocks = list(plan.blocks())
         rows = [row for block in blocks for row in content(plan, block)]
-        first_rows = {pair: number for number, pair in reversed(list(enumerate(pairs, start=1)))}
+        first_rows = {pair: number for number, pair in reversed(list(enumerate(pairs)))}
         assert Counter(rows) == Counter((number, *pair) for pair, number in first_rows.items()), attempt
-        assert sorted(duplicates) == [
-            (n, first_rows[p], *p) for n, p in enumerate(pairs, start=1) if n != first_rows[p]
-        ]
+        assert sorted(duplicates) == [(n, first_rows[p], *p) for n, p in enumerate(pairs) if n != first_rows[p]]
         images: set[int] = set()
         for index, block in enumerate(blocks):
             before, images = images, {image for _, *pair in content(plan, block) for image in pair}
@@ -129,12 +127,12 @@ def test_a_block_does_not_depend_on_the_sample_being_whole(tmp_path: Path, monke
 def test_points_stay_with_their_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listed_blocks, "SORTED_BYTES", 500)
     pairs = clusters(5, 8)
-    points = [None if n % 3 == 0 else [[float(n), k] for k in range(n % 5)] for n in range(1, len(pairs) + 1)]
+    points = [None if n % 3 == 0 else [[float(n), k] for k in range(n % 5)] for n in range(len(pairs))]
     (batch,) = batches(pairs)
     batch = batch.append_column(pa.field("points", POINTS), pa.array(points, POINTS))
     plan = plan_listed([batch], 40, tmp_path, max_images=8, max_pairs=20)
     rows = [row for block in plan.blocks() for row in read_block(plan.path, block).to_pylist()]
-    assert {row["number"]: row["points"] for row in rows} == dict(enumerate(points, start=1))
+    assert {row["number"]: row["points"] for row in rows} == dict(enumerate(points))
 
 
 def test_an_empty_list(tmp_path: Path) -> None:
@@ -162,4 +160,4 @@ def test_limits_that_no_pair_can_keep(tmp_path: Path) -> None:
 def test_numbers_are_kept_as_integers(tmp_path: Path) -> None:
     plan, _ = planned([(0, 1)], tmp_path, max_images=2)
     assert plan.degrees.dtype == np.int64
-    assert content(plan, next(plan.blocks())) == [(1, 0, 1)]
+    assert content(plan, next(plan.blocks())) == [(0, 0, 1)]

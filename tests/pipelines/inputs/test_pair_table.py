@@ -6,11 +6,22 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import skimage.data
+from PIL import Image
 
+from dhpf.config import ModelConfig
+from dhpf.model.engines.choose import choose_engine
 from dhpf.pipelines.__main__ import main
+from dhpf.pipelines.config import CollectionConfig, Resources
 from dhpf.pipelines.inputs import pair_table
+from dhpf.pipelines.inputs.collection import open_collection
+from dhpf.pipelines.inputs.model_source import ModelSource
+from dhpf.pipelines.matching.block_matching import MatchedPair, match_block, open_block
+from dhpf.pipelines.outputs.tables import table_of
+from dhpf.pipelines.stages.match import CorrespondenceRows
 
 IMAGES = ["a.jpg", "cats/1.jpg", "cats/2.jpg", "cats/3.jpg", "dogs/1.jpg", "dogs/2.jpg"]
+JOINED = ["number", "pair_id", "source", "target"]
 
 
 @pytest.fixture
@@ -27,7 +38,7 @@ def dhpf(photos: Path, *arguments: str) -> int:
 
 def table(path: Path) -> list[tuple[str, str]]:
     rows = pq.read_table(path, page_checksum_verification=True)
-    assert sorted(rows["number"].to_pylist()) == list(range(1, len(rows) + 1))
+    assert sorted(rows["number"].to_pylist()) == list(range(len(rows)))
     return sorted(zip(rows["source"].to_pylist(), rows["target"].to_pylist(), strict=True))
 
 
@@ -62,8 +73,8 @@ def test_a_list_comes_back_as_a_list(photos: Path, tmp_path: Path, capsys: pytes
     assert dhpf(photos, "--select", "list", "--list", str(given), "-o", str(output)) == 3
     rows = pq.read_table(output, page_checksum_verification=True).to_pylist()
     assert sorted((row["number"], row["source"], row["category"], row["source_points"]) for row in rows) == [
-        (1, "a.jpg", "cat", [[1, 2], [3, 4]]),
-        (3, "cats/1.jpg", "", None),
+        (0, "a.jpg", "cat", [[1, 2], [3, 4]]),
+        (2, "cats/1.jpg", "", None),
     ]
     printed = capsys.readouterr()
     assert "6 images, 2 pairs" in printed.out
@@ -154,3 +165,31 @@ def test_a_file_name_that_is_not_text(photos: Path, capsys: pytest.CaptureFixtur
     (photos / os.fsdecode(b"\xff.jpg")).write_bytes(b"")
     assert dhpf(photos, "--dry-run") == 2
     assert "is not UTF-8; rename the file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("select", ["all", "within-folders", "list"])
+def test_pairs_and_their_correspondences_have_the_same_numbers(photos: Path, tmp_path: Path, select: str) -> None:
+    for number, name in enumerate(IMAGES):
+        Image.fromarray(skimage.data.chelsea()[8 * number : 8 * number + 100, :100]).save(photos / name)
+    rows = [("cats/2.jpg", "a.jpg"), ("gone.jpg", "a.jpg"), ("dogs/1.jpg", "a.jpg"), ("a.jpg", "cats/2.jpg")]
+    rows += [("dogs/1.jpg", "dogs/2.jpg"), ("cats/1.jpg", "cats/3.jpg")]
+    (tmp_path / "list.csv").write_text("source,target\n" + "".join(f"{s},{t}\n" for s, t in rows))
+    pair_list = str(tmp_path / "list.csv") if select == "list" else None
+    options = ["--list", pair_list] if pair_list else []
+    limits = ["--max-images", "4", "--max-pairs", "3"]
+    assert dhpf(photos, "--select", select, *options, *limits, "-o", str(tmp_path / "p.parquet")) in (0, 3)
+
+    config = CollectionConfig(str(photos), select, pair_list=pair_list, feature_memory_mb=4, max_pairs=3)
+    network = ModelSource(ModelConfig(selection="fixed", layers=(11,))).load(Resources())
+    row_of = CorrespondenceRows(1, False, "m", "c")
+    with open_collection("photos", config, 10**6) as collection:
+        jobs = list(collection.jobs(set(collection.tasks)))
+        assert len(jobs) > 1
+        pairs = [p for j in jobs for p in match_block(network, choose_engine(), open_block(j["job"]), 4, row_of)]
+    matched = table_of([row_of(pair) for pair in pairs if isinstance(pair, MatchedPair)], row_of.schema)
+    joined = pq.read_table(tmp_path / "p.parquet").join(matched.select(JOINED), "number", right_suffix=" matched")
+    assert len(joined) == len(matched) == len(pairs) > 1
+    for row in joined.to_pylist():
+        assert (row["source"], row["target"]) == (row["source matched"], row["target matched"])
+        assert int(row["pair_id"]) == row["number"] + 1
+        assert select != "list" or rows[row["number"]] == (row["source"], row["target"])
