@@ -11,13 +11,11 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import scipy.ndimage
-import skimage
-import sklearn
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -34,16 +32,14 @@ PHOTOS = {
     "test": ("chelsea", "china", "motorcycle_left"),
 }
 
-_SKIMAGE = Path(skimage.__file__).parent / "data"
+_SKIMAGE_PNG = ("astronaut", "coffee", "camera", "coins", "clock_motion", "chelsea", "ihc", "motorcycle_left")
 _FILES = {
-    **{
-        name: _SKIMAGE / f"{name}.png" for name in ("astronaut", "coffee", "camera", "coins", "clock_motion", "chelsea")
-    },
-    **{name: _SKIMAGE / f"{name}.png" for name in ("ihc", "motorcycle_left", "motorcycle_right")},
-    **{name: _SKIMAGE / f"{name}.jpg" for name in ("rocket", "retina")},
-    **{name: Path(sklearn.__file__).parent / "datasets" / "images" / f"{name}.jpg" for name in ("flower", "china")},
-    "grace_hopper": Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg",
+    **{name: ("skimage", f"data/{name}.png") for name in (*_SKIMAGE_PNG, "motorcycle_right")},
+    **{name: ("skimage", f"data/{name}.jpg") for name in ("rocket", "retina")},
+    **{name: ("sklearn", f"datasets/images/{name}.jpg") for name in ("flower", "china")},
+    "grace_hopper": ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
 }
+"""Package and file below it; the packages are looked for when a photo is read, and never imported."""
 
 LONGEST_SIDE = 300
 """Photos are scaled to this longest side in pixels, as the PF benchmarks' images are."""
@@ -179,10 +175,17 @@ def _kernel(points: Floats, centres: Floats) -> Floats:
     return squared * np.log(np.maximum(squared, 1e-12))
 
 
+def _shipped_file(package: str, name: str) -> Path:
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise InputError(f"photo_warps: reads photos of the package {package}, which is not installed")
+    return Path(spec.origin).parent / name
+
+
 @lru_cache(maxsize=4)
 def load_photo(name: str) -> RGB:
     """A shipped photo in RGB, scaled to LONGEST_SIDE."""
-    image = Image.fromarray(read_image(_FILES[name]))
+    image = Image.fromarray(read_image(_shipped_file(*_FILES[name])))
     scale = LONGEST_SIDE / max(image.size)
     size = (round(image.width * scale), round(image.height * scale))
     return np.asarray(image.resize(size, Image.Resampling.LANCZOS))
@@ -235,7 +238,7 @@ def draw_keypoints(
 
 def stereo_keypoints(count: int, random: np.random.Generator) -> tuple[Points, Points]:
     """Points of the left motorcycle photo and of the right one, by the true disparity that comes with them."""
-    with np.load(_SKIMAGE / "motorcycle_disp.npz", allow_pickle=False) as archive:
+    with np.load(_shipped_file("skimage", "data/motorcycle_disp.npz"), allow_pickle=False) as archive:
         disparity = archive["arr_0"]
     pixels = load_photo("motorcycle_left")
     scale = pixels.shape[1] / disparity.shape[1]
