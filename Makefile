@@ -43,5 +43,5 @@ lint: .venv/installed
 
 # Renews requirements.lock after a change in pyproject.toml; needs uv.
 lock:
-	uv pip compile --quiet --generate-hashes --python-version 3.11 --extra dev --no-emit-index-url --no-header \
+	uv pip compile --quiet --generate-hashes --python-version 3.11 --extra dev --extra docs --no-emit-index-url --no-header \
 		pyproject.toml -o requirements.lock

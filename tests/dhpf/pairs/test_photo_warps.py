@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import scipy.ndimage
@@ -84,3 +87,13 @@ def test_other_ids_are_refused(name: str) -> None:
 
 def test_views_are_photos_of_the_same_size() -> None:
     assert decode_image(SMALL.read("chelsea/view000.png"), "x").shape == load_photo("chelsea").shape
+
+
+def test_the_packages_with_photos_are_not_needed_to_import_pair_sources() -> None:
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(('skimage', 'sklearn', 'matplotlib')))\n"
+        "import dhpf.pairs\n"
+        "dhpf.pairs.open_pair_source('photo_warps', {}).read('coffee/photo.png')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "InputError: photo_warps: reads photos of the package skimage, which is not installed" in done.stderr
