@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from dhpf.drawing import (
     Picture,
     draw_class_bars,
+    draw_found_matches,
     draw_layer_search,
     draw_layer_selection,
     draw_masks,
@@ -26,9 +28,8 @@ from dhpf.pipelines.outputs.tables import layers_of_mask
 from dhpf.pipelines.stages.evaluate import MethodScores, correct_keypoints_of
 from dhpf.pipelines.stages.match import MatchResult
 from dhpf.pipelines.stages.search import SearchResult
-from dhpf.records import Points
+from dhpf.records import Correspondences, Points
 
-NUM_SHOWN_MATCHES = 30
 PICTURED_ALPHA = 0.1
 ALL_PAIRS = "all pairs"
 
@@ -107,19 +108,15 @@ def correspondence_pictures(result: MatchResult, pairs: ShardSet | Collection) -
     rows = {row["number"]: row for row in result.rows(set(chosen.values()))}
     for name, number in chosen.items():
         row = rows[number]
-        source, target = images.of(row)
-        points, matched = _points(row["source_points"]), _points(row["target_points"])
+        found = Correspondences(
+            _points(row["source_points"]),
+            _points(row["target_points"]),
+            np.array(row["confidence"], dtype=np.float32),
+            tuple(layers_of_mask(row["layers"])),
+        )
         title = f"{name} pair {row['pair_id']}: score {row['score']:.2f}"
-        shown = slice(0, NUM_SHOWN_MATCHES)
-        sure = np.array(row["confidence"], dtype=np.float32)[shown]
-        yield (
-            f"{name}-matches",
-            draw_matches(source, target, points[shown], matched[shown], confidence=sure, title=title),
-        )
-        yield (
-            f"{name}-warp",
-            draw_warp(source, target, warp_source_onto_target(source, target.shape[:2], points, matched)),
-        )
+        names = Path(row["source"]).name, Path(row["target"]).name
+        yield f"{name}-matches", draw_found_matches(*images.of(row), found, names=names, title=title)
 
 
 def _pair_pictures(

@@ -13,6 +13,7 @@ from PIL import Image
 
 from dhpf.drawing.charts import draw_curves, draw_differences, draw_layer_selection, draw_pck_bars
 from dhpf.drawing.class_bars import draw_class_bars
+from dhpf.drawing.found_matches import TransferredPoints, draw_found_matches, draw_transferred_points
 from dhpf.drawing.layer_search import draw_layer_search
 from dhpf.drawing.masks import draw_masks
 from dhpf.drawing.matches import draw_matches
@@ -22,15 +23,18 @@ from dhpf.images import RGB
 
 __all__ = [
     "Picture",
+    "TransferredPoints",
     "contact_sheet",
     "draw_class_bars",
     "draw_curves",
     "draw_differences",
+    "draw_found_matches",
     "draw_layer_search",
     "draw_layer_selection",
     "draw_masks",
     "draw_matches",
     "draw_pck_bars",
+    "draw_transferred_points",
     "draw_warp",
     "save_picture",
     "warp_source_onto_target",

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from dhpf.drawing.style import INK, PALE, PAPER, TEXT_PIXELS, Colour, font
+from dhpf.drawing.style import INK, NUMBER_PIXELS, PALE, PAPER, TEXT_PIXELS, Colour, font, text_colour_on
 from dhpf.images import RGB
 
 Place = tuple[float, float]
@@ -42,7 +42,7 @@ class Page:
         pixels: int = TEXT_PIXELS,
         colour: Colour = INK,
         bold: bool = False,
-        anchor: Literal["la", "ma", "lm"] = "la",
+        anchor: Literal["la", "ma", "lm", "mm"] = "la",
     ) -> None:
         """A line of text; the anchor is one of Pillow's."""
         self._draw.text(_scaled(at), text, fill=colour, font=font(pixels * SUPERSAMPLING, bold=bold), anchor=anchor)
@@ -58,6 +58,13 @@ class Page:
         """A filled disc."""
         self._draw.ellipse(_square(at, radius + 1.5), fill=PAPER)
         self._draw.ellipse(_square(at, radius), fill=colour)
+
+    def numbered(self, at: Place, radius: float, number: int, colour: Colour, *, hollow: bool = False) -> None:
+        """A disc with a number in it."""
+        self._draw.ellipse(_square(at, radius + 1.5), fill=colour if hollow else PAPER)
+        self._draw.ellipse(_square(at, radius), fill=PAPER if hollow else colour)
+        ink = colour if hollow else text_colour_on(colour)
+        self.text(at, str(number), pixels=NUMBER_PIXELS, colour=ink, bold=True, anchor="mm")
 
     def diamond(self, at: Place, radius: float, colour: Colour) -> None:
         """A filled square that stands on a corner."""

@@ -14,9 +14,9 @@ from dhpf.images import RGB
 from dhpf.records import Points
 
 IMAGE_HEIGHT, MAX_IMAGE_WIDTH, MIN_IMAGE_SIDE = 400, 640, 40
-MIN_CONTENT_WIDTH = 560
+MIN_CONTENT_WIDTH, MIN_CAPTION_WIDTH = 560, 120
 MARGIN, GAP = 20, 20
-TITLE_LINE, CAPTION_LINE, LEGEND_LINE = 24, 22, 26
+TITLE_LINE, SUBTITLE_LINE, CAPTION_LINE, LEGEND_LINE = 24, 20, 22, 26
 LEGEND_MARK_WIDTH, LEGEND_GAP = 26, 24
 EDGE = 6
 """A point outside its image is drawn this many pixels outside the edge, never on the other image."""
@@ -35,8 +35,8 @@ class LegendEntry:
 
 
 @dataclass(frozen=True)
-class _Placed:
-    """An image's rectangle on the page."""
+class PlacedImage:
+    """An image's rectangle on the page, in its pixels."""
 
     left: int
     top: int
@@ -68,41 +68,65 @@ def shown_size(image: RGB, height: int, max_width: int) -> tuple[int, int]:
 class PairPage:
     """Both images on a page, ready to be drawn upon.
 
+    Args:
+        source, target: (H, W, 3) uint8.
+        title: a bold line above.
+        legend: marks and what they mean, below.
+        subtitle: a grey line below the title.
+        names: what stands above the images.
+        third: an image to show beside them, and its name.
+
     Attributes:
         page: to draw upon.
         source, target: the images' rectangles, which turn points into places.
     """
 
-    def __init__(self, source: RGB, target: RGB, title: str, legend: Sequence[LegendEntry]) -> None:
-        sizes = [shown_size(image, IMAGE_HEIGHT, MAX_IMAGE_WIDTH) for image in (source, target)]
-        images_width, images_height = sizes[0][0] + GAP + sizes[1][0], max(sizes[0][1], sizes[1][1])
+    def __init__(
+        self,
+        source: RGB,
+        target: RGB,
+        title: str,
+        legend: Sequence[LegendEntry],
+        *,
+        subtitle: str = "",
+        names: tuple[str, str] = ("source", "target"),
+        third: tuple[RGB, str] | None = None,
+    ) -> None:
+        images = [(source, names[0]), (target, names[1]), *([third] if third else [])]
+        sizes = [shown_size(image, IMAGE_HEIGHT, MAX_IMAGE_WIDTH) for image, _ in images]
+        images_width = sum(width for width, _ in sizes) + GAP * (len(sizes) - 1)
+        images_height = max(height for _, height in sizes)
         content = max(images_width, MIN_CONTENT_WIDTH)
         title_lines = wrapped(title, font(TITLE_PIXELS, bold=True), content, max_lines=2)
+        subtitle_lines = wrapped(subtitle, font(TEXT_PIXELS), content, max_lines=2)
         legend_rows = _legend_rows(legend, content)
-        captions_top = MARGIN + TITLE_LINE * len(title_lines)
-        images_top = captions_top + CAPTION_LINE
+        subtitle_top = MARGIN + TITLE_LINE * len(title_lines)
+        images_top = subtitle_top + SUBTITLE_LINE * len(subtitle_lines) + CAPTION_LINE
         legend_top = images_top + images_height + (EDGE + 8 if legend_rows else 0)
         self.page = Page(content + 2 * MARGIN, legend_top + LEGEND_LINE * len(legend_rows) + MARGIN)
         for number, line in enumerate(title_lines):
             self.page.text((MARGIN, MARGIN + number * TITLE_LINE), line, pixels=TITLE_PIXELS, bold=True)
+        for number, line in enumerate(subtitle_lines):
+            self.page.text((MARGIN, subtitle_top + number * SUBTITLE_LINE), line, colour=MUTED)
         left = MARGIN + (content - images_width) // 2
-        lefts = (left, left + sizes[0][0] + GAP)
-        self.source, self.target = (
-            self._place(image, name, x, images_top, images_height, size)
-            for image, name, x, size in zip((source, target), ("source", "target"), lefts, sizes, strict=True)
-        )
+        placed = []
+        for (image, name), size in zip(images, sizes, strict=True):
+            placed.append(self._place(image, name, left, images_top, images_height, size))
+            left += size[0] + GAP
+        self.source, self.target = placed[:2]
         for number, row in enumerate(legend_rows):
             for offset, entry in row:
                 middle = legend_top + (number + 0.5) * LEGEND_LINE
                 entry.mark(self.page, (MARGIN + offset + LEGEND_MARK_WIDTH / 2 - 4, middle))
                 self.page.text((MARGIN + offset + LEGEND_MARK_WIDTH, middle), entry.text, anchor="lm")
 
-    def _place(self, image: RGB, name: str, left: int, top: int, row_height: int, size: tuple[int, int]) -> _Placed:
+    def _place(self, image: RGB, name: str, left: int, top: int, row_height: int, size: tuple[int, int]) -> PlacedImage:
         width, height = size
         top += (row_height - height) // 2
         self.page.image(Image.fromarray(image), left, top, size)
-        self.page.text((left, top - CAPTION_LINE + 2), name, colour=MUTED)
-        return _Placed(left, top, width, height, (width / image.shape[1], height / image.shape[0]))
+        for line in wrapped(name, font(TEXT_PIXELS), max(width, MIN_CAPTION_WIDTH), max_lines=1):
+            self.page.text((left, top - CAPTION_LINE + 2), line, colour=MUTED)
+        return PlacedImage(left, top, width, height, (width / image.shape[1], height / image.shape[0]))
 
 
 def _legend_rows(legend: Sequence[LegendEntry], width: int) -> list[list[tuple[float, LegendEntry]]]:

@@ -31,7 +31,7 @@ SEQUENCE = "viridis"
 PLACES = "plasma"
 """Colour map of places; its lightness alone tells the order. Its dark and its palest ends are not used."""
 
-TITLE_PIXELS, TEXT_PIXELS = 17, 13
+TITLE_PIXELS, TEXT_PIXELS, NUMBER_PIXELS = 17, 13, 11
 TITLE_POINTS, TEXT_POINTS, SMALL_POINTS = 12, 9, 8
 
 ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
@@ -41,6 +41,12 @@ def font(pixels: int, *, bold: bool = False) -> Font:
     """The charts' font, which comes with matplotlib, for use on images."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), pixels)
+
+
+def text_colour_on(colour: Colour) -> Colour:
+    """Black or white, whichever is read more easily on this colour."""
+    red, green, blue = colour
+    return INK if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else PAPER
 
 
 def wrapped(text: str, face: Font, width: float, max_lines: int) -> list[str]:
