@@ -14,6 +14,7 @@ WITHOUT_OWN_TEST = {
     "dhpf/pairs/source.py": "tested through every pair source",
     "pipelines/config.py": "tested by loading workflows, test_workflow_file.py",
     "pipelines/training/all_workers.py": "tested on several processes, test_learner.py",
+    "pipelines/commands/": "tested as a user meets them, test_main.py, test_pair_table.py and test_contest.py",
     "pipelines/cluster.py": "tested by every run, test_workflow.py",
     "pipelines/outputs/code_version.py": "tested by every run, test_workflow.py",
     "pipelines/stages/evaluate.py": "tested by every run, test_workflow.py",

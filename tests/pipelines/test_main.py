@@ -1,5 +1,6 @@
-"""The command line, as a user meets it: in a process of its own, in an empty folder."""
+"""The command line, as a user meets it in an empty folder: in this process, or where that is the point in its own."""
 
+import json
 import pickle
 import subprocess
 import sys
@@ -11,13 +12,21 @@ import safetensors.torch
 import torch
 from PIL import Image
 
+from dhpf.pipelines.__main__ import main
+
 FILE = Path(__file__).parents[2] / "workflows.yaml"
 NO_SUCH_LAYER = "evaluate.methods={one: {selection: fixed, layers: [99]}}"
+HEAVY = ("torch", "ray", "mlflow", "numpy", "pyarrow", "yaml", "matplotlib", "skimage", "sklearn")
 
 
-def dhpf(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dhpf.pipelines", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, empty; what a command sets in the environment is undone."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS", "MLFLOW_TRACKING_URI"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    return tmp_path
 
 
 def photo(path: Path, shift: int = 0) -> Path:
@@ -27,19 +36,43 @@ def photo(path: Path, shift: int = 0) -> Path:
     return path
 
 
-def test_two_images_are_matched_and_drawn(tmp_path: Path) -> None:
+def test_two_images_are_matched_and_drawn_by_a_process_of_its_own(tmp_path: Path) -> None:
     photo(tmp_path / "a.jpg")
     photo(tmp_path / "b.png", shift=40)
-    done = dhpf(tmp_path, "match", "a.jpg", "b.png", "--output", "new/folder/m.png")
+    command = [sys.executable, "-m", "dhpf.pipelines", "match", "a.jpg", "b.png", "--output", "new/folder/m.png"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert " mutual matches; layers used: 5, 8, 10, 11, 15" in done.stdout
     assert np.asarray(Image.open(tmp_path / "new" / "folder" / "m.png")).std() > 20
-    done = dhpf(tmp_path, "match", "a.jpg", "b.png", "--points", "150,100;200,200")
-    assert done.returncode == 0, done.stderr
-    first = done.stdout.splitlines()[0]
+
+
+def test_points_are_found_in_the_other_image(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo(folder / "a.jpg")
+    photo(folder / "b.png", shift=40)
+    assert main(["match", "a.jpg", "b.png", "--points", "150,100;200,200"]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
     assert first.startswith("150,100 -> ")
     x, y = (float(number) for number in first.split("-> ")[1].split("  ")[0].split(","))
     assert abs(x - 110) < 8 and abs(y - 100) < 8
+    assert main(["match", "a.jpg", "b.png", "--points", "150,100;200,200", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["picture"] == "match.png" and [point["source"] for point in facts["points"]] == [
+        [150, 100],
+        [200, 200],
+    ]
+    assert facts["points"][0]["target"] == pytest.approx([x, y], abs=0.06)
+
+
+def test_matches_as_facts_and_in_silence(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo(folder / "a.jpg")
+    photo(folder / "b.png", shift=40)
+    assert main(["match", "a.jpg", "b.png", "--limit", "5", "--json", "--quiet"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["layers"] == [5, 8, 10, 11, 15] and len(facts["matches"]) == 5
+    assert all(set(match) == {"source", "target", "confidence"} for match in facts["matches"])
+    assert main(["match", "a.jpg", "b.png", "--quiet"]) == 0
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "") and (folder / "match.png").exists()
 
 
 @pytest.mark.parametrize(
@@ -59,39 +92,73 @@ def test_two_images_are_matched_and_drawn(tmp_path: Path) -> None:
         (["run", "quickstart", "--file", str(FILE), "--set", NO_SUCH_LAYER], "has layers 0 to 16, not 99"),
         (["models", "promote", "quickstart", "--file", str(FILE)], "there is none yet; run a workflow that trains"),
         (["describe", "quickstart"], "workflow file workflows.yaml: no such file"),
+        (["match", "a.jpg", "a.jpg", "--output", "z.txt"], "pictures are PNG files; name it z.png"),
+        (["match", "a.jpg", "a.jpg", "--limit", "-3"], "--limit -3: must be at least 1"),
+        (["run", "quickstart", "--file", str(FILE), "--only", "tran"], "no such stage; did you mean 'train'"),
+        (["run", "quickstart", "--epochs", "3"], "No such option: --epochs"),
+        (["rnu", "quickstart"], "No such command 'rnu'"),
+        (["models"], "Missing command"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_2(tmp_path: Path, arguments: list[str], sentence: str) -> None:
-    whole = photo(tmp_path / "a.jpg").read_bytes()
-    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "notes.txt").write_text("no image")
-    (tmp_path / "evil.pth").write_bytes(pickle.dumps({"run": print}))
+def test_bad_input_is_one_line_and_exit_2(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
+) -> None:
+    whole = photo(folder / "a.jpg").read_bytes()
+    (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "notes.txt").write_text("no image")
+    (folder / "evil.pth").write_bytes(pickle.dumps({"run": print}))
     published = {f"reduction_ffns.{n}.0.weight": torch.zeros(8, 64, 1, 1) for n in range(4)}
-    safetensors.torch.save_file(published, tmp_path / "r.safetensors")
-    done = dhpf(tmp_path, *arguments)
-    assert done.returncode == 2
-    assert sentence in done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("dhpf: ")]
-    assert len(lines) == 1 and "Traceback" not in done.stderr
+    safetensors.torch.save_file(published, folder / "r.safetensors")
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert sentence in said
+    lines = [line for line in said.splitlines() if line.startswith("dhpf: ")]
+    assert len(lines) == 1 and "Traceback" not in said
 
 
-def test_a_stage_that_cannot_be_removed_is_not_run(tmp_path: Path) -> None:
-    (tmp_path / "w" / "quickstart").mkdir(parents=True)
-    (tmp_path / "w" / "quickstart" / "train").write_text("in the way")
-    done = dhpf(tmp_path, "run", "quickstart", "--file", str(FILE), "--work", "w", "--restart", "train")
-    assert done.returncode == 2
-    assert "--restart: " in done.stderr and "train cannot be removed (Not a directory)" in done.stderr
+def test_a_stage_that_cannot_be_removed_is_not_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "w" / "quickstart").mkdir(parents=True)
+    (folder / "w" / "quickstart" / "train").write_text("in the way")
+    assert main(["run", "quickstart", "--file", str(FILE), "--work", "w", "--restart", "train"]) == 2
+    said = capsys.readouterr().err
+    assert "--restart: " in said and "train cannot be removed (Not a directory)" in said
 
 
-def test_describe_needs_no_cluster(tmp_path: Path) -> None:
-    done = dhpf(tmp_path, "describe", "quickstart", "--file", str(FILE))
-    assert done.returncode == 0, done.stderr
-    assert "train on photo-warps" in done.stdout and "to do" in done.stdout
-    assert "promotion by photo-warps/test: dhpf models promote quickstart" in done.stdout
-    assert not (tmp_path / "dhpf-work").exists()
+def test_describe_needs_no_cluster(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["describe", "quickstart", "--file", str(FILE)]) == 0
+    said = capsys.readouterr().out
+    assert "train on photo-warps" in said and "to do" in said
+    assert "promotion by photo-warps/test: dhpf models promote quickstart" in said
+    assert main(["describe", "quickstart", "--file", str(FILE), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["model"]["backbone"] == "efficientnet_lite0" and facts["judged_on"] == ["photo-warps/test"]
+    assert {"output": "train on photo-warps/train", "state": "to do"} in facts["outputs"]
+    assert not (folder / "dhpf-work").exists()
 
 
-def test_list_names_every_workflow(tmp_path: Path) -> None:
-    done = dhpf(tmp_path, "list", "--file", str(FILE))
-    assert done.returncode == 0
-    assert "quickstart" in done.stdout and "match-collection" in done.stdout
+def test_list_names_every_workflow(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--file", str(FILE)]) == 0
+    said = capsys.readouterr().out
+    assert "quickstart" in said and "match-collection" in said
+    assert main(["list", "--file", str(FILE), "--json"]) == 0
+    assert {"quickstart", "match-collection"} <= {workflow["name"] for workflow in json.loads(capsys.readouterr().out)}
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("dhpf 0.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unneeded"),
+    [(["--help"], HEAVY), (["match", "--help"], HEAVY), (["models", "list", "--help"], HEAVY)],
+)
+def test_a_command_imports_only_what_it_uses(tmp_path: Path, arguments: list[str], unneeded: tuple[str, ...]) -> None:
+    script = f"""
+import sys
+from dhpf.pipelines.__main__ import main
+assert main({arguments!r}) == 0
+print([name for name in {unneeded!r} if name in sys.modules], file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"

@@ -1,0 +1,62 @@
+"""How a command answers: facts as JSON for programs, or text for people; and the exit statuses."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+DONE, BAD_INPUT, REJECTS, REFUSED, INTERRUPTED = 0, 2, 3, 4, 130
+"""Exit statuses: all is done; input cannot be used; done, but some pairs were rejected; a model version does not hold
+what a champion must; interrupted."""
+
+NO_TERMINAL_WIDTH = 10_000
+"""Columns of what is not read on a terminal: a table's rows stay whole."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Prints what a command has to say.
+
+    Attributes:
+        quiet: text for people is left out.
+        as_json: facts are printed as JSON, instead of the text.
+    """
+
+    quiet: bool = False
+    as_json: bool = False
+
+    def facts(self, value: Any) -> None:
+        """The facts, if JSON is wanted."""
+        if self.as_json:
+            print(json.dumps(value, indent=1, ensure_ascii=False))
+
+    def text(self, *lines: str) -> None:
+        """Lines for people."""
+        if not self.quiet and not self.as_json:
+            for line in lines:
+                print(line)
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, has_header: bool = True) -> None:
+        """A table for people; long cells are wrapped on a terminal and nowhere else."""
+        if self.quiet or self.as_json:
+            return
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        console = Console(width=None if sys.stdout.isatty() else NO_TERMINAL_WIDTH)
+        table = Table(*columns, box=None, pad_edge=False, show_header=has_header, header_style="bold")
+        for row in rows:
+            table.add_row(*map(Text, row))
+        with console.capture() as printed:
+            console.print(table)
+        for line in printed.get().splitlines():
+            print(line.rstrip())
+
+
+def complain(sentence: str) -> None:
+    """One sentence on the error stream."""
+    print(f"dhpf: {sentence}", file=sys.stderr)

@@ -1,0 +1,113 @@
+"""`dhpf match`: matches two images and draws the result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dhpf.errors import InputError
+from dhpf.pipelines.commands.answers import DONE, Answer
+from dhpf.pipelines.commands.options import DEFAULT_WORK, AsJson, Quiet, WorkFolder
+
+if TYPE_CHECKING:
+    from dhpf.drawing import Picture
+    from dhpf.images import RGB
+    from dhpf.matcher import Matcher
+
+PICTURE_SUFFIX = ".png"
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="Checkpoint, or models:/NAME@ALIAS of the registry. Without it fixed layers that need no training match.",
+        show_default=False,
+    ),
+]
+Weights = Annotated[str | None, typer.Option(help="File with the backbone's weights.", show_default=False)]
+WantedPoints = Annotated[
+    str | None,
+    typer.Option("--points", metavar='"X,Y;X,Y;..."', help="Points of the source to find in the target, in pixels."),
+]
+Limit = Annotated[int, typer.Option(help="Matches to find and draw, the most confident first.")]
+PictureFile = Annotated[Path, typer.Option("--output", "-o", help="Picture to draw, a PNG file.")]
+
+
+def match(
+    source: Annotated[Path, typer.Argument(help="The image that points are taken from.", show_default=False)],
+    target: Annotated[Path, typer.Argument(help="The image in which they are found.", show_default=False)],
+    model: Model = None,
+    weights: Weights = None,
+    points: WantedPoints = None,
+    limit: Limit = 30,
+    output: PictureFile = Path("match.png"),
+    work: WorkFolder = DEFAULT_WORK,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> int:
+    """Match two images and draw the result."""
+    if output.suffix.lower() != PICTURE_SUFFIX:
+        raise InputError(f"--output {output}: pictures are PNG files; name it {output.with_suffix(PICTURE_SUFFIX)}")
+    if limit < 1:
+        raise InputError(f"--limit {limit}: must be at least 1")
+    wanted = None if points is None else _parsed(points)
+
+    from dhpf.drawing import save_picture
+    from dhpf.images import read_image
+    from dhpf.pipelines.load import load_matcher
+
+    images = read_image(source), read_image(target)
+    matcher = load_matcher(model, work, weights)
+    if wanted is None:
+        facts, lines, picture = _all_matches(matcher, images, limit)
+    else:
+        facts, lines, picture = _transferred(matcher, images, wanted)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    save_picture(picture, output)
+    answer = Answer(quiet, as_json)
+    answer.facts(facts | {"picture": str(output)})
+    answer.text(*lines, f"picture: {output}")
+    return DONE
+
+
+def _all_matches(matcher: Matcher, images: tuple[RGB, RGB], limit: int) -> tuple[dict[str, Any], list[str], Picture]:
+    from dhpf.drawing import draw_matches
+
+    found = matcher.match(*images, limit)
+    picture = draw_matches(*images, found.source_points, found.target_points, confidence=found.confidence)
+    rows = zip(found.source_points.tolist(), found.target_points.tolist(), found.confidence.tolist(), strict=True)
+    facts = {
+        "matches": [{"source": s, "target": t, "confidence": c} for s, t, c in rows],
+        "layers": list(found.layers),
+    }
+    layers = ", ".join(map(str, found.layers)) or "none (layer 0 answered)"
+    return facts, [f"{len(found)} mutual matches; layers used: {layers}"], picture
+
+
+def _transferred(
+    matcher: Matcher, images: tuple[RGB, RGB], wanted: list[list[float]]
+) -> tuple[dict[str, Any], list[str], Picture]:
+    import numpy as np
+
+    from dhpf.drawing import draw_matches
+
+    points, valid, confidence = matcher.transfer(*images, wanted)
+    given = np.array(wanted, dtype=np.float32)
+    picture = draw_matches(*images, given, points, valid=valid, confidence=confidence)
+    lines, facts = [], []
+    for (x, y), (u, v), found, sure in zip(wanted, points.tolist(), valid, confidence.tolist(), strict=True):
+        lines.append(f"{x:g},{y:g} -> " + (f"{u:.1f},{v:.1f}  confidence {sure:.2f}" if found else "no prediction"))
+        place = {"target": [u, v], "confidence": sure} if found else {"target": None, "confidence": None}
+        facts.append({"source": [x, y], **place})
+    return {"points": facts}, lines, picture
+
+
+def _parsed(text: str) -> list[list[float]]:
+    try:
+        points = [[float(number) for number in part.split(",")] for part in text.split(";")]
+    except ValueError as error:
+        raise InputError(f"--points {text!r}: write x,y;x,y;...") from error
+    if any(len(point) != 2 for point in points):
+        raise InputError(f"--points {text!r}: write x,y;x,y;...")
+    return points

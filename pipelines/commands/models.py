@@ -1,0 +1,154 @@
+"""`dhpf models`: registered models listed, compared with the champion, promoted and rolled back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dhpf.pipelines.commands.answers import DONE, REFUSED, Answer, complain
+from dhpf.pipelines.commands.options import (
+    DEFAULT_DATA,
+    DEFAULT_FILE,
+    DEFAULT_WORK,
+    AsJson,
+    DataFolder,
+    Quiet,
+    RayAddress,
+    Settings,
+    WorkflowFile,
+    WorkflowName,
+    WorkFolder,
+)
+
+Version = Annotated[str, typer.Argument(help="Number or alias of a version of the workflow's model.")]
+
+commands = typer.Typer()
+
+
+@commands.command("list")
+def list_models(
+    name: Annotated[str | None, typer.Argument(help="Registered model; all of them, if none is named.")] = None,
+    work: WorkFolder = DEFAULT_WORK,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> int:
+    """List versions with their aliases, metrics and verdicts."""
+    from dhpf.pipelines.promotion.contest import list_lines
+    from dhpf.pipelines.promotion.registry import Registry
+    from dhpf.pipelines.tracking.mlflow_runs import Tracker
+
+    registry, answer = Registry(Tracker(work)), Answer(quiet, as_json)
+    answer.text(*list_lines(registry, name))
+    if as_json:
+        answer.facts(
+            [
+                {
+                    "name": model,
+                    "version": version.version,
+                    "aliases": list(version.aliases),
+                    "registered": version.registered.isoformat(),
+                    "tags": dict(version.tags),
+                }
+                for model in (registry.names() if name is None else [name])
+                for version in registry.versions(model)
+            ]
+        )
+    return DONE
+
+
+@commands.command()
+def compare(
+    workflow: WorkflowName,
+    version: Version = "latest-trained",
+    set_: Settings = None,
+    address: RayAddress = None,
+    file: WorkflowFile = DEFAULT_FILE,
+    work: WorkFolder = DEFAULT_WORK,
+    data: DataFolder = DEFAULT_DATA,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> int:
+    """Judge a version by the workflow's promotion settings, against the champion, which stays."""
+    answer = Answer(quiet, as_json)
+    return _judge(workflow, version, set_ or [], address, file, work, data, answer, promote=False)
+
+
+@commands.command()
+def promote(
+    workflow: WorkflowName,
+    version: Version = "latest-trained",
+    set_: Settings = None,
+    address: RayAddress = None,
+    file: WorkflowFile = DEFAULT_FILE,
+    work: WorkFolder = DEFAULT_WORK,
+    data: DataFolder = DEFAULT_DATA,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> int:
+    """Judge a version as `compare` does, and make it champion if it passes."""
+    answer = Answer(quiet, as_json)
+    return _judge(workflow, version, set_ or [], address, file, work, data, answer, promote=True)
+
+
+def _judge(
+    workflow: str,
+    reference: str,
+    settings: list[str],
+    address: str | None,
+    file: Path,
+    work: Path,
+    data: Path,
+    answer: Answer,
+    *,
+    promote: bool,
+) -> int:
+    from dhpf.pipelines.cluster import needed_cpus, ray_cluster, set_ray_environment
+    from dhpf.pipelines.workflow_file import load_workflow
+
+    loaded = load_workflow(file, workflow, settings, data.resolve())
+    set_ray_environment(address, work)
+    from dhpf.pipelines.promotion.contest import Contest
+    from dhpf.pipelines.tracking.mlflow_runs import Tracker
+
+    contest = Contest(loaded, (work / loaded.name).resolve(), Tracker(work), reference)
+    version = contest.candidate.version
+    before = contest.champion.version if contest.champion else None
+    facts = {"model": contest.name, "version": version, "champion_before": before}
+    if contest.is_decided:
+        answer.facts(facts | {"champion": before, "verdict": None})
+        answer.text(f"models:/{contest.name}/{version} is the champion already")
+        return DONE
+    with ray_cluster(address, needed_cpus(loaded)):
+        verdict = contest.promote() if promote else contest.compare()
+    champion = version if promote and verdict.passed else before
+    answer.facts(facts | {"champion": champion, "verdict": verdict.tags()})
+    answer.text(*verdict.lines())
+    if not verdict.passed:
+        complain(
+            f"model {contest.name}: version {version} does not hold what a champion must; "
+            f"the champion stays {before or 'none'}"
+        )
+        return REFUSED
+    if promote:
+        answer.text(f"champion of {contest.name}: version {version}, before it {before or 'none'}")
+    return DONE
+
+
+@commands.command()
+def rollback(
+    name: Annotated[str, typer.Argument(help="Registered model.")] = "dhpf",
+    work: WorkFolder = DEFAULT_WORK,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> int:
+    """Make the champion before the present one champion again."""
+    from dhpf.pipelines.promotion.registry import Registry
+    from dhpf.pipelines.tracking.mlflow_runs import Tracker
+
+    before, now = Registry(Tracker(work)).rollback(name)
+    answer = Answer(quiet, as_json)
+    answer.facts({"model": name, "champion": now, "champion_before": before})
+    answer.text(f"champion of {name}: version {now}, rolled back from {before}")
+    return DONE

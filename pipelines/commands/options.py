@@ -1,0 +1,61 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dhpf.errors import InputError
+
+FOLDERS, OUTPUT = "Folders", "What is printed"
+"""Groups of options in a command's help."""
+
+
+def _workflow_names(typed: str) -> list[str]:
+    """For shell completion: the workflows of the file in this folder."""
+    from dhpf.pipelines.workflow_file import read_workflows
+
+    try:
+        return [name for name in read_workflows(DEFAULT_FILE) if name.startswith(typed)]
+    except InputError:
+        return []
+
+
+DEFAULT_FILE, DEFAULT_WORK = Path("workflows.yaml"), Path("dhpf-work")
+DEFAULT_DATA = Path(os.environ.get("DHPF_DATA", "datasets"))
+
+WorkflowName = Annotated[
+    str,
+    typer.Argument(metavar="WORKFLOW", help="Name of the workflow.", autocompletion=_workflow_names),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="STAGE.KEY=VALUE",
+        help="Change a setting of the workflow, as often as wanted.",
+        show_default=False,
+    ),
+]
+WorkflowFile = Annotated[Path, typer.Option("--file", help="Workflow file.", rich_help_panel=FOLDERS)]
+WorkFolder = Annotated[
+    Path, typer.Option("--work", help="Folder of outputs and of the model registry.", rich_help_panel=FOLDERS)
+]
+DataFolder = Annotated[
+    Path,
+    typer.Option("--data", help="Folder of the data sets; $DHPF_DATA sets the default.", rich_help_panel=FOLDERS),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(envvar="RAY_ADDRESS", help="Address of a Ray cluster. Without it one is started on this machine."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print facts as JSON.", rich_help_panel=OUTPUT)]
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet", "-q", help="Print errors and nothing else; with --json, the facts.", rich_help_panel=OUTPUT
+    ),
+]

@@ -1,0 +1,64 @@
+"""`dhpf list` and `dhpf describe`: which workflows there are, and what one would do; neither needs a cluster."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from dhpf.pipelines.commands.answers import DONE, Answer
+from dhpf.pipelines.commands.options import (
+    DEFAULT_DATA,
+    DEFAULT_FILE,
+    DEFAULT_WORK,
+    AsJson,
+    DataFolder,
+    Quiet,
+    Settings,
+    WorkflowFile,
+    WorkflowName,
+    WorkFolder,
+)
+
+
+def list_workflows(file: WorkflowFile = DEFAULT_FILE, as_json: AsJson = False, quiet: Quiet = False) -> int:
+    """List the workflows of the workflow file."""
+    from dhpf.pipelines.workflow_file import read_workflows
+
+    answer = Answer(quiet, as_json)
+    summaries = {name: str(content.get("summary", "")) for name, content in read_workflows(file).items()}
+    answer.facts([{"name": name, "summary": summary} for name, summary in summaries.items()])
+    answer.table(["name", "summary"], list(summaries.items()), has_header=False)
+    return DONE
+
+
+def describe(
+    workflow: WorkflowName,
+    set_: Settings = None,
+    file: WorkflowFile = DEFAULT_FILE,
+    work: WorkFolder = DEFAULT_WORK,
+    data: DataFolder = DEFAULT_DATA,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> int:
+    """Say what a workflow would do and which of its outputs are complete."""
+    from dhpf.pipelines.workflow import stage_states
+    from dhpf.pipelines.workflow_file import load_workflow
+
+    answer = Answer(quiet, as_json)
+    loaded = load_workflow(file, workflow, set_ or [], data.resolve())
+    model, judged_on = loaded.model, loaded.promotion.on if loaded.promotion else ()
+    states = stage_states(loaded, work / loaded.name)
+    answer.facts(
+        {
+            "name": loaded.name,
+            "summary": loaded.summary,
+            "model": dataclasses.asdict(model),
+            "outputs": [{"output": output, "state": state} for output, state in states],
+            "judged_on": list(judged_on),
+        }
+    )
+    answer.text(f"{loaded.name}: {loaded.summary}")
+    answer.text(f"  model: {model.backbone}, selection {model.selection}, image side {model.image_side}")
+    answer.table(["output", "state"], [(f"  {output}", state) for output, state in states], has_header=False)
+    if judged_on:
+        answer.text(f"  promotion by {', '.join(judged_on)}: dhpf models promote {loaded.name}")
+    return DONE
