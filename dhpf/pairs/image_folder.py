@@ -19,7 +19,7 @@ from dhpf.pairs.pair_list import (
     rejection,
     twice_the_same,
 )
-from dhpf.pairs.selection import select
+from dhpf.pairs.select import select
 from dhpf.pairs.source import require_split
 from dhpf.records import PairRecord, Rejection
 
