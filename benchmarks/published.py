@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dhpf.config import FRAME_SIDE, GRID_SIDE
 from dhpf.model.backbone import Backbone
-from dhpf.model.gates import open_gates
+from dhpf.model.gates import LayerGates, open_gates
 from dhpf.model.geometry import NUM_CELLS, cell_centres
 from dhpf.model.hough import bin_layout, gaussian
 from dhpf.model.network import HyperpixelNetwork
@@ -71,7 +71,7 @@ class PublishedMatcher:
     def selection(self, source: list[Tensor], target: list[Tensor]) -> Tensor:
         """(L,) bool layers whose gates open; layer 0 when none does."""
         selector = self.network.selector
-        assert selector is not None
+        assert isinstance(selector, LayerGates)
         logits = []
         for gate, s, t in zip(selector.gates, source, target, strict=True):
             pooled = F.adaptive_avg_pool2d(s, 1) + F.adaptive_avg_pool2d(t, 1)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from benchmarks.published import PublishedMatcher
 from dhpf.config import GRID_SIDE
-from dhpf.model.gates import sample_gates
+from dhpf.model.gates import LayerGates, sample_gates
 from dhpf.model.geometry import NUM_CELLS, cell_centres, covering_cells, nearest_cells, transfer_points
 from dhpf.model.transfer import mutual_filter
 from dhpf.supervision import TINY, KeypointBatch
@@ -55,7 +55,7 @@ class PublishedTraining:
     def correlate(self, source: Tensor, target: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
         """(B, N, N) correlation and (B, L) gates, both with gradient."""
         network, matcher = self.matcher.network, self.matcher
-        assert network.selector is not None
+        assert isinstance(network.selector, LayerGates)
         with torch.no_grad():
             left, right = matcher.extract(source), matcher.extract(target)
         logits = [

@@ -53,9 +53,8 @@ class Subject:
     @torch.inference_mode()
     def match(self, features: ImageFeatures, pairs: Sequence[tuple[int, int]], engine: MatchEngine) -> BestCells:
         """Pairs of described images, their gates' decisions included."""
-        first, second = (features.gate_activations[list(side)] for side in zip(*pairs, strict=True))  # type: ignore[index]
-        assert self.network.selector is not None
-        self.network.selector(first, second)  # its cost; the layers are given, so that both ways use the same
+        first, second = (features.gate_activations[list(side)] for side in zip(*pairs, strict=True))
+        self.network.selector.decide(first, second)  # its cost; the layers are given, so that both ways use the same
         gates, wanted = (of_pair.expand(len(pairs), -1) for of_pair in (self.gates, self.wanted))
         return self.network.match_selected(features, features, pairs, gates, wanted, engine)
 
@@ -64,9 +63,8 @@ class Subject:
         """The first two images, as HyperpixelNetwork.match_images does, by the given gates."""
         network = self.network
         maps = network.extract(self.images[:2])
-        assert network.selector is not None
         activations = network.selector.activate(maps)
-        network.selector(activations[:1], activations[1:])  # its cost
+        network.selector.decide(activations[:1], activations[1:])  # its cost
         features = network.embed_layers(maps, activations, (self.gates[0] > 0).tolist())
         return network.match_selected(features, features, [(0, 1)], self.gates, self.wanted, engine)
 

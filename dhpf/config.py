@@ -5,9 +5,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from dhpf.errors import InputError
+from dhpf.layer_selections import (
+    LAYER_SELECTIONS,
+    PUBLISHED_LAYERS,
+    LayerSelection,
+    ProjectionName,
+    SelectionName,
+)
 
 FRAME_SIDE = 240
 """Side in pixels of the frame in which cells, boxes and PCK are defined (ALGORITHM: the paper's 240 x 240)."""
@@ -17,25 +24,15 @@ GRID_SIDE = 60
 
 SupervisionName = Literal["strong", "weak", "contrastive"]
 BackboneName = Literal["efficientnet_lite0", "resnet50", "resnet101"]
-SelectionName = Literal["dynamic", "fixed", "all", "last"]
-ProjectionName = Literal["learned", "residual", "none"]
 HoughBinsName = Literal["current", "legacy"]
 EngineName = Literal["auto", "torch", "compiled", "triton"]
 
 SUPERVISIONS: tuple[SupervisionName, ...] = ("strong", "weak", "contrastive")
 BACKBONES: tuple[BackboneName, ...] = ("efficientnet_lite0", "resnet50", "resnet101")
-SELECTIONS: tuple[SelectionName, ...] = ("dynamic", "fixed", "all", "last")
-PROJECTIONS: tuple[ProjectionName, ...] = ("learned", "residual", "none")
 HOUGH_BINS: tuple[HoughBinsName, ...] = ("current", "legacy")
 ENGINES: tuple[EngineName, ...] = ("auto", "torch", "compiled", "triton")
 """Implementations of matching: auto takes the one made for the device; torch runs anywhere; compiled needs a CPU and
 triton a CUDA GPU."""
-
-PUBLISHED_LAYERS: dict[str, dict[str, tuple[int, ...]]] = {
-    "resnet50": {"pf-pascal": (2, 7, 11, 12, 13)},
-    "resnet101": {"pf-pascal": (2, 17, 21, 22, 25, 26, 28), "spair-71k": (0, 8, 20, 21, 26, 28, 29, 30)},
-}
-"""Layer sets of Hyperpixel Flow (Min, Lee, Ponce, Cho, ICCV 2019), by backbone and benchmark."""
 
 
 def nearest_name(name: str, choices: Collection[str]) -> str:
@@ -59,15 +56,14 @@ class ModelConfig:
         backbone: one of BACKBONES.
         weights: file with the backbone's weights (a torchvision state dict or safetensors); None takes the
             ImageNet weights that torchvision or the installed package gives.
-        selection: "dynamic" learns gates and projections (DHPF); "fixed" uses `layers` for every pair, as they are
-            (Hyperpixel Flow) or with residual projections; "all" and "last" are baselines without learning.
+        selection: a name in LAYER_SELECTIONS: "dynamic" learns gates and projections (DHPF); "fixed" uses `layers` for
+            every pair, as they are (Hyperpixel Flow) or with residual projections; "all" and "last" are baselines
+            without learning.
         layers: for "fixed" only: layer numbers, or a name in PUBLISHED_LAYERS[backbone].
         projection: "learned" is the paper's transform of each layer, of a dynamic selection alone; "residual" adds a
             learned linear mix of a layer's channels to the backbone's own map, and begins with that map, of a dynamic
             or a fixed selection; "none" takes the backbone's own maps, as all other selections do.
-        exponent: power of the rectified cosine; None means 3 where the backbone's own maps are compared by choice or
-            are what a projection begins with ("fixed" as in Hyperpixel Flow, "dynamic" with another projection than
-            "learned") and 2 otherwise.
+        exponent: power of the rectified cosine; None takes the one that suits selection and projection, 2 or 3.
         projection_divisor: a dynamic layer of D channels is projected to D / projection_divisor (the paper: 8).
         image_side: side in pixels of the square image that the backbone sees (the paper: 240).
         hough_bins: "current" has 91 bins per axis, "legacy" the 97 of the published weights.
@@ -85,13 +81,14 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         require_choice("model.backbone", self.backbone, BACKBONES)
-        require_choice("model.selection", self.selection, SELECTIONS)
-        require_choice("model.projection", self.projection, PROJECTIONS)
+        require_choice("model.selection", self.selection, LAYER_SELECTIONS)
+        require_choice("model.projection", self.projection, get_args(ProjectionName))
         require_choice("model.hough_bins", self.hough_bins, HOUGH_BINS)
-        if (self.selection == "fixed") != bool(self.layers):
+        if self.layer_selection.takes_layers != bool(self.layers):
+            takers = " or ".join(repr(name) for name, kind in LAYER_SELECTIONS.items() if kind.takes_layers)
             raise InputError(
                 f"model.layers: selection {self.selection!r} with layers {self.layers!r}; "
-                "give layers with selection 'fixed', and only with it"
+                f"give layers with selection {takers}, and only with it"
             )
         if isinstance(self.layers, str):
             require_choice(f"model.layers of {self.backbone}", self.layers, PUBLISHED_LAYERS.get(self.backbone, {}))
@@ -103,28 +100,47 @@ class ModelConfig:
             raise InputError(f"model.image_side: {self.image_side} is outside 64 to 1024 pixels")
 
     @property
+    def layer_selection(self) -> LayerSelection:
+        """The kind of layer selection."""
+        return LAYER_SELECTIONS[self.selection]
+
+    @property
+    def used_projection(self) -> ProjectionName:
+        """The projection, or "none" where the selection cannot have it."""
+        return self.projection if self.projection in self.layer_selection.exponents else "none"
+
+    @property
     def appearance_exponent(self) -> int:
-        """The power of the rectified cosine that is in force."""
-        if self.exponent is not None:
-            return self.exponent
-        own_maps = self.selection == "dynamic" and self.projection != "learned"
-        return 3 if self.selection == "fixed" or own_maps else 2
+        """The power of the rectified cosine, the selection's own unless one is given."""
+        return self.layer_selection.exponents[self.used_projection] if self.exponent is None else self.exponent
+
+    @property
+    def has_gates(self) -> bool:
+        """Whether gates are learned that choose layers for each pair."""
+        return self.layer_selection.gates == "learned"
 
     @property
     def learns(self) -> bool:
         """Whether there is anything to learn: gates, or projections."""
-        return self.selection == "dynamic" or self.has_residuals
-
-    @property
-    def has_residuals(self) -> bool:
-        """Whether layers get residual projections."""
-        return self.projection == "residual" and self.selection in ("dynamic", "fixed")
+        return self.has_gates or self.used_projection != "none"
 
     @property
     def fixed_layers(self) -> tuple[int, ...]:
-        """The layer numbers of a "fixed" selection, with a published name resolved; ascending."""
+        """The layer numbers that `layers` gives, with a published name resolved; ascending."""
         layers = PUBLISHED_LAYERS[self.backbone][self.layers] if isinstance(self.layers, str) else self.layers
         return tuple(sorted(set(layers)))
+
+    def kept_layers(self, num_layers: int) -> tuple[int, ...]:
+        """The layers that the model keeps of a backbone with so many, ascending.
+
+        Raises:
+            InputError: a layer that the backbone does not have.
+        """
+        kept = self.layer_selection.keep(num_layers, self.fixed_layers)
+        for layer in kept:
+            if not 0 <= layer < num_layers:
+                raise InputError(f"model.layers: {self.backbone} has layers 0 to {num_layers - 1}, not {layer}")
+        return kept
 
 
 @dataclass(frozen=True)

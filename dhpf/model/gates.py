@@ -1,17 +1,23 @@
-"""Which layers a pair uses: gates that decide for each pair (Dynamic Hyperpixel Flow), and their noise in training."""
+"""Gates: which of a model's layers a pair of images is matched by (docs/algorithm.md, section 3).
+
+Learned gates decide for each pair (Dynamic Hyperpixel Flow), in training with noise; open gates use every layer.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
 from dhpf.errors import InputError
-from dhpf.model.global_batch import Workers, follow, global_moments, normalise
+from dhpf.layer_selections import GatesName
+from dhpf.model.global_batch import TrainingPairs, Workers, follow, global_moments, normalise
 
 GATE_WIDTH = 32
-"""Hidden width of a layer's gate (ALGORITHM section 3)."""
+"""Hidden width of a layer's gate (docs/algorithm.md, section 3)."""
 
 START_LOGIT = 2.0
 """How firmly `start_open` begins: noise then turns a gate for a few pairs in a hundred. With 1 it turned one in five,
@@ -20,8 +26,63 @@ and what was learned fell behind the layers that it started from."""
 GUMBEL_EPSILON = 1e-10
 
 
-class LayerGates(nn.Module):
-    """One gate per layer; open when its second logit exceeds its first.
+class PairGates(nn.Module):
+    """Decides which layers a pair uses, by what `activate` says of its two images."""
+
+    @abstractmethod
+    def activate(self, maps: list[Tensor]) -> Tensor:
+        """(B, L, H) what the decision needs to know of B images, given each layer's map; H may be 0."""
+
+    @abstractmethod
+    def decide(self, source: Tensor, target: Tensor) -> Tensor:
+        """(B, L) gates of B pairs, 1 for open and 0 for closed, from the activations of source and target images."""
+
+    @abstractmethod
+    def decide_step(
+        self, source: Tensor, target: Tensor, pairs: TrainingPairs, uniform: Tensor, workers: Workers
+    ) -> Tensor:
+        """(P, L) gates of a training step's pairs: hard, noisy and differentiable, normalised over the whole step.
+
+        Args:
+            source, target: activations of this process's images.
+            uniform: (P, L, 2) draws from [0, 1) for the Gumbel noise.
+        """
+
+    @abstractmethod
+    def start_open(self, layers: Sequence[int]) -> None:
+        """Starts with the gates of these layers open for nearly every pair, and with all others closed.
+
+        Raises:
+            InputError: a layer that has no gate.
+        """
+
+
+class OpenGates(PairGates):
+    """Every pair uses every layer; nothing is learned."""
+
+    def __init__(self, widths: tuple[int, ...]) -> None:
+        super().__init__()
+
+    def activate(self, maps: list[Tensor]) -> Tensor:
+        """(B, L, 0): there is nothing to know."""
+        return maps[0].new_zeros(len(maps[0]), len(maps), 0)
+
+    def decide(self, source: Tensor, target: Tensor) -> Tensor:
+        """(B, L) ones."""
+        return source.new_ones(source.shape[:2])
+
+    def decide_step(
+        self, source: Tensor, target: Tensor, pairs: TrainingPairs, uniform: Tensor, workers: Workers
+    ) -> Tensor:
+        """(P, L) ones."""
+        return uniform.new_ones(uniform.shape[:2])
+
+    def start_open(self, layers: Sequence[int]) -> None:
+        raise InputError(f"gates that start open for layers {tuple(layers)}: this model's layers have no gates")
+
+
+class LayerGates(PairGates):
+    """One learned gate per layer; open when its second logit exceeds its first.
 
     The first, linear half of a gate belongs to an image (`activate`), the second to a pair (`forward`).
     """
@@ -53,6 +114,17 @@ class LayerGates(nn.Module):
         scale = torch.stack([n.weight for n in norms]) / (variance + norms[0].eps).sqrt()
         return self._logits(((source + target - mean) * scale + torch.stack([n.bias for n in norms])).relu())
 
+    def decide(self, source: Tensor, target: Tensor) -> Tensor:
+        """(B, L) gates of B pairs, without noise."""
+        return open_gates(self(source, target))
+
+    def decide_step(
+        self, source: Tensor, target: Tensor, pairs: TrainingPairs, uniform: Tensor, workers: Workers
+    ) -> Tensor:
+        """(P, L) gates of a training step's pairs, see PairGates."""
+        pooled = source[pairs.sources] + target[pairs.targets]
+        return sample_gates(self.logits_of_step(pooled, pairs.weights, workers), uniform)
+
     def logits_of_step(self, pooled: Tensor, weights: Tensor, workers: Workers) -> Tensor:
         """`forward` in training, normalised over the pairs of all processes.
 
@@ -77,11 +149,7 @@ class LayerGates(nn.Module):
 
     @torch.no_grad()
     def start_open(self, layers: Sequence[int]) -> None:
-        """Starts with the gates of these layers open for nearly every pair, and with all others closed.
-
-        Raises:
-            InputError: a layer that has no gate.
-        """
+        """See PairGates."""
         for layer in layers:
             if not 0 <= layer < len(self.gates):
                 raise InputError(
@@ -93,6 +161,12 @@ class LayerGates(nn.Module):
             # A rectified normal value around 1 is 1.08 on average: logits begin about 2 * START_LOGIT apart.
             gate[3].weight[1] += sign * START_LOGIT / GATE_WIDTH  # type: ignore[index]
             gate[3].weight[0] -= sign * START_LOGIT / GATE_WIDTH  # type: ignore[index]
+
+
+GATES: Mapping[GatesName, Callable[[tuple[int, ...]], PairGates]] = MappingProxyType(
+    {"learned": LayerGates, "open": OpenGates}
+)
+"""By what a layer selection asks for; made with the width of each layer."""
 
 
 def _average(maps: Tensor) -> Tensor:

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from dhpf.config import GRID_SIDE, ModelConfig
-from dhpf.errors import InputError
 from dhpf.model.backbone import Backbone
 from dhpf.model.best_cells import BestCells
 from dhpf.model.correlation import (
@@ -32,7 +31,7 @@ from dhpf.model.correlation import (
     squared_norms,
 )
 from dhpf.model.engines.problem import MatchEngine, MatchProblem
-from dhpf.model.gates import LayerGates, layer_weights, open_gates, sample_gates
+from dhpf.model.gates import GATES, OpenGates, layer_weights
 from dhpf.model.geometry import NUM_CELLS, to_grid
 from dhpf.model.global_batch import ALONE, TrainingPairs, Workers, follow, global_moments, normalise
 from dhpf.model.hough import NUM_DISPLACEMENTS, HoughVoting
@@ -47,26 +46,25 @@ class ImageFeatures:
         maps: for each layer that the model keeps: (B, C_l, side_l, side_l) projected maps, side_l <= 60; they may be
             kept in half precision, engines compute in single all the same.
         squared_norms: (B, L, N) squared length of each layer's feature at each grid cell.
-        gate_activations: (B, L, 32), or None for a model without gates.
+        gate_activations: (B, L, H) what the gates know of each image; H is 32, or 0 where no gate is learned.
     """
 
     maps: tuple[Tensor, ...]
     squared_norms: Tensor
-    gate_activations: Tensor | None
+    gate_activations: Tensor
 
     def __len__(self) -> int:
         return len(self.squared_norms)
 
     def __getitem__(self, index: Tensor) -> ImageFeatures:
         """The features of the images that a (B',) index tensor names, repeats allowed."""
-        gates = None if self.gate_activations is None else self.gate_activations[index]
-        return ImageFeatures(tuple(m[index] for m in self.maps), self.squared_norms[index], gates)
+        maps = tuple(m[index] for m in self.maps)
+        return ImageFeatures(maps, self.squared_norms[index], self.gate_activations[index])
 
     @property
     def num_bytes(self) -> int:
         """Memory that they take."""
-        gates = [] if self.gate_activations is None else [self.gate_activations]
-        return sum(t.numel() * t.element_size() for t in (*self.maps, self.squared_norms, *gates))
+        return sum(t.numel() * t.element_size() for t in (*self.maps, self.squared_norms, self.gate_activations))
 
     def in_half_precision(self) -> ImageFeatures:
         """The same features in about half of the memory; what a half cannot hold becomes its largest value."""
@@ -80,11 +78,10 @@ class ImageFeatures:
     @classmethod
     def concatenate(cls, parts: Sequence[ImageFeatures]) -> ImageFeatures:
         """The features of several batches of images as one batch."""
-        activations = [p.gate_activations for p in parts if p.gate_activations is not None]
         return cls(
             maps=tuple(torch.cat(layer) for layer in zip(*(p.maps for p in parts), strict=True)),
             squared_norms=torch.cat([p.squared_norms for p in parts]),
-            gate_activations=torch.cat(activations) if activations else None,
+            gate_activations=torch.cat([p.gate_activations for p in parts]),
         )
 
 
@@ -119,15 +116,10 @@ class HyperpixelNetwork(nn.Module):
         super().__init__()
         self.config = config
         self.backbone = backbone
-        self.layers = _kept_layers(config, len(backbone))
-        self.projections = nn.ModuleList()
-        self.selector: LayerGates | None = None
-        if config.has_residuals:
-            self.projections.extend(ResidualProjection(backbone.widths[layer]) for layer in self.layers)
-        if config.selection == "dynamic":
-            if config.projection == "learned":
-                self.projections.extend(_projection(w, config.projection_divisor) for w in backbone.widths)
-            self.selector = LayerGates(backbone.widths)
+        self.layers = config.kept_layers(len(backbone))
+        widths = tuple(backbone.widths[layer] for layer in self.layers)
+        self.projections = _projections(config, widths)
+        self.selector = GATES[config.layer_selection.gates](widths)
         self.hough = HoughVoting(config.hough_bins)
 
     # -- an image ------------------------------------------------------------------------------------------------
@@ -139,10 +131,9 @@ class HyperpixelNetwork(nn.Module):
 
     def embed(self, maps: list[Tensor]) -> ImageFeatures:
         """The learned half of `describe`: gates' activations, projected maps and their norms."""
-        activations = None if self.selector is None else self.selector.activate(maps)
-        return self.embed_layers(maps, activations, [True] * len(maps))
+        return self.embed_layers(maps, self.selector.activate(maps), [True] * len(maps))
 
-    def embed_layers(self, maps: list[Tensor], activations: Tensor | None, used: Sequence[bool]) -> ImageFeatures:
+    def embed_layers(self, maps: list[Tensor], activations: Tensor, used: Sequence[bool]) -> ImageFeatures:
         """`embed` where only some layers will be used: the others' maps get no channel.
 
         Args:
@@ -170,9 +161,8 @@ class HyperpixelNetwork(nn.Module):
         Args:
             source, target: `extract` of this process's source and target images.
         """
-        if self.config.has_residuals or not self.projections:  # nothing is normalised by the batch
+        if self.config.used_projection != "learned":  # nothing is normalised by the batch
             return self.embed(source), self.embed(target)
-        assert self.selector is not None
         images = ((source, pairs.source_counts(len(source[0]))), (target, pairs.target_counts(len(target[0]))))
         mixed = [self._mixed(maps) for maps, _ in images]
         moments = [global_moments(m, counts, workers) for m, (_, counts) in zip(mixed, images, strict=True)]
@@ -197,10 +187,7 @@ class HyperpixelNetwork(nn.Module):
         return self._select(source, target, every, every)
 
     def _select(self, source: ImageFeatures, target: ImageFeatures, sources: Tensor, targets: Tensor) -> Tensor:
-        if self.selector is None:
-            return source.squared_norms.new_ones(len(sources), len(self.layers))
-        assert source.gate_activations is not None and target.gate_activations is not None
-        return open_gates(self.selector(source.gate_activations[sources], target.gate_activations[targets]))
+        return self.selector.decide(source.gate_activations[sources], target.gate_activations[targets])
 
     def select_step(
         self,
@@ -210,19 +197,13 @@ class HyperpixelNetwork(nn.Module):
         uniform: Tensor,
         workers: Workers = ALONE,
     ) -> Tensor:
-        """(P, L) gates of a training step's pairs: hard, noisy and differentiable, normalised over the whole step.
-
-        All ones where layers are fixed.
+        """(P, L) gates of a training step's pairs, with gradient.
 
         Args:
             source, target: `embed_step` of this process's images.
             uniform: (P, L, 2) draws from [0, 1) for the Gumbel noise.
         """
-        if self.selector is None:
-            return uniform.new_ones(uniform.shape[:2])
-        assert source.gate_activations is not None and target.gate_activations is not None
-        pooled = source.gate_activations[pairs.sources] + target.gate_activations[pairs.targets]
-        return sample_gates(self.selector.logits_of_step(pooled, pairs.weights, workers), uniform)
+        return self.selector.decide_step(source.gate_activations, target.gate_activations, pairs, uniform, workers)
 
     @torch.no_grad()
     def match(
@@ -257,11 +238,9 @@ class HyperpixelNetwork(nn.Module):
         What no pair selects is not projected.
         """
         maps = self.extract(images)
-        gates, activations = images.new_ones(len(pairs), len(maps), dtype=maps[0].dtype), None
-        if self.selector is not None:
-            activations = self.selector.activate(maps)
-            index = torch.tensor(pairs, device=images.device).view(-1, 2)
-            gates = open_gates(self.selector(activations[index[:, 0]], activations[index[:, 1]]))
+        activations = self.selector.activate(maps)
+        index = torch.tensor(pairs, device=images.device).view(-1, 2)
+        gates = self.selector.decide(activations[index[:, 0]], activations[index[:, 1]])
         features = self.embed_layers(maps, activations, (layer_weights(gates) > 0).any(dim=0).tolist())
         found = self.match_selected(features, features, pairs, gates, wanted, engine)
         return found, self.on_all_layers(gates)
@@ -328,8 +307,10 @@ class HyperpixelNetwork(nn.Module):
         Returns:
             the best cells, every source cell's match asked for.
         """
-        features = [_features([maps[layer] for layer in layers], None) for maps in (source, target)]
-        gates = features[0].squared_norms.new_ones(len(features[0]), len(layers))
+        used = [[maps[layer] for layer in layers] for maps in (source, target)]
+        every = OpenGates(())
+        features = [_features(maps, every.activate(maps)) for maps in used]
+        gates = every.decide(features[0].gate_activations, features[1].gate_activations)
         wanted = torch.ones(len(gates), NUM_CELLS, dtype=torch.bool, device=gates.device)
         pairs = [(n, n) for n in range(len(gates))]
         return self.match_selected(features[0], features[1], pairs, gates, wanted, engine)
@@ -426,11 +407,11 @@ class ResidualProjection(nn.Module):
         return mixed
 
 
-def _features(maps: list[Tensor], activations: Tensor | None) -> ImageFeatures:
+def _features(maps: list[Tensor], activations: Tensor) -> ImageFeatures:
     return _features_of([maps], [activations])[0]
 
 
-def _features_of(batches: Sequence[list[Tensor]], activations: Sequence[Tensor | None]) -> list[ImageFeatures]:
+def _features_of(batches: Sequence[list[Tensor]], activations: Sequence[Tensor]) -> list[ImageFeatures]:
     """Of several batches of images, each given by the maps of its layers, whose norms are taken together."""
     on_grid = [[to_grid(m).contiguous() for m in maps] for maps in batches]
     num_layers = len(on_grid[0])
@@ -441,15 +422,15 @@ def _features_of(batches: Sequence[list[Tensor]], activations: Sequence[Tensor |
     ]
 
 
-def _kept_layers(config: ModelConfig, num_layers: int) -> tuple[int, ...]:
-    if config.selection == "last":
-        return (num_layers - 1,)
-    if config.selection != "fixed":
-        return tuple(range(num_layers))
-    for layer in config.fixed_layers:
-        if not 0 <= layer < num_layers:
-            raise InputError(f"model.layers: {config.backbone} has layers 0 to {num_layers - 1}, not {layer}")
-    return config.fixed_layers
+def _projections(config: ModelConfig, widths: tuple[int, ...]) -> nn.ModuleList:
+    """One projection for each of the kept layers, whose widths are given; none where the maps are taken as they are."""
+    match config.used_projection:
+        case "learned":
+            return nn.ModuleList(_projection(width, config.projection_divisor) for width in widths)
+        case "residual":
+            return nn.ModuleList(ResidualProjection(width) for width in widths)
+        case "none":
+            return nn.ModuleList()
 
 
 def _projection(width: int, divisor: int) -> nn.Sequential:

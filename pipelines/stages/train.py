@@ -119,11 +119,11 @@ def _check(model: ModelConfig, config: TrainConfig, train_set: ShardSet, val_set
             f"model.selection: {model.selection!r} has nothing to learn; train needs 'dynamic', or 'fixed' with "
             "model.projection 'residual'"
         )
-    if model.selection != "dynamic" and config.gates_start != "random":
+    if not model.has_gates and config.gates_start != "random":
         raise InputError(
             f"train.gates_start: {config.gates_start!r} with fixed layers, which have no gates; leave it out"
         )
-    if model.projection != "learned" and config.projection_start != "random":
+    if model.used_projection != "learned" and config.projection_start != "random":
         raise InputError(
             f"train.projection_start: {config.projection_start!r} with model.projection {model.projection!r}, which "
             "has a start of its own; leave it out"

@@ -112,7 +112,6 @@ class Learner:
         if config.projection_start == "near-identity":
             self._start_near_identity()
         if not isinstance(config.gates_start, str):
-            assert self.network.selector is not None
             self.network.selector.start_open(config.gates_start)
 
     def _start_near_identity(self) -> None:

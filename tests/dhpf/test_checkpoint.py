@@ -27,6 +27,24 @@ def test_what_was_saved_comes_back(saved: Path) -> None:
     assert not any(key.startswith("backbone") for key in safetensors.torch.load_file(saved))
 
 
+def test_names_in_a_checkpoint_stay_as_they_are() -> None:
+    """Files that were written before must load."""
+    norm = {f"1.{name}" for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")}
+    gate = {f"selector.gates.16.{name}" for name in ("0.weight", "3.weight", *norm)}
+    learned = {f"projections.16.{name}" for name in ("0.weight", *norm)}
+    for config, names in (
+        (ModelConfig(), gate | learned),
+        (ModelConfig(projection="none"), gate),
+        (ModelConfig(projection="residual"), gate | {"projections.16.mix.weight"}),
+        (ModelConfig(selection="all"), set()),
+    ):
+        state = build_network(config).learned_state()
+        assert {name for name in state if ".16." in name} == names
+        assert len(state) == 17 * len(names)
+    fixed = build_network(ModelConfig(selection="fixed", layers=(5, 11), projection="residual"))
+    assert list(fixed.learned_state()) == ["projections.0.mix.weight", "projections.1.mix.weight"]
+
+
 def test_a_checkpoint_of_other_backbone_weights_is_refused(saved: Path, tmp_path: Path) -> None:
     other = {k: v + 0.01 for k, v in build_timm_state().items()}
     safetensors.torch.save_file(other, tmp_path / "other.safetensors")

@@ -4,11 +4,7 @@ from dhpf.config import ModelConfig, SupervisionConfig, nearest_name
 from dhpf.errors import InputError
 
 
-def test_exponent_follows_the_selection() -> None:
-    assert ModelConfig().appearance_exponent == 2
-    assert ModelConfig(selection="fixed", layers=(3,)).appearance_exponent == 3
-    assert ModelConfig(projection="none").appearance_exponent == 3
-    assert ModelConfig(projection="none", selection="all").appearance_exponent == 2
+def test_an_exponent_that_is_given_is_taken() -> None:
     assert ModelConfig(selection="fixed", layers=(3,), exponent=2).appearance_exponent == 2
 
 

@@ -26,6 +26,7 @@ from dhpf.config import EngineName, HoughBinsName, ModelConfig, SupervisionConfi
 from dhpf.model.best_cells import BestCells
 from dhpf.model.engines.choose import choose_engine
 from dhpf.model.engines.row_blocks import RowBlockEngine
+from dhpf.model.gates import LayerGates
 from dhpf.model.global_batch import TrainingPairs
 from dhpf.model.network import HyperpixelNetwork, ImageFeatures
 from dhpf.model.transfer import cells_of_points, mutual_filter, transfer
@@ -157,8 +158,6 @@ def check_pair(
     gates = network.select(source, target)
     assert (gates[0].numpy() == measured["layer_sel"]).all()
     if "relevance" in measured:
-        assert network.selector is not None
-        assert source.gate_activations is not None and target.gate_activations is not None
         assert_close(
             network.selector(source.gate_activations, target.gate_activations)[0], measured["relevance"], tolerance
         )
@@ -227,8 +226,8 @@ def test_engines_on_a_gpu(folder: Path, backbone: str) -> None:
 
 
 def on_gpu(features: ImageFeatures) -> ImageFeatures:
-    activations = None if features.gate_activations is None else features.gate_activations.cuda()
-    return ImageFeatures(tuple(m.cuda() for m in features.maps), features.squared_norms.cuda(), activations)
+    maps = tuple(m.cuda() for m in features.maps)
+    return ImageFeatures(maps, features.squared_norms.cuda(), features.gate_activations.cuda())
 
 
 @pytest.mark.parametrize(("folder", "backbone"), cases("_infer.npz"))
@@ -237,7 +236,7 @@ def test_base_map_answers_when_no_gate_opens(folder: Path, backbone: str) -> Non
     if "base/prd_kps" not in archive:
         pytest.skip("this set has no base map")
     network = network_of(folder, backbone)
-    assert network.selector is not None
+    assert isinstance(network.selector, LayerGates)
     for gate in network.selector.gates:
         torch.nn.init.zeros_(gate[3].weight)
     # The base map's numbers are of the first pair.

@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from dhpf.errors import InputError
-from dhpf.model.gates import LayerGates, layer_weights, open_gates, sample_gates
-from dhpf.model.global_batch import ALONE
+from dhpf.model.gates import LayerGates, OpenGates, layer_weights, open_gates, sample_gates
+from dhpf.model.global_batch import ALONE, TrainingPairs
 
 
 def test_a_tie_is_closed() -> None:
@@ -74,3 +74,14 @@ def test_gates_start_open_where_they_are_told_to() -> None:
     assert (open_gates(logits)[:, 0].mean() > 0.9) and (open_gates(logits)[:, 1].mean() < 0.1)
     with pytest.raises(InputError, match="has layers 0 to 2, not 3"):
         gates.start_open((0, 3))
+
+
+def test_open_gates_let_every_pair_use_every_layer_and_learn_nothing() -> None:
+    gates = OpenGates((4, 8))
+    source, target = (gates.activate([torch.rand(3, width, 5, 5) for width in (4, 8)]) for _ in range(2))
+    assert source.shape == (3, 2, 0) and not gates.state_dict()
+    assert torch.equal(gates.decide(source, target), torch.ones(3, 2))
+    step = gates.decide_step(source, target, TrainingPairs.aligned(3), torch.rand(3, 2, 2), ALONE)
+    assert torch.equal(step, torch.ones(3, 2)) and not step.requires_grad
+    with pytest.raises(InputError, match="have no gates"):
+        gates.start_open((1,))
