@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +73,11 @@ def measure(all_pairs: tuple[int, ...], rounds: int) -> dict[str, dict[str, floa
         "cold_pair": (lambda: subject.match_cold(compiled), 1),
     }
     for name, engine in engines.items():
-        works[f"cached_pair_{name}"] = (lambda e=engine: subject.match(features, [(0, 1)], e), 3)  # type: ignore[misc]
+        works[f"cached_pair_{name}"] = (partial(subject.match, features, [(0, 1)], engine), 3)
     times = cpu_milliseconds(works, rounds)
     published = times.pop("published")
-    for name, ours in times.items():
-        note(name, ours, published)
+    for figure, ours in times.items():
+        note(figure, ours, published)
     for number in all_pairs:
         note(f"all_pairs_{number}", subject.all_pairs(number, compiled, f"all pairs of {number}"), published)
     note("peak_extra_mb", *memory(subject, features))
@@ -98,8 +99,8 @@ def measure(all_pairs: tuple[int, ...], rounds: int) -> dict[str, dict[str, floa
         "strong_step_cached": (lambda: training.strong(training.maps), 2),
         "weak_step": (training.weak, 1),
     }
-    for name, ours in cpu_milliseconds(works, 1).items():
-        note(name, ours, published_steps["weak" if name == "weak_step" else "strong"])
+    for figure, ours in cpu_milliseconds(works, 1).items():
+        note(figure, ours, published_steps["weak" if figure == "weak_step" else "strong"])
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as alone:
         note("strong_step_extra_mb", *alone.map(step_memory, ("ours", "published")))
@@ -146,7 +147,7 @@ def memory(subject: Subject, features: ImageFeatures) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", default="bench.json", help="file to write (default: bench.json)")
     parser.add_argument("--quick", action="store_true", help="fewer images and rounds")
     arguments = parser.parse_args()

@@ -149,7 +149,7 @@ def _now(images: Tensor) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", default="bench.json", help="file to write (default: bench.json)")
     parser.add_argument("--images", type=int, default=64, help="of which all pairs are matched (default: 64)")
     options = parser.parse_args(arguments)

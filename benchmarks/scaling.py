@@ -14,6 +14,7 @@ import statistics
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from benchmarks.figures import machine
 from benchmarks.scaling_pictures import draw_actors, draw_collections
@@ -23,7 +24,7 @@ SIZES = (100, 1_000, 10_000)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder to write to (default: docs)")
     parser.add_argument("--quick", action="store_true", help="small collections and one round")
     options = parser.parse_args()
@@ -48,7 +49,10 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     draw_collections([asdict(cost) for cost in collections]).savefig(options.out / "scaling-collection.png", dpi=110)
     draw_actors(rates).savefig(options.out / "scaling-actors.png", dpi=110)
-    content = {"machine": machine() | {"cpus": os.cpu_count()}, "collections": [asdict(cost) for cost in collections]}
+    content: dict[str, Any] = {
+        "machine": machine() | {"cpus": os.cpu_count()},
+        "collections": [asdict(cost) for cost in collections],
+    }
     content |= {"pairs_per_second": rates, "two_actors_against_one": ratio, "float16": half}
     (options.out / "scaling.json").write_text(json.dumps(content, indent=2) + "\n")
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -125,11 +126,11 @@ def measure_collections(folders: dict[int, Path], scratch: Path) -> Iterator[Col
         for words, config in requests(folder, size).items():
             with ExitStack() as stack:
                 collection, plan_seconds, plan_mb = costs(
-                    lambda c=config: stack.enter_context(open_collection("c", c, bytes_per_image, scratch))
+                    partial(stack.enter_context, open_collection("c", config, bytes_per_image, scratch))
                 )
                 job = middle_job(collection)  # the plan is gone through once, not for each block
-                counts, seconds, block_mb = costs(lambda j=job: match(j))
-                seconds = min(seconds, costs(lambda j=job: match(j))[1])
+                counts, seconds, block_mb = costs(partial(match, job))
+                seconds = min(seconds, costs(partial(match, job))[1])
                 summary = collection.plan.summary
                 cost = CollectionCost(
                     size, words, summary.num_pairs, summary.encodes_per_pair, summary.ideal_encodes_per_pair,

@@ -47,7 +47,7 @@ class Subject:
     @torch.inference_mode()
     def describe(self, num_images: int, at_once: int = 1) -> ImageFeatures:
         """The first images, so many at a time."""
-        batches = self.images[:num_images].split(at_once)
+        batches = torch.split(self.images[:num_images], at_once)
         return ImageFeatures.concatenate([self.network.describe(batch) for batch in batches])
 
     @torch.inference_mode()

@@ -32,9 +32,9 @@ class TrainingSubject:
         shape = (2, BATCH_SIZE, 3, 240, 240)
         images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
         self.source, self.target = images.to(device)
-        points = 240 * torch.rand(2, BATCH_SIZE, NUM_KEYPOINTS, 2, generator=generator)
+        source, target = 240 * torch.rand(2, BATCH_SIZE, NUM_KEYPOINTS, 2, generator=generator)
         valid = torch.ones(BATCH_SIZE, NUM_KEYPOINTS, dtype=torch.bool)
-        self.keypoints = KeypointBatch(*points, valid, torch.full((BATCH_SIZE,), 240.0)).to(device)
+        self.keypoints = KeypointBatch(source, target, valid, torch.full((BATCH_SIZE,), 240.0)).to(device)
         self.uniform = torch.rand(2 * BATCH_SIZE, len(network.layers), 2, generator=generator).to(device)
         self.published = PublishedTraining(PublishedMatcher.of(network))
         self.maps = self.extract()
@@ -47,7 +47,7 @@ class TrainingSubject:
 
     def _extract(self, images: Tensor) -> list[Tensor]:
         batch: list[Tensor] = []
-        for number, image in enumerate(images.split(1)):
+        for number, image in enumerate(torch.split(images, 1)):
             maps = self.network.extract(image)
             batch = batch or [m.new_empty((len(images), *m.permute(0, 2, 3, 1).shape[1:])) for m in maps]
             for layer, m in zip(batch, maps, strict=True):
@@ -82,5 +82,5 @@ class TrainingSubject:
 
     def _gradients(self, loss: Tensor) -> Tensor:
         self.network.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         return loss.detach()

@@ -7,6 +7,7 @@ docs/training-curves.png, and says how far the curves lie from each other.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -17,7 +18,6 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from dhpf.config import ModelConfig, SupervisionConfig
 from dhpf.drawing import draw_curves, save_picture
@@ -84,12 +84,15 @@ def learn(rank: int, part: Part, port: int) -> None:
 def curve(parts: list[Part]) -> list[float]:
     """The losses of several parts, each in processes of its own."""
     losses: list[float] = []
+    spawn = multiprocessing.get_context("spawn")
     for part in parts:
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             port = int(listener.getsockname()[1])
-        processes = mp.spawn(learn, (part, port), nprocs=part.num_workers, join=False)
-        for process in processes.processes:
+        processes = [spawn.Process(target=learn, args=(rank, part, port)) for rank in range(part.num_workers)]
+        for process in processes:
+            process.start()
+        for process in processes:
             process.join()
             expected = -signal.SIGKILL if part.killed else 0
             if process.exitcode != expected:

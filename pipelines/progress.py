@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import ray
 from ray.exceptions import RayTaskError
@@ -30,7 +30,6 @@ def result_of(reference: Any) -> Any:
         raise
 
 
-@ray.remote(num_cpus=0)
 class ProgressBoard:
     """Holds what a worker last said: a title, and how much of how much is done."""
 
@@ -49,7 +48,7 @@ class ProgressBoard:
 @contextlib.contextmanager
 def shown_progress(unit: str) -> Iterator[Any]:
     """A board to hand to a worker; what is written on it is drawn as a bar until the block ends."""
-    board = ProgressBoard.remote()
+    board = ray.remote(num_cpus=0)(ProgressBoard).remote()
     ended = threading.Event()
     drawer = threading.Thread(target=_draw, args=(board, unit, ended), daemon=True)
     drawer.start()
@@ -61,7 +60,7 @@ def shown_progress(unit: str) -> Iterator[Any]:
 
 
 def _draw(board: Any, unit: str, ended: threading.Event) -> None:
-    bar: tqdm[None] | None = None
+    bar: tqdm[NoReturn] | None = None
     shown = ""
     while not ended.wait(POLL_SECONDS):
         title, done, total = ray.get(board.read.remote())
@@ -76,7 +75,7 @@ def _draw(board: Any, unit: str, ended: threading.Event) -> None:
     _close(bar)
 
 
-def _close(bar: tqdm[None] | None) -> None:
+def _close(bar: tqdm[NoReturn] | None) -> None:
     if bar is not None:
         bar.update((bar.total or bar.n) - bar.n)
         bar.close()

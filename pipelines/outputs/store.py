@@ -202,7 +202,7 @@ class StageOutput:
         """
         entry = commit.files[name]
         self._check_size(entry)
-        path = self.root / entry["key"]
+        path: Path = self.root / entry["key"]
         if check_digest:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -43,7 +43,7 @@ class CorrespondenceRows:
     code_version: str
 
     def failed(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
-        return row | {"model": self.model, "code_version": self.code_version}
+        return {**row, "model": self.model, "code_version": self.code_version}
 
     @property
     def schema(self) -> pa.Schema:
@@ -72,7 +72,7 @@ class CorrespondenceRows:
             }
         if self.flow:
             row["flow"] = pair.flow().tolist()
-        return row | {"model": self.model, "code_version": self.code_version}
+        return {**row, "model": self.model, "code_version": self.code_version}
 
 
 @dataclass(frozen=True)

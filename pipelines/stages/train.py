@@ -152,7 +152,7 @@ def _fit(task: WorkerTask, folder: Path) -> dict[str, bytes]:
         # Two processes that share a GPU cannot talk through NCCL.
         torch_config=TorchConfig(backend="nccl" if config.resources.gpus >= 1 else "gloo"),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=_number_of_workers(config),
+            num_workers=_number_of_workers(config),  # type: ignore[arg-type]  # an older class of the same name is meant
             use_gpu=config.resources.gpus > 0,
             resources_per_worker={"CPU": config.resources.cpus}
             | ({"GPU": config.resources.gpus} if config.resources.gpus else {}),

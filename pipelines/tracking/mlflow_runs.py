@@ -345,8 +345,8 @@ class Tracker:
             yield
         finally:
             # MLflow writes both into the environment, where the next Tracker would take them for the user's wish.
-            mlflow.set_tracking_uri(before[TRACKING_VARIABLE])
-            mlflow.set_registry_uri(before[REGISTRY_VARIABLE])
+            mlflow.set_tracking_uri(before[TRACKING_VARIABLE])  # type: ignore[arg-type]  # None unsets it
+            mlflow.set_registry_uri(before[REGISTRY_VARIABLE])  # type: ignore[arg-type]
             if before[REGISTRY_VARIABLE] is None:
                 os.environ.pop(REGISTRY_VARIABLE, None)
 

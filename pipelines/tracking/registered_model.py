@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import mlflow
 import pandas as pd
-from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from dhpf.errors import InputError
 from dhpf.images import decode_image
 from dhpf.matcher import Matcher
 
 
-class TransferModel(PythonModel):  # type: ignore[misc]
+class TransferModel(PythonModel):
     """Encoded image pairs and source points -> target points."""
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -24,7 +25,7 @@ class TransferModel(PythonModel):  # type: ignore[misc]
         """One row per pair; see SIGNATURE in tracking.py. A pair that cannot be used is a row with a reason."""
         return pd.DataFrame([self._transferred(row) for row in model_input.to_dict("records")])
 
-    def _transferred(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _transferred(self, row: Mapping[Hashable, Any]) -> dict[str, Any]:
         try:
             source, target = (decode_image(bytes(row[name]), name) for name in ("source", "target"))
             points, valid, confidence = self._matcher.transfer(source, target, [list(p) for p in row["points"]])

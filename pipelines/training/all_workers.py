@@ -19,7 +19,7 @@ class _Sum(torch.autograd.Function):
         return _summed(values)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return _summed(gradient)
 
 
@@ -30,7 +30,7 @@ def _summed(values: Tensor) -> Tensor:
 
 
 def _add_up(values: Tensor) -> Tensor:
-    result: Tensor = _Sum.apply(values)  # type: ignore[no-untyped-call]
+    result: Tensor = _Sum.apply(values)
     return result
 
 

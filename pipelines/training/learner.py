@@ -147,12 +147,13 @@ class Learner:
         for place, number in enumerate(numbers):
             of_pair = self.train_data.keypoints([number]) or self._own_matches.get(number)
             if of_pair is None:
-                layers = self.config.gates_start
-                layers = range(len(source)) if isinstance(layers, str) else layers
-                maps = ([m[place : place + 1] for m in side] for side in (source, target))
-                found = self.network.match_own_maps(*maps, layers, self._engine)
-                points = [part.cpu() for part in consistent_matches(found, NUM_MATCHES)]
-                of_pair = self._own_matches[number] = KeypointBatch(*points, torch.zeros(1))
+                start = self.config.gates_start
+                layers = range(len(source)) if isinstance(start, str) else start
+                own_source, own_target = ([m[place : place + 1] for m in side] for side in (source, target))
+                found = self.network.match_own_maps(own_source, own_target, layers, self._engine)
+                matched_source, matched_target, valid = (t.cpu() for t in consistent_matches(found, NUM_MATCHES))
+                of_pair = KeypointBatch(matched_source, matched_target, valid, torch.zeros(1))
+                self._own_matches[number] = of_pair
             batches.append(of_pair)
         return KeypointBatch.concatenate(batches)
 
@@ -168,11 +169,11 @@ class Learner:
             pairs = ", ".join(self.train_data.record(n).pair_id for n in loaded.step)
             raise RuntimeError(f"training diverged: the loss of the step with pairs {pairs} is not finite")
         self.optimiser.zero_grad(set_to_none=False)
-        objective.loss.backward()
+        torch.autograd.backward(objective.loss)
         gradients = torch.cat([_gradient(p).flatten() for p in self.learned.values()])
         gradients = self.workers.add_up(gradients)
         sizes = [p.numel() for p in self.learned.values()]
-        for parameter, gradient in zip(self.learned.values(), gradients.split(sizes), strict=True):
+        for parameter, gradient in zip(self.learned.values(), torch.split(gradients, sizes), strict=True):
             parameter.grad = gradient.view_as(parameter)
         self.optimiser.step()
         return objective

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from dhpf.data import shard_bytes
 from PIL import Image
 
 from dhpf.errors import InputError
 from dhpf.object_store import object_uri, put_object, remove_object
 from dhpf.planning.blocks import Block
 from dhpf.records import PairRecord
+from dhpf.shards import shard_bytes
 from dhpf.shards.shard_bytes import copies_folder, read_shard
 from dhpf.shards.shards import Shard, encode_shard
 
