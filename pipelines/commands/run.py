@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +23,9 @@ from dhpf.pipelines.commands.options import (
     WorkflowName,
     WorkFolder,
 )
+
+if TYPE_CHECKING:
+    from dhpf.pipelines.config import StageName
 
 Only = Annotated[str | None, typer.Option(metavar="STAGE", help="Run this stage alone.")]
 Restart = Annotated[str | None, typer.Option(metavar="STAGE", help="Delete this stage's output first.")]
@@ -44,11 +47,9 @@ def run(
 ) -> int:
     """Run a workflow; what is complete is left as it is."""
     from dhpf.pipelines.cluster import needed_cpus, ray_cluster, set_ray_environment
-    from dhpf.pipelines.config import STAGES
     from dhpf.pipelines.workflow_file import load_workflow
 
-    for option, stage in (("--only", only), ("--restart", restart)):
-        _require_stage(option, stage, STAGES)
+    only_stage, restarted_stage = _stage("--only", only), _stage("--restart", restart)
     answer = Answer(quiet, as_json)
     loaded = load_workflow(file, workflow, set_ or [], data.resolve())
     folder = (work / loaded.name).resolve()
@@ -63,11 +64,11 @@ def run(
         answer.facts({"workflow": loaded.name, "lines": lines})
         answer.text(*lines)
         return DONE
-    running.require_models(only)
-    if restart:
-        _remove(folder / restart)
+    running.require_models(only_stage)
+    if restarted_stage:
+        _remove(folder / restarted_stage)
     with ray_cluster(address, needed_cpus(loaded)):
-        outcome = running.run(only)
+        outcome = running.run(only_stage)
     answer.facts(
         {
             "workflow": loaded.name,
@@ -90,11 +91,14 @@ def run(
     return DONE
 
 
-def _require_stage(option: str, stage: str | None, stages: tuple[str, ...]) -> None:
+def _stage(option: str, given: str | None) -> StageName | None:
     from dhpf.config import nearest_name
+    from dhpf.pipelines.config import STAGES
 
-    if stage is not None and stage not in stages:
-        raise InputError(f"{option} {stage}: no such stage; {nearest_name(stage, stages)}")
+    found = next((stage for stage in STAGES if stage == given), None)
+    if given is not None and found is None:
+        raise InputError(f"{option} {given}: no such stage; {nearest_name(given, STAGES)}")
+    return found
 
 
 def _remove(folder: Path) -> None:
