@@ -14,7 +14,7 @@ from typing import Any, Literal
 from dhpf.config import ENGINES, EngineName, ModelConfig, SupervisionConfig, require_choice
 from dhpf.errors import InputError
 from dhpf.object_store import require_uri
-from dhpf.pairs.select import require_options
+from dhpf.planning.select import require_options
 
 FeatureType = Literal["float32", "float16"]
 

@@ -19,8 +19,8 @@ from dhpf.pairs.pair_list import (
     rejection,
     twice_the_same,
 )
-from dhpf.pairs.select import select
 from dhpf.pairs.source import require_split
+from dhpf.planning.select import select
 from dhpf.records import PairRecord, Rejection
 
 PAIRINGS = ("all", "within_folders", "list")

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dhpf.errors import InputError
+from dhpf.planning.span_arrays import pair_positions
 from dhpf.planning.spans import Range, Span, band, merged, num_positions, span_from_json
 from dhpf.records import PairRecord
 
@@ -86,7 +87,7 @@ class PlannedBlock:
     def positions(self) -> NDArray[np.int32]:
         """(num_pairs, 2) source and target of each pair, in the order of their numbers; only with spans."""
         assert self.spans, f"{self.block_id} has its pairs in a file"
-        return np.concatenate([span.positions() for span in self.spans])
+        return np.concatenate([pair_positions(span) for span in self.spans])
 
     def to_json(self) -> dict[str, Any]:
         """As `planned_block_from_json` takes it."""

@@ -1,6 +1,6 @@
-"""Sets of pairs in closed form: counted, cut and listed without ever being held.
+"""Sets of pairs in closed form, which are counted and cut without being listed.
 
-Images are positions in a collection's list of ids. A span pairs a range of sources with a range of targets.
+An image is a position in its collection's list of ids. A span pairs a range of sources with a range of targets.
 """
 
 from __future__ import annotations
@@ -8,9 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from dhpf.errors import InputError
 
@@ -74,15 +71,6 @@ class Span:
             for target in range(*self.targets_of(source)):
                 yield source, target
 
-    def positions(self) -> NDArray[np.int32]:
-        """(num_pairs, 2) the pairs (i, j), ascending."""
-        sources = np.arange(self.source_begin, self.source_end, dtype=np.int32)
-        bounds = np.array([self.targets_of(int(source)) for source in sources])
-        counts = bounds[:, 1] - bounds[:, 0]
-        starts = np.cumsum(counts) - counts
-        targets = np.arange(counts.sum()) + np.repeat(bounds[:, 0] - starts, counts)
-        return np.stack((np.repeat(sources, counts), targets.astype(np.int32)), axis=1)
-
     def to_json(self) -> list[int]:
         """Five numbers, as `span_from_json` takes them."""
         return list(astuple(self))
@@ -140,24 +128,6 @@ def merged(ranges: Iterable[Range]) -> list[Range]:
 def num_positions(ranges: Iterable[Range]) -> int:
     """How many positions ranges that do not overlap hold."""
     return sum(end - begin for begin, end in ranges)
-
-
-def num_degrees(spans: Iterable[Span], num_images: int) -> NDArray[np.int64]:
-    """(num_images,) how many pairs of the spans each position is in."""
-    degrees = np.zeros(num_images, dtype=np.int64)
-    for span in spans:
-        sources, targets = span.ranges
-        degrees[slice(*sources)] += _num_partners(sources, targets, (1, span.reach) if span.reach else None)
-        degrees[slice(*targets)] += _num_partners(targets, sources, (-span.reach, -1) if span.reach else None)
-    return degrees
-
-
-def _num_partners(positions: Range, partners: Range, steps: tuple[int, int] | None) -> NDArray[np.int64] | int:
-    """For each position the number of partners from steps[0] to steps[1] away; without steps, all of them."""
-    if steps is None:
-        return partners[1] - partners[0]
-    each = np.arange(*positions, dtype=np.int64)
-    return np.minimum(each + steps[1] + 1, partners[1]) - np.maximum(each + steps[0], partners[0])
 
 
 def _trimmed(begin: int, end: int, target_begin: int, target_end: int, reach: int) -> tuple[int, int, int, int]:

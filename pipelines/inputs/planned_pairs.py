@@ -15,10 +15,10 @@ from dhpf.config import require_choice
 from dhpf.errors import InputError
 from dhpf.pairs.image_store import open_image_store
 from dhpf.pairs.pair_list import plan_pair_list
-from dhpf.pairs.select import SELECTIONS, require_options, select
 from dhpf.planning.blocks import PlannedBlock, plan_spans
 from dhpf.planning.listed_blocks import read_block
 from dhpf.planning.plan_summary import PlanSummary, summarise
+from dhpf.planning.select import SELECTIONS, require_options, select
 
 _BAR_DELAY = 2.0
 

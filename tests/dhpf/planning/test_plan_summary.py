@@ -4,7 +4,8 @@ import pytest
 from dhpf.errors import InputError
 from dhpf.planning.blocks import plan_spans
 from dhpf.planning.plan_summary import PlanSummary, estimate, fewest_images, summarise
-from dhpf.planning.spans import num_degrees, triangle
+from dhpf.planning.span_arrays import num_degrees
+from dhpf.planning.spans import triangle
 
 
 def degrees(*values: int) -> np.ndarray:

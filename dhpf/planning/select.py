@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from dhpf.config import nearest_name, require_choice
 from dhpf.errors import InputError
-from dhpf.planning.spans import Span, band, num_degrees, triangle
+from dhpf.planning.span_arrays import num_degrees
+from dhpf.planning.spans import Span, band, triangle
 
 CLOSED_SELECTIONS = ("all", "within-folders", "reference", "neighbours")
 """What `select` knows; a pair list, which is not in closed form, is read by dhpf.pairs.pair_list."""

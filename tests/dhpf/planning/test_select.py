@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from dhpf.errors import InputError
-from dhpf.pairs.select import select
 from dhpf.planning.blocks import plan_spans
+from dhpf.planning.select import select
 
 IMAGES = ["a.jpg", "x/1.jpg", "x/2.jpg", "x/2/9.jpg", "x/3.jpg", "x/3/8.jpg", "x/3/9.jpg"]
 LETTERS = ["a", "b", "c", "d"]
