@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from dhpf.matcher import Matcher
 
 PICTURE_SUFFIX = ".png"
+NUM_BENDING = 200
+"""So many matches bend the source onto the target in the picture, however few are drawn."""
 
 Model = Annotated[
     str | None,
@@ -58,11 +60,12 @@ def match(
     from dhpf.pipelines.load import load_matcher
 
     images = read_image(source), read_image(target)
+    names = source.name, target.name
     matcher = load_matcher(model, work, weights)
     if wanted is None:
-        facts, lines, picture = _all_matches(matcher, images, limit)
+        facts, lines, picture = _all_matches(matcher, images, names, limit)
     else:
-        facts, lines, picture = _transferred(matcher, images, wanted)
+        facts, lines, picture = _transferred(matcher, images, names, wanted)
     output.parent.mkdir(parents=True, exist_ok=True)
     save_picture(picture, output)
     answer = Answer(quiet, as_json)
@@ -71,33 +74,38 @@ def match(
     return DONE
 
 
-def _all_matches(matcher: Matcher, images: tuple[RGB, RGB], limit: int) -> tuple[dict[str, Any], list[str], Picture]:
-    from dhpf.drawing import draw_matches
+def _all_matches(
+    matcher: Matcher, images: tuple[RGB, RGB], names: tuple[str, str], limit: int
+) -> tuple[dict[str, Any], list[str], Picture]:
+    from dhpf.drawing import draw_found_matches
 
-    found = matcher.match(*images, limit)
-    picture = draw_matches(*images, found.source_points, found.target_points, confidence=found.confidence)
-    rows = zip(found.source_points.tolist(), found.target_points.tolist(), found.confidence.tolist(), strict=True)
+    found = matcher.match(*images, max(limit, NUM_BENDING))
+    picture = draw_found_matches(*images, found, names=names, limit=limit)
+    rows = list(
+        zip(found.source_points.tolist(), found.target_points.tolist(), found.confidence.tolist(), strict=True)
+    )[:limit]
     facts = {
         "matches": [{"source": s, "target": t, "confidence": c} for s, t, c in rows],
         "layers": list(found.layers),
     }
     layers = ", ".join(map(str, found.layers)) or "none (layer 0 answered)"
-    return facts, [f"{len(found)} mutual matches; layers used: {layers}"], picture
+    return facts, [f"{len(rows)} mutual matches; layers used: {layers}"], picture
 
 
 def _transferred(
-    matcher: Matcher, images: tuple[RGB, RGB], wanted: list[list[float]]
+    matcher: Matcher, images: tuple[RGB, RGB], names: tuple[str, str], wanted: list[list[float]]
 ) -> tuple[dict[str, Any], list[str], Picture]:
     import numpy as np
 
-    from dhpf.drawing import draw_matches
+    from dhpf.drawing import TransferredPoints, draw_transferred_points
 
-    points, valid, confidence = matcher.transfer(*images, wanted)
-    given = np.array(wanted, dtype=np.float32)
-    picture = draw_matches(*images, given, points, valid=valid, confidence=confidence)
+    moved = TransferredPoints(np.array(wanted, dtype=np.float32), *matcher.transfer(*images, wanted))
+    picture = draw_transferred_points(*images, moved, matcher.match(*images, NUM_BENDING), names=names)
     lines, facts = [], []
-    for (x, y), (u, v), found, sure in zip(wanted, points.tolist(), valid, confidence.tolist(), strict=True):
-        lines.append(f"{x:g},{y:g} -> " + (f"{u:.1f},{v:.1f}  confidence {sure:.2f}" if found else "no prediction"))
+    rows = zip(wanted, moved.target_points.tolist(), moved.valid, moved.confidence.tolist(), strict=True)
+    for number, ((x, y), (u, v), found, sure) in enumerate(rows, start=1):
+        where = f"{u:.1f},{v:.1f}  confidence {sure:.2f}" if found else "no prediction"
+        lines.append(f"{number}: {x:g},{y:g} -> {where}")
         place = {"target": [u, v], "confidence": sure} if found else {"target": None, "confidence": None}
         facts.append({"source": [x, y], **place})
     return {"points": facts}, lines, picture

@@ -51,7 +51,7 @@ def test_points_are_found_in_the_other_image(folder: Path, capsys: pytest.Captur
     photo(folder / "b.png", shift=40)
     assert main(["match", "a.jpg", "b.png", "--points", "150,100;200,200"]) == 0
     first = capsys.readouterr().out.splitlines()[0]
-    assert first.startswith("150,100 -> ")
+    assert first.startswith("1: 150,100 -> "), "numbered as in the picture"
     x, y = (float(number) for number in first.split("-> ")[1].split("  ")[0].split(","))
     assert abs(x - 110) < 8 and abs(y - 100) < 8
     assert main(["match", "a.jpg", "b.png", "--points", "150,100;200,200", "--json"]) == 0
