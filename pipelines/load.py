@@ -22,7 +22,9 @@ def load_matcher(reference: str | None = None, work: str | Path = "dhpf-work", w
         return Matcher()
     if not reference.startswith("models:/"):
         return Matcher.load(reference, weights)
-    from dhpf.pipelines.tracking.mlflow_runs import Tracker  # MLflow takes seconds to import
+    # MLflow takes seconds to import.
+    from dhpf.pipelines.tracking.fetching import fetch_version
+    from dhpf.pipelines.tracking.tracker import Tracker
 
-    found = Tracker(Path(work)).fetch(reference, Path(work) / "models")
+    found = fetch_version(Tracker(Path(work)), reference, Path(work) / "models")
     return Matcher.load(found.checkpoint, weights)

@@ -31,8 +31,11 @@ from dhpf.pipelines.stages.match import estimate_run, match
 from dhpf.pipelines.stages.search import search, searched_model
 from dhpf.pipelines.stages.shard import shard
 from dhpf.pipelines.stages.train import train
-from dhpf.pipelines.tracking.mlflow_runs import StageRun, Tracker
+from dhpf.pipelines.tracking.fetching import fetch_version
 from dhpf.pipelines.tracking.model_card import ModelCard, TrainingData
+from dhpf.pipelines.tracking.registering import register_model
+from dhpf.pipelines.tracking.runs import StageRun, stage_run, workflow_run
+from dhpf.pipelines.tracking.tracker import Tracker
 from dhpf.pipelines.training.pictures import training_pictures
 from dhpf.pipelines.workflow_file import method_model, search_model
 
@@ -76,9 +79,9 @@ class WorkflowRun:
 
     def run(self, only: StageName | None = None) -> Outcome:
         """Runs the stages that the workflow has, or only one of them; needs a Ray cluster."""
-        with self.tracker.workflow_run(self.workflow.name, self.folder) as parent:
+        with workflow_run(self.tracker, self.workflow.name, self.folder) as parent:
             for stage in self._stages(only):
-                with self.tracker.stage_run(self.workflow.name, parent, stage) as run:
+                with stage_run(self.tracker, self.workflow.name, parent, stage) as run:
                     run.log_config(dataclasses.asdict(getattr(self.workflow, stage)) | {"model": self._model_dict()})
                     getattr(self, f"_{stage}")(run)
         return self.outcome
@@ -159,7 +162,7 @@ class WorkflowRun:
         run.log_file(trained.checkpoint, "checkpoint")
         best = trained.history[trained.best_epoch - 1]
         card = self._model_card(config, (*parts, val_set), {"val_pck": best["val_pck"], "epoch": trained.best_epoch})
-        version = self.tracker.register(run, self.workflow.registered_model, trained.checkpoint, card)
+        version = register_model(self.tracker, run, self.workflow.registered_model, trained.checkpoint, card)
         self._say(
             f"train     best of {len(trained.history)} epochs is {trained.best_epoch} "
             f"(validation PCK {best['val_pck']:.3f}): {trained.checkpoint}"
@@ -256,7 +259,7 @@ class WorkflowRun:
         if choice == "searched":
             return ModelSource(config=searched_model(self.folder / "search"))
         if choice.startswith("models:/"):
-            found = self.tracker.fetch(choice, self.folder / "models")
+            found = fetch_version(self.tracker, choice, self.folder / "models")
             return ModelSource(checkpoint=str(found.checkpoint), version=found.uri)
         load_network(choice)  # a bad checkpoint is said here, not by every actor
         return ModelSource(checkpoint=choice)

@@ -37,7 +37,7 @@ def list_models(
     """List versions with their aliases, metrics and verdicts."""
     from dhpf.pipelines.promotion.contest import list_lines
     from dhpf.pipelines.promotion.registry import Registry
-    from dhpf.pipelines.tracking.mlflow_runs import Tracker
+    from dhpf.pipelines.tracking.tracker import Tracker
 
     registry, answer = Registry(Tracker(work)), Answer(quiet, as_json)
     answer.text(*list_lines(registry, name))
@@ -110,7 +110,7 @@ def _judge(
     loaded = load_workflow(file, workflow, settings, data.resolve())
     set_ray_environment(address, work)
     from dhpf.pipelines.promotion.contest import Contest
-    from dhpf.pipelines.tracking.mlflow_runs import Tracker
+    from dhpf.pipelines.tracking.tracker import Tracker
 
     contest = Contest(loaded, (work / loaded.name).resolve(), Tracker(work), reference)
     version = contest.candidate.version
@@ -145,7 +145,7 @@ def rollback(
 ) -> int:
     """Make the champion before the present one champion again."""
     from dhpf.pipelines.promotion.registry import Registry
-    from dhpf.pipelines.tracking.mlflow_runs import Tracker
+    from dhpf.pipelines.tracking.tracker import Tracker
 
     before, now = Registry(Tracker(work)).rollback(name)
     answer = Answer(quiet, as_json)

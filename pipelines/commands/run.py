@@ -54,7 +54,7 @@ def run(
     loaded = load_workflow(file, workflow, set_ or [], data.resolve())
     folder = (work / loaded.name).resolve()
     set_ray_environment(address, work)
-    from dhpf.pipelines.tracking.mlflow_runs import Tracker
+    from dhpf.pipelines.tracking.tracker import Tracker
     from dhpf.pipelines.workflow import WorkflowRun
 
     tracker = Tracker(work)

@@ -20,7 +20,10 @@ from dhpf.pipelines.promotion.registry import (
     now_text,
 )
 from dhpf.pipelines.promotion.requirements import Judge, Verdict
-from dhpf.pipelines.tracking.mlflow_runs import METRIC_TAGS, Tracker, log_picture_to_run, log_text_to_run
+from dhpf.pipelines.tracking.entries import log_picture_to_run, log_text_to_run
+from dhpf.pipelines.tracking.fetching import fetch_version
+from dhpf.pipelines.tracking.registering import METRIC_TAGS
+from dhpf.pipelines.tracking.tracker import Tracker
 
 
 class Contest:
@@ -80,7 +83,7 @@ class Contest:
         return verdict
 
     def _fetched(self, version: VersionFacts) -> ModelSource:
-        found = self._tracker.fetch(f"models:/{self.name}/{version.version}", self._folder / "models")
+        found = fetch_version(self._tracker, f"models:/{self.name}/{version.version}", self._folder / "models")
         return ModelSource(checkpoint=str(found.checkpoint), version=found.uri)
 
     def _circumstances(self) -> dict[str, str]:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from dhpf.config import nearest_name
 from dhpf.errors import InputError
 from dhpf.pipelines.outputs.code_version import code_version
-from dhpf.pipelines.tracking.mlflow_runs import UNREACHED, Tracker
+from dhpf.pipelines.tracking.tracker import UNREACHED, Tracker
 
 CHAMPION = "champion"
 CHAMPIONS_TAG = "dhpf.champions"

@@ -22,7 +22,7 @@ class TransferModel(PythonModel):
         self._matcher = Matcher.load(context.artifacts["checkpoint"])
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """One row per pair; see SIGNATURE in tracking.py. A pair that cannot be used is a row with a reason."""
+        """One row per pair; see SIGNATURE in registering.py. A pair that cannot be used is a row with a reason."""
         return pd.DataFrame([self._transferred(row) for row in model_input.to_dict("records")])
 
     def _transferred(self, row: Mapping[Hashable, Any]) -> dict[str, Any]:

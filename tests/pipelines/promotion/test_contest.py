@@ -15,8 +15,10 @@ from dhpf.matcher import Matcher
 from dhpf.pipelines import cluster
 from dhpf.pipelines.__main__ import main
 from dhpf.pipelines.promotion.registry import Registry
-from dhpf.pipelines.tracking.mlflow_runs import Tracker
 from dhpf.pipelines.tracking.model_card import ModelCard, TrainingData
+from dhpf.pipelines.tracking.registering import register_model
+from dhpf.pipelines.tracking.runs import stage_run, workflow_run
+from dhpf.pipelines.tracking.tracker import Tracker
 from dhpf.pipelines.workflow import WorkflowRun
 from dhpf.pipelines.workflow_file import load_workflow
 
@@ -43,12 +45,12 @@ def work(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:
         workflow = load_workflow(FILE, "quickstart", SETTINGS, Path())
         WorkflowRun(workflow, work / "quickstart", tracker).run("shard")
         data = [TrainingData("none/train", "photo_warps", 2, "f1")]
-        with tracker.workflow_run("w", work) as parent, tracker.stage_run("w", parent, "train") as run:
+        with workflow_run(tracker, "w", work) as parent, stage_run(tracker, "w", parent, "train") as run:
             run.log_config({})
             for number, config in enumerate((GOOD, BAD, AS_GOOD)):
                 Matcher(config).save(work / "m.safetensors")
                 card = ModelCard(config, {}, data, {"val_pck": number / 10})
-                tracker.register(run, "dhpf", work / "m.safetensors", card)
+                register_model(tracker, run, "dhpf", work / "m.safetensors", card)
     return work
 
 

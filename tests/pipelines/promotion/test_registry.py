@@ -6,7 +6,7 @@ import pytest
 
 from dhpf.errors import InputError
 from dhpf.pipelines.promotion.registry import VERDICT_TAG, Registry, champions_before, champions_with
-from dhpf.pipelines.tracking.mlflow_runs import Tracker
+from dhpf.pipelines.tracking.tracker import Tracker
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@ from pathlib import Path
 
 from dhpf.config import ModelConfig
 from dhpf.pipelines.outputs.code_version import code_version
-from dhpf.pipelines.tracking.mlflow_runs import MAX_DESCRIPTION
 from dhpf.pipelines.tracking.model_card import ModelCard, TrainingData
+from dhpf.pipelines.tracking.registering import MAX_DESCRIPTION
 from dhpf.pipelines.workflow_file import load_workflow, read_workflows
 
 FILE = Path(__file__).parents[3] / "workflows.yaml"

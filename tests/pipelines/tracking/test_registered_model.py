@@ -13,8 +13,10 @@ from PIL import Image
 
 from dhpf.config import ModelConfig
 from dhpf.matcher import Matcher
-from dhpf.pipelines.tracking.mlflow_runs import SIGNATURE, Tracker
 from dhpf.pipelines.tracking.model_card import ModelCard
+from dhpf.pipelines.tracking.registering import SIGNATURE, register_model
+from dhpf.pipelines.tracking.runs import stage_run, workflow_run
+from dhpf.pipelines.tracking.tracker import Tracker
 
 POINTS = [[100.0, 80.0], [300.0, 200.0]]
 
@@ -35,9 +37,9 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, Mat
         matcher = Matcher(ModelConfig(selection="all", image_side=128))
         matcher.save(work / "m.safetensors")
         tracker = Tracker(work)
-        with tracker.workflow_run("w", work) as parent, tracker.stage_run("w", parent, "train") as run:
+        with workflow_run(tracker, "w", work) as parent, stage_run(tracker, "w", parent, "train") as run:
             run.log_config({})
-            tracker.register(run, "dhpf", work / "m.safetensors", ModelCard(matcher.network.config, {}, (), {}))
+            register_model(tracker, run, "dhpf", work / "m.safetensors", ModelCard(matcher.network.config, {}, (), {}))
         patch.setenv("MLFLOW_TRACKING_URI", tracker.uri)
         return work, mlflow.pyfunc.load_model("models:/dhpf@latest-trained"), matcher
 

@@ -1,0 +1,173 @@
+"""Runs of workflows and of their stages.
+
+A workflow folder has one run, with one child run per stage and configuration. They are found again when the workflow
+goes on, so that a resumed workflow stays one run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from mlflow.entities import ViewType
+
+from dhpf.drawing import Picture
+from dhpf.pipelines.outputs.code_version import code_version
+from dhpf.pipelines.outputs.store import canonical_json
+from dhpf.pipelines.tracking.entries import clean_name, log_picture_to_run, log_to_run, tolerant
+from dhpf.pipelines.tracking.tracker import CODE_TAG, Tracker
+
+FOLDER_TAG, STAGE_TAG, CONFIG_TAG, PARENT_TAG = "dhpf.folder", "dhpf.stage", "dhpf.config", "mlflow.parentRunId"
+CHANGEABLE = (
+    *("resources", "num_actors", "min_actors", "max_failures", "feature_memory_mb"),
+    *("num_workers", "min_workers", "checkpoint_steps", "kept_maps_mb"),
+)
+"""Settings of a stage that may differ when it goes on: they do not decide what it gives."""
+
+
+class StageRun:
+    """A child run: what one stage logs. `log_config` comes first, for it decides which run this is."""
+
+    def __init__(self, tracker: Tracker, workflow: str, parent: str, stage: str) -> None:
+        self._tracker, self._client = tracker, tracker.client
+        self.workflow, self._tags = workflow, {PARENT_TAG: parent, STAGE_TAG: stage}
+        self._run_id: str | None = None
+        self.tracking_uri = tracker.uri
+
+    @property
+    def is_open(self) -> bool:
+        """Whether `log_config` has found or made the run."""
+        return self._run_id is not None
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's id of the run."""
+        assert self._run_id is not None, "log_config comes first"
+        return self._run_id
+
+    def log_config(self, config: Mapping[str, Any]) -> None:
+        """Opens the run of this configuration, and logs it whole as JSON and flat as parameters.
+
+        The run of an earlier attempt is taken up again. Its parameters stay, as MLflow's parameters cannot change;
+        only what does not decide the stage's output (CHANGEABLE) can differ from them.
+
+        Raises:
+            InputError: MLflow cannot be reached.
+        """
+        deciding = {name: value for name, value in config.items() if name not in CHANGEABLE}
+        tags = self._tags | {CONFIG_TAG: hashlib.sha256(canonical_json(deciding)).hexdigest()}
+        self._run_id = _open_run(self._tracker, self.workflow, tags, f"{self.workflow}/{tags[STAGE_TAG]}")
+        with tolerant("config"):
+            self._client.log_dict(self.run_id, dict(config), "config.json")
+            known = self._client.get_run(self.run_id).data.params
+            for name, value in _flatten(config).items():
+                if name not in known:
+                    self._client.log_param(self.run_id, name, value)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Numbers, under names cleaned of what MLflow does not take."""
+        log_to_run(self.tracking_uri, self.run_id, metrics, step)
+
+    def set_tags(self, tags: Mapping[str, Any]) -> None:
+        """Facts such as the dataset's fingerprint."""
+        with tolerant("tags"):
+            for name, value in tags.items():
+                self._client.set_tag(self.run_id, name, str(value))
+
+    def log_file(self, path: Path, folder: str) -> None:
+        """A file as an artifact."""
+        with tolerant(path.name):
+            self._client.log_artifact(self.run_id, str(path), folder)
+
+    def log_text(self, text: str, artifact: str) -> None:
+        """A text, such as a table as CSV, as the artifact FOLDER/NAME."""
+        with tolerant(artifact):
+            self._client.log_text(self.run_id, text, artifact)
+
+    def log_picture(self, picture: Picture, artifact: str) -> None:
+        """A picture as the PNG artifact FOLDER/NAME.png."""
+        log_picture_to_run(self.tracking_uri, self.run_id, picture, artifact)
+
+
+@contextlib.contextmanager
+def workflow_run(tracker: Tracker, workflow: str, folder: Path) -> Iterator[str]:
+    """The run of a workflow folder; FINISHED or FAILED when the block ends.
+
+    Raises:
+        InputError: MLflow cannot be reached.
+    """
+    run_id = _open_run(tracker, workflow, {FOLDER_TAG: str(folder.resolve()), STAGE_TAG: "workflow"}, workflow)
+    with _status(tracker, lambda: run_id):
+        yield run_id
+
+
+@contextlib.contextmanager
+def stage_run(tracker: Tracker, workflow: str, parent: str, stage: str) -> Iterator[StageRun]:
+    """A stage's child run of a workflow run; FINISHED or FAILED when the block ends."""
+    run = StageRun(tracker, workflow, parent, stage)
+    with _status(tracker, lambda: run.run_id if run.is_open else None):
+        yield run
+
+
+def _open_run(tracker: Tracker, experiment_name: str, tags: Mapping[str, str], run_name: str) -> str:
+    """The run with these tags, RUNNING; a new one if there is none."""
+    with tracker.reaching():
+        experiment = _experiment(tracker, experiment_name)
+        found = _found(tracker, experiment, tags)
+        if found is None:
+            created = tracker.client.create_run(experiment, tags=dict(tags), run_name=run_name)
+            found = str(created.info.run_id)
+        tracker.client.set_tag(found, CODE_TAG, code_version())
+        tracker.client.update_run(found, status="RUNNING")
+    return found
+
+
+def _experiment(tracker: Tracker, name: str) -> str:
+    found = tracker.client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    has_server = urlparse(tracker.uri).scheme in ("http", "https")
+    # A server knows where its artifacts go; without one MLflow would put them into the current folder.
+    location = None if has_server else (tracker.work / "mlartifacts").as_uri()
+    return str(tracker.client.create_experiment(name, artifact_location=location))
+
+
+def _found(tracker: Tracker, experiment: str, tags: Mapping[str, str]) -> str | None:
+    """Tags are compared here, because a path with quotes does not fit into MLflow's filter language."""
+    query, page = f"tags.`{STAGE_TAG}` = '{tags[STAGE_TAG]}'", None
+    while True:
+        runs = tracker.client.search_runs([experiment], query, ViewType.ACTIVE_ONLY, page_token=page)
+        for run in runs:
+            if tags.items() <= run.data.tags.items():
+                return str(run.info.run_id)
+        page = runs.token
+        if not page:
+            return None
+
+
+@contextlib.contextmanager
+def _status(tracker: Tracker, run_id: Callable[[], str | None]) -> Iterator[None]:
+    status = "FAILED"
+    try:
+        yield
+        status = "FINISHED"
+    finally:
+        ended = run_id()
+        if ended is not None:
+            with tolerant(f"the status {status}"):
+                tracker.client.set_terminated(ended, status)
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[clean_name(f"{prefix}{key}")] = value if isinstance(value, str) else json.dumps(value)
+    return flat

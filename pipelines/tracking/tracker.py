@@ -1,0 +1,84 @@
+"""The MLflow store of a work folder, and what happens when it cannot be reached.
+
+By default everything lies in the work folder: mlflow.db and mlartifacts. Where MLflow must answer, to open a run or to
+register a model, and cannot be reached, there is an InputError; the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+from mlflow.exceptions import MlflowException
+from requests import RequestException
+
+from dhpf.errors import InputError
+
+TRACKING_VARIABLE, REGISTRY_VARIABLE = "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"
+
+CODE_TAG = "dhpf.code_version"
+"""Of runs and of model versions: the code that made them."""
+
+UNREACHED = (MlflowException, RequestException)
+"""What MLflow raises when its server or store does not do what it should."""
+
+
+class Tracker:
+    """MLflow for one work folder.
+
+    Args:
+        work: folder that holds the default store.
+        uri: of the tracking server; None: MLFLOW_TRACKING_URI, or SQLite in `work`.
+
+    Attributes:
+        client: MLflow's own, of this store.
+
+    Raises:
+        InputError: MLflow has no store for such a URI.
+    """
+
+    def __init__(self, work: Path, uri: str | None = None) -> None:
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        self.work = work.resolve()
+        self.work.mkdir(parents=True, exist_ok=True)
+        self.uri = uri or os.environ.get(TRACKING_VARIABLE) or f"sqlite:///{self.work / 'mlflow.db'}"
+        with self.reaching():
+            self.client = mlflow.MlflowClient(self.uri, self.uri)
+
+    @contextlib.contextmanager
+    def reaching(self) -> Iterator[None]:
+        """For what MLflow must do: an InputError where it cannot be reached."""
+        try:
+            yield
+        except UNREACHED as error:
+            remedy = "or unset MLFLOW_TRACKING_URI to track in the work folder"
+            raise InputError(
+                f"MLflow at {self.uri}: cannot be used ({short_text(error)}); when it can, the same command goes on "
+                f"from here{', ' + remedy if TRACKING_VARIABLE in os.environ else ''}"
+            ) from error
+
+    @contextlib.contextmanager
+    def as_default(self) -> Iterator[None]:
+        """Registering and downloading ask MLflow's process-wide defaults, which are afterwards what they were."""
+        before = {name: os.environ.get(name) for name in (TRACKING_VARIABLE, REGISTRY_VARIABLE)}
+        mlflow.set_tracking_uri(self.uri)
+        mlflow.set_registry_uri(self.uri)
+        try:
+            yield
+        finally:
+            # MLflow writes both into the environment, where the next Tracker would take them for the user's wish.
+            mlflow.set_tracking_uri(before[TRACKING_VARIABLE])  # type: ignore[arg-type]  # None unsets it
+            mlflow.set_registry_uri(before[REGISTRY_VARIABLE])  # type: ignore[arg-type]
+            if before[REGISTRY_VARIABLE] is None:
+                os.environ.pop(REGISTRY_VARIABLE, None)
+
+
+def short_text(error: Exception) -> str:
+    """An error as one short line."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 200 else f"{text[:197]}..."

@@ -1,0 +1,48 @@
+"""Versions fetched from a real MLflow store, and those that must not be used."""
+
+from pathlib import Path
+
+import pytest
+
+from dhpf.errors import InputError
+from dhpf.pipelines.tracking.fetching import fetch_version
+from dhpf.pipelines.tracking.model_card import ModelCard
+from dhpf.pipelines.tracking.registering import register_model
+from dhpf.pipelines.tracking.runs import StageRun
+from dhpf.pipelines.tracking.tracker import Tracker
+
+
+def test_a_checkpoint_that_was_changed_in_the_store_is_refused(
+    tracker: Tracker, checkpoints: list[Path], card: ModelCard, train_run: StageRun, tmp_path: Path
+) -> None:
+    register_model(tracker, train_run, "changed", checkpoints[0], card)
+    stored = [p for p in tracker.work.rglob("checkpoint.safetensors") if tmp_path not in p.parents]
+    max(stored, key=lambda path: path.stat().st_mtime_ns).write_bytes(checkpoints[1].read_bytes())
+    with pytest.raises(InputError, match="version 1 is not the one that was registered"):
+        fetch_version(tracker, "models:/changed/1", tmp_path / "again")
+
+
+@pytest.mark.parametrize(
+    ("uri", "sentence"),
+    [
+        ("models:/nothing@latest-trained", "not in the registry"),
+        ("models:/known@nobody", "models there: "),
+        ("models:/known/99", "not in the registry"),
+        ("models:/known", "write models:/NAME@ALIAS or models:/NAME/VERSION"),
+        ("models:/known/../../x", "write models:/NAME@ALIAS or models:/NAME/VERSION"),
+        ("models:/", "write models:/NAME@ALIAS or models:/NAME/VERSION"),
+    ],
+)
+def test_a_model_that_is_not_there_is_one_sentence(tracker: Tracker, tmp_path: Path, uri: str, sentence: str) -> None:
+    with pytest.raises(InputError) as caught:
+        fetch_version(tracker, uri, tmp_path)
+    assert sentence in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_model_that_is_not_ours_is_refused(tracker: Tracker, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "weights.bin").write_bytes(b"x")
+    tracker.client.create_registered_model("other")
+    tracker.client.create_model_version("other", (tmp_path / "other").as_uri())
+    with pytest.raises(InputError, match="version 1 holds no checkpoint of this project"):
+        fetch_version(tracker, "models:/other/1", tmp_path / "models")

@@ -1,0 +1,39 @@
+"""MLflow where it cannot be reached."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from dhpf.errors import InputError
+from dhpf.pipelines.tracking.fetching import fetch_version
+from dhpf.pipelines.tracking.runs import workflow_run
+from dhpf.pipelines.tracking.tracker import Tracker
+
+
+@pytest.mark.parametrize("uri", ["file:///tmp/old-store", "ftp://nowhere/x"])
+def test_a_store_that_mlflow_does_not_take_is_one_sentence(tmp_path: Path, uri: str) -> None:
+    with pytest.raises(InputError, match="cannot be used"), workflow_run(Tracker(tmp_path, uri), "w", tmp_path):
+        pass
+
+
+def test_no_server_is_one_sentence_in_bounded_time(
+    tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"http://127.0.0.1:{free_port}"
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    began = time.monotonic()
+    with pytest.raises(InputError) as caught, workflow_run(Tracker(tmp_path), "w", tmp_path):
+        pass
+    assert str(caught.value).startswith(f"MLflow at {uri}: cannot be used")
+    assert "or unset MLFLOW_TRACKING_URI" in str(caught.value)
+    with pytest.raises(InputError, match="cannot be used"):
+        fetch_version(Tracker(tmp_path), "models:/dhpf/1", tmp_path)
+    assert time.monotonic() - began < 30
+
+
+def test_a_dead_server_is_bounded_without_any_setting() -> None:
+    assert int(os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"]) <= 2
+    assert int(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]) <= 20
