@@ -35,26 +35,17 @@ def list_models(
     quiet: Quiet = False,
 ) -> int:
     """List versions with their aliases, metrics and verdicts."""
-    from dhpf.pipelines.promotion.contest import list_lines
+    from dhpf.pipelines.promotion.listing import COLUMNS, version_rows
     from dhpf.pipelines.promotion.registry import Registry
     from dhpf.pipelines.tracking.tracker import Tracker
 
-    registry, answer = Registry(Tracker(work)), Answer(quiet, as_json)
-    answer.text(*list_lines(registry, name))
-    if as_json:
-        answer.facts(
-            [
-                {
-                    "name": model,
-                    "version": version.version,
-                    "aliases": list(version.aliases),
-                    "registered": version.registered.isoformat(),
-                    "tags": dict(version.tags),
-                }
-                for model in (registry.names() if name is None else [name])
-                for version in registry.versions(model)
-            ]
-        )
+    listed, answer = version_rows(Registry(Tracker(work)), name), Answer(quiet, as_json)
+    answer.facts([row.facts() for rows in listed.values() for row in rows])
+    if not listed:
+        answer.text("no registered models yet; a workflow that trains registers one")
+    for model, rows in listed.items():
+        answer.text(model)
+        answer.table(COLUMNS, [row.cells() for row in rows])
     return DONE
 
 
@@ -124,7 +115,9 @@ def _judge(
         verdict = contest.promote() if promote else contest.compare()
     champion = version if promote and verdict.passed else before
     answer.facts(facts | {"champion": champion, "verdict": verdict.tags()})
-    answer.text(*verdict.lines())
+    answer.text(verdict.headline)
+    answer.table(("check", "verdict", "numbers"), verdict.rows(), has_header=False)
+    answer.text(f"verdict: {verdict.word}")
     if not verdict.passed:
         complain(
             f"model {contest.name}: version {version} does not hold what a champion must; "

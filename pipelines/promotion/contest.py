@@ -1,10 +1,10 @@
-"""What `dhpf models` does: versions listed, compared with the champion, promoted, rolled back."""
+"""A contest: one version of a registered model judged against the champion, and promoted if it passes."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from dhpf.errors import InputError
@@ -12,17 +12,16 @@ from dhpf.pipelines.config import EvaluateConfig, PromotionConfig, Workflow
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.inputs.shard_set import open_shard_set
 from dhpf.pipelines.outputs.code_version import code_version
+from dhpf.pipelines.promotion.judge import Judge
 from dhpf.pipelines.promotion.registry import (
     CHAMPION,
-    ROLLED_BACK_TAG,
     Registry,
     VersionFacts,
     now_text,
 )
-from dhpf.pipelines.promotion.requirements import Judge, Verdict
+from dhpf.pipelines.promotion.verdict import Verdict
 from dhpf.pipelines.tracking.entries import log_picture_to_run, log_text_to_run
 from dhpf.pipelines.tracking.fetching import fetch_version
-from dhpf.pipelines.tracking.registering import METRIC_TAGS
 from dhpf.pipelines.tracking.tracker import Tracker
 
 
@@ -66,8 +65,9 @@ class Contest:
         engine_config = self._workflow.evaluate or EvaluateConfig(on=self._config.on, methods={CHAMPION: {}})
         judge = Judge(self._config, engine_config, self._shard_sets, self._folder / "promotion" / self.name)
         verdict = judge.judge(self._fetched(self.candidate), self._fetched(self.champion) if self.champion else None)
-        self._registry.write_verdict(self.name, self.candidate.version, verdict.tags() | self._circumstances())
-        self._log(verdict)
+        facts = verdict.tags() | self._circumstances()
+        self._registry.write_verdict(self.name, self.candidate.version, facts)
+        self._log(verdict, facts)
         return verdict
 
     def promote(self) -> Verdict:
@@ -94,14 +94,14 @@ class Contest:
             "settings": json.dumps(dataclasses.asdict(self._config), sort_keys=True),
         }
 
-    def _log(self, verdict: Verdict) -> None:
-        """The verdict as a file and as a picture, with the run that made the version."""
+    def _log(self, verdict: Verdict, facts: Mapping[str, str]) -> None:
+        """The verdict as a file and as a picture, among the artifacts of the run that made the version."""
         run_id = self.candidate.run_id
         if not run_id:
             return
         against = self.champion.version if self.champion else "none"
         place = f"promotion/version-{self.candidate.version}-against-{against}"
-        content = json.dumps(verdict.tags() | self._circumstances(), indent=1, sort_keys=True)
+        content = json.dumps(facts, indent=1, sort_keys=True)
         log_text_to_run(self._tracker.uri, run_id, content, f"{place}.json")
         picture = verdict.picture()
         if picture is not None:
@@ -115,51 +115,3 @@ def _promotion_of(workflow: Workflow) -> PromotionConfig:
             "add `promotion: {on: [SOURCE/SPLIT]}` to it, or name another workflow"
         )
     return workflow.promotion
-
-
-def list_lines(registry: Registry, name: str | None) -> Iterator[str]:
-    """The versions of one registered model, or of all, as tables.
-
-    Raises:
-        InputError: no such model.
-    """
-    names = registry.names() if name is None else [name]
-    if not names:
-        yield "no registered models yet; a workflow that trains registers one"
-    for model in names:
-        rows = [_row(version) for version in registry.versions(model)]
-        yield model
-        yield from _table(["version", "aliases", "registered", "val PCK", "verdict", "against the champion"], rows)
-
-
-def _row(version: VersionFacts) -> list[str]:
-    val_pck = version.tags.get(f"{METRIC_TAGS}val_pck")
-    verdict = version.verdict.get("verdict", "not judged")
-    if ROLLED_BACK_TAG in version.tags and CHAMPION not in version.aliases:
-        verdict += ", rolled back"
-    return [
-        version.version,
-        ", ".join(version.aliases) or "-",
-        f"{version.registered:%Y-%m-%d %H:%M}",
-        f"{100 * float(val_pck):.1f}" if val_pck else "-",
-        verdict,
-        _differences(version.verdict),
-    ]
-
-
-def _differences(verdict: Mapping[str, str]) -> str:
-    """Each benchmark's difference with its interval, in points, as the verdict found it."""
-    suffix = "/difference"
-    parts = []
-    for name in sorted(verdict):
-        if name.startswith("pck ") and name.endswith(suffix):
-            check = name.removesuffix(suffix)
-            mean, low, high = (100 * float(verdict[f"{check}/{key}"]) for key in ("difference", "low", "high"))
-            parts.append(f"{check.removeprefix('pck ')} {mean:+.1f} [{low:+.1f}, {high:+.1f}]")
-    return "; ".join(parts) or "-"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    for row in (header, *rows):
-        yield "  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()

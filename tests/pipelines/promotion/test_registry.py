@@ -1,29 +1,10 @@
 """Champions in a real MLflow store; versions without models, since nothing is loaded here."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from dhpf.errors import InputError
 from dhpf.pipelines.promotion.registry import VERDICT_TAG, Registry, champions_before, champions_with
 from dhpf.pipelines.tracking.tracker import Tracker
-
-
-@pytest.fixture(scope="module")
-def tracker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracker]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        yield Tracker(tmp_path_factory.mktemp("work"))
-
-
-@pytest.fixture
-def registry(tracker: Tracker) -> Iterator[Registry]:
-    """Versions 1 to 4 of the model m, none of them champion."""
-    tracker.client.create_registered_model("m")
-    for _ in range(4):
-        tracker.client.create_model_version("m", (tracker.work / "nothing").as_uri())
-    yield Registry(tracker)
-    tracker.client.delete_registered_model("m")
 
 
 def champion(registry: Registry) -> str | None:

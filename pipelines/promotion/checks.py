@@ -1,39 +1,31 @@
-"""What a new version must hold before it becomes champion: checks on the benchmarks, and the verdict.
+"""The checks that a version must pass before it becomes champion: PCK on each benchmark, parity, and speed.
 
-Champion and candidate are tested by the same code on the same pairs; the interval of their difference is bootstrapped
-over the pairs. Where there is no champion yet, the checks that need none decide.
+Champion and candidate are compared on predictions that the same code made for the same pairs; the interval of their
+difference is bootstrapped over the pairs. Where there is no champion yet, only the absolute bounds are checked.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from dhpf.bootstrap import paired_difference
-from dhpf.drawing import Picture, draw_differences
 from dhpf.errors import InputError
 from dhpf.frame import to_square
 from dhpf.images import decode_image
 from dhpf.model.deviation import largest_deviation
-from dhpf.model.engines.choose import choose_engine
 from dhpf.model.engines.problem import MatchEngine
 from dhpf.model.geometry import NUM_CELLS
 from dhpf.model.network import HyperpixelNetwork
 from dhpf.pipelines.config import EvaluateConfig, PromotionConfig
-from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.inputs.shard_set import ShardSet
 from dhpf.pipelines.matching.block_matching import OpenBlock, match_block
-from dhpf.pipelines.outputs.code_version import code_version
-from dhpf.pipelines.outputs.store import canonical_json
-from dhpf.pipelines.stages.evaluate import MethodScores, PredictionRows, evaluate
+from dhpf.pipelines.stages.evaluate import MethodScores, PredictionRows
 
 MAX_DEVIATION = 1e-4
 """Of an engine from the whole matrix, as a share of the largest value: rounding stays ten times below."""
@@ -44,11 +36,11 @@ TIMED_ROUNDS = 5
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that a version must hold.
+    """The result of one check of a version.
 
     Attributes:
         name: such as "pck pf-willow/test", "parity" or "speed".
-        passed: whether it does.
+        passed: whether the version passed it.
         said: the numbers and the bound, in words.
         numbers: by name.
     """
@@ -58,106 +50,9 @@ class Check:
     said: str
     numbers: Mapping[str, float] = field(default_factory=dict)
 
-
-@dataclass(frozen=True)
-class Verdict:
-    """Everything that was checked of a version.
-
-    Attributes:
-        candidate: models:/NAME/VERSION.
-        champion: the same of what it was compared with; None for no champion.
-    """
-
-    candidate: str
-    champion: str | None
-    checks: tuple[Check, ...]
-
-    @property
-    def passed(self) -> bool:
-        return all(check.passed for check in self.checks)
-
     @property
     def word(self) -> str:
-        return _word(self.passed)
-
-    def lines(self) -> list[str]:
-        """The verdict as a table."""
-        against = f"the champion {self.champion}" if self.champion else "no champion: absolute checks only"
-        width = max(len(check.name) for check in self.checks)
-        rows = [f"  {check.name:<{width}}  {_word(check.passed):<7}  {check.said}" for check in self.checks]
-        return [f"{self.candidate} against {against}", *rows, f"verdict: {self.word}"]
-
-    def tags(self) -> dict[str, str]:
-        """The verdict and its numbers, by the names that they get among a version's tags."""
-        tags = {"verdict": self.word, "champion": self.champion or "none"}
-        for check in self.checks:
-            tags[check.name] = f"{_word(check.passed)}: {check.said}"
-            tags |= {f"{check.name}/{name}": f"{value:.6g}" for name, value in check.numbers.items()}
-        return tags
-
-    def picture(self) -> Picture | None:
-        """The differences from the champion with their intervals; None where there is no champion."""
-        keys = ("low", "difference", "high")
-        rows = {c.name: tuple(c.numbers[key] for key in keys) for c in self.checks if "difference" in c.numbers}
-        if not rows:
-            return None
-        intervals = {name: (low, mean, high) for name, (low, mean, high) in rows.items()}
-        return draw_differences(intervals, f"{self.candidate} - {self.champion}")
-
-
-@dataclass(frozen=True)
-class Judge:
-    """Judges versions by a workflow's promotion settings.
-
-    Attributes:
-        config: what must hold.
-        engine_config: how predictions are made: batch size, actors, engine, resources.
-        shard_sets: the benchmarks by name.
-        folder: where predictions are kept, so that judging again does not predict again.
-    """
-
-    config: PromotionConfig
-    engine_config: EvaluateConfig
-    shard_sets: Mapping[str, ShardSet]
-    folder: Path
-
-    def judge(self, candidate: ModelSource, champion: ModelSource | None) -> Verdict:
-        """Checks a version of the registry against the champion; needs a Ray cluster.
-
-        Raises:
-            InputError: a benchmark has no PCK, or a model cannot be used.
-        """
-        metrics = {on: self._metric(on) for on in self.config.on}
-        sources = [candidate] if champion is None else [candidate, champion]
-        scores = self._scores(sources)
-        checks = [
-            pck_check(self.config, metric, scores[0][on], scores[1][on] if champion else None)
-            for on, metric in metrics.items()
-        ]
-        networks = [source.load(self.engine_config.resources) for source in sources]
-        blocks = [_first_pairs(shards, self.config.checked_pairs) for shards in self.shard_sets.values()]
-        engine = choose_engine(self.engine_config.engine, networks[0].backbone.mean.device)
-        checks.append(parity_check(networks[0], engine, blocks))
-        checks.append(speed_check(self.config, seconds_per_pair(networks, engine, blocks, self.engine_config)))
-        return Verdict(candidate.version, champion.version if champion else None, tuple(checks))
-
-    def _scores(self, sources: Sequence[ModelSource]) -> list[dict[str, MethodScores]]:
-        """By benchmark, for each model: predicted by this code, on this data, each pair alone."""
-        named = {_folder_name(source): source for source in sources}
-        methods = {name: source.version for name, source in named.items()}
-        config = dataclasses.replace(
-            self.engine_config, on=self.config.on, methods=methods, alphas=(self.config.alpha,), intermediates={}
-        )
-        datasets = {name: shards.digest for name, shards in self.shard_sets.items()}
-        fingerprint = _digest({"datasets": datasets, "code": code_version(), "alpha": self.config.alpha})
-        results = evaluate(config, self.shard_sets, named, self.folder / fingerprint)
-        return [{r.on: r for r in results if r.method == method} for method in named]
-
-    def _metric(self, on: str) -> str:
-        thresholds = self.shard_sets[on].thresholds
-        if not thresholds:
-            raise InputError(f"promotion.on: {on} has no keypoints and so no PCK; name shard sets that have some")
-        return f"PCK@{self.config.alpha:g} {thresholds[0]}"
+        return word_of(self.passed)
 
 
 def pck_check(config: PromotionConfig, metric: str, candidate: MethodScores, champion: MethodScores | None) -> Check:
@@ -243,7 +138,7 @@ def seconds_per_pair(
     return fastest
 
 
-def _first_pairs(shards: ShardSet, number: int) -> OpenBlock:
+def first_pairs(shards: ShardSet, number: int) -> OpenBlock:
     """A block of a shard set's first pairs, across its shards."""
     pairs = list(islice((pair for _, shard in shards.shards for pair in shard.pairs), number))
     if not pairs:
@@ -256,14 +151,6 @@ def _values(scores: MethodScores, metric: str) -> dict[int, float]:
     return {row["number"]: row["value"] for row in rows if row["metric"] == metric}
 
 
-def _word(passed: bool) -> str:
+def word_of(passed: bool) -> str:
+    """As it stands in tags and tables."""
     return "passed" if passed else "refused"
-
-
-def _folder_name(model: ModelSource) -> str:
-    """Of a version's predictions; with its digest, for a registry that was deleted counts from 1 again."""
-    return f"version-{model.version.rpartition('/')[2]}-{_digest(model.identity())[:8]}"
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(canonical_json(value)).hexdigest()[:16]

@@ -1,6 +1,5 @@
-"""Each check by itself, on numbers made for it; the whole of them in test_models.py."""
+"""Each check by itself, on numbers made for it."""
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,15 +12,11 @@ from dhpf.errors import InputError
 from dhpf.model.engines.choose import choose_engine
 from dhpf.model.network import HyperpixelNetwork
 from dhpf.pipelines.config import EvaluateConfig, PromotionConfig
-from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.inputs.shard_set import ShardSet
 from dhpf.pipelines.matching.block_matching import OpenBlock
 from dhpf.pipelines.outputs.tables import PREDICTIONS, SCORES, table_of
-from dhpf.pipelines.promotion.requirements import (
-    Check,
-    Judge,
-    Verdict,
-    _first_pairs,
+from dhpf.pipelines.promotion.checks import (
+    first_pairs,
     parity_check,
     pck_check,
     seconds_per_pair,
@@ -86,30 +81,9 @@ def test_the_first_version_is_held_to_the_least_pck_alone() -> None:
     assert not better_than_nothing.passed, "a champion that is worse does not lower the bar"
 
 
-def test_a_benchmark_without_keypoints_is_refused(tmp_path: Path) -> None:
+def test_a_benchmark_without_a_pair_with_keypoints_is_refused() -> None:
     with pytest.raises(InputError, match="a/test has no pair with PCK@0.1 image"):
         pck_check(CONFIG, METRIC, scores([]), None)
-    masks = ShardSet("a/test", (), (), "digest", {"num_pairs": 0})
-    judge = Judge(CONFIG, EvaluateConfig(on=("a/test",), methods={"m": {}}), {"a/test": masks}, tmp_path)
-    with pytest.raises(InputError, match="a/test has no keypoints and so no PCK"):
-        judge.judge(None, None)  # type: ignore[arg-type]
-
-
-def test_models_are_judged_by_pairs_alone_though_the_workflow_matches_jointly(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    configs: list[EvaluateConfig] = []
-
-    def watched(config: EvaluateConfig, *_: object) -> list[MethodScores]:
-        configs.append(config)
-        raise InputError("seen")
-
-    monkeypatch.setattr("dhpf.pipelines.promotion.requirements.evaluate", watched)
-    jointly = EvaluateConfig(on=("a/test",), methods={"m": {}}, intermediates={"m": 8})
-    shards = ShardSet("a/test", (), ("image",), "digest", {"num_pairs": 0})
-    with pytest.raises(InputError, match="seen"):
-        Judge(CONFIG, jointly, {"a/test": shards}, tmp_path).judge(ModelSource(ModelConfig()), None)
-    assert [(config.intermediates, len(config.methods)) for config in configs] == [({}, 1)]
 
 
 def test_speed_is_held_to_the_champions() -> None:
@@ -126,7 +100,7 @@ def network() -> HyperpixelNetwork:
 
 @pytest.fixture(scope="module")
 def block(training_sets: tuple[ShardSet, ShardSet]) -> OpenBlock:
-    return _first_pairs(training_sets[1], 2)
+    return first_pairs(training_sets[1], 2)
 
 
 def test_an_engine_that_errs_is_refused(network: HyperpixelNetwork, block: OpenBlock) -> None:
@@ -165,38 +139,10 @@ def test_the_slower_of_two_is_seen(
     assert [name for name, before in zip(turns, ["", *turns], strict=False) if name != before] == ["slow", "fast"] * 6
 
 
-def test_a_benchmarks_first_pairs_are_taken_across_its_shards(training_sets: tuple[ShardSet, ShardSet]) -> None:
+def test_a_benchmarksfirst_pairs_are_taken_across_its_shards(training_sets: tuple[ShardSet, ShardSet]) -> None:
     train = training_sets[0]
     shard = train.shards[0][1]
     twice = SimpleNamespace(name="x", shards=(("0", shard), ("1", shard)), read=train.read)
-    assert len(_first_pairs(twice, len(shard) + 3).pairs) == len(shard) + 3  # type: ignore[arg-type]
+    assert len(first_pairs(twice, len(shard) + 3).pairs) == len(shard) + 3  # type: ignore[arg-type]
     with pytest.raises(InputError, match="x has no usable pair"):
-        _first_pairs(SimpleNamespace(name="x", shards=(), read=None), 1)  # type: ignore[arg-type]
-
-
-PCK = Check("pck a/test", True, "better", {"difference": 0.1, "low": 0.05, "high": 0.2, "pck": 1 / 3})
-SLOW = Check("speed", False, "2.00 times, at most 1.25", {"slowdown": 2.0})
-
-
-def test_one_check_that_fails_decides() -> None:
-    verdict = Verdict("models:/m/3", "models:/m/2", (PCK, SLOW))
-    assert not verdict.passed and Verdict("models:/m/3", None, (PCK,)).passed
-    assert verdict.lines() == [
-        "models:/m/3 against the champion models:/m/2",
-        "  pck a/test  passed   better",
-        "  speed       refused  2.00 times, at most 1.25",
-        "verdict: refused",
-    ]
-    assert "no champion: absolute checks only" in Verdict("models:/m/1", None, (SLOW,)).lines()[0]
-
-
-def test_a_verdicts_tags_hold_words_and_numbers() -> None:
-    tags = Verdict("models:/m/3", "models:/m/2", (PCK, SLOW)).tags()
-    assert (tags["verdict"], tags["champion"]) == ("refused", "models:/m/2")
-    assert tags["speed"] == "refused: 2.00 times, at most 1.25" and tags["speed/slowdown"] == "2"
-    assert tags["pck a/test"] == "passed: better" and tags["pck a/test/pck"] == "0.333333"
-
-
-def test_only_a_comparison_has_a_picture() -> None:
-    assert Verdict("models:/m/3", "models:/m/2", (PCK, SLOW)).picture() is not None
-    assert Verdict("models:/m/1", None, (SLOW,)).picture() is None
+        first_pairs(SimpleNamespace(name="x", shards=(), read=None), 1)  # type: ignore[arg-type]

@@ -1,0 +1,24 @@
+from collections.abc import Iterator
+
+import pytest
+
+from dhpf.pipelines.promotion.registry import Registry
+from dhpf.pipelines.tracking.tracker import Tracker
+
+
+@pytest.fixture(scope="session")
+def tracker(tmp_path_factory: pytest.TempPathFactory) -> Tracker:
+    """A real MLflow store; making one takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        return Tracker(tmp_path_factory.mktemp("work"))
+
+
+@pytest.fixture
+def registry(tracker: Tracker) -> Iterator[Registry]:
+    """Versions 1 to 4 of the model m, none of them champion; there is nothing to load in them."""
+    tracker.client.create_registered_model("m")
+    for _ in range(4):
+        tracker.client.create_model_version("m", (tracker.work / "nothing").as_uri())
+    yield Registry(tracker)
+    tracker.client.delete_registered_model("m")
