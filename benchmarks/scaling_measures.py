@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import sys
@@ -24,9 +23,11 @@ from dhpf.config import ModelConfig
 from dhpf.model.engines.choose import choose_engine
 from dhpf.pipelines.cluster import ray_cluster
 from dhpf.pipelines.config import CollectionConfig, FeatureType, MatchConfig, Resources
+from dhpf.pipelines.inputs.block_job import BlockJob, block_job_from_json
 from dhpf.pipelines.inputs.collection import Collection, open_collection
 from dhpf.pipelines.inputs.model_source import ModelSource
-from dhpf.pipelines.matching.block_matching import MatchedPair, match_block, open_block
+from dhpf.pipelines.matching.block_matching import match_block
+from dhpf.pipelines.matching.matched_pair import MatchedPair
 from dhpf.pipelines.matching.pool import match_blocks
 from dhpf.pipelines.outputs.store import StageOutput
 from dhpf.pipelines.stages.match import CorrespondenceRows
@@ -112,8 +113,8 @@ def measure_collections(folders: dict[int, Path], scratch: Path) -> Iterator[Col
     network, engine = MODEL.load(Resources()), choose_engine()
     bytes_per_image = MODEL.bytes_per_image()
 
-    def match(job: dict[str, Any]) -> dict[str, int]:
-        block = open_block(job)
+    def match(job: BlockJob) -> dict[str, int]:
+        block = job.open()
         for pair in match_block(network, engine, block, 1, ROWS):
             assert isinstance(pair, MatchedPair)
             ROWS(pair)
@@ -151,7 +152,7 @@ def measure_half_precision(folder: Path) -> dict[str, float]:
     drawn = np.random.default_rng(0)
     config = CollectionConfig(str(folder), "neighbours", reach=REACH, max_pairs=80)
     with open_collection("half", config, MODEL.bytes_per_image()) as collection:
-        block = open_block(middle_job(collection))
+        block = middle_job(collection).open()
     pairs = [replace(p, source_keypoints=drawn.uniform(0, SIDE, (20, 2)).astype(np.float32)) for p in block.pairs]
     moved = []
     for feature_type in get_args(FeatureType):
@@ -167,11 +168,10 @@ def measure_half_precision(folder: Path) -> dict[str, float]:
     }
 
 
-def middle_job(collection: Collection) -> dict[str, Any]:
+def middle_job(collection: Collection) -> BlockJob:
     """The job of the block in the middle of the plan, as an actor gets it."""
     [job] = collection.jobs({block_name(collection.plan.summary.num_blocks // 2)})
-    found: dict[str, Any] = json.loads(json.dumps(job["job"]))
-    return found
+    return block_job_from_json(job.to_json())
 
 
 def costs(work: Callable[[], Any]) -> tuple[Any, float, float]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from dhpf.pairs.image_store import ImageStore, open_image_store
 from dhpf.pipelines.config import CollectionConfig
+from dhpf.pipelines.inputs.block_job import CollectionJob
 from dhpf.pipelines.inputs.planned_pairs import PairsRequest, PlannedPairs, planned_pairs
 from dhpf.pipelines.outputs.store import REJECTS_TASK
 from dhpf.planning.blocks import block_name, images_within
@@ -57,19 +58,15 @@ class Collection:
         chosen = {name: getattr(self.config, name) for name in ("select", "reference", "reach", "max_pairs")}
         return chosen | {"max_images": self.max_images}
 
-    def jobs(self, missing: set[str]) -> Iterator[dict[str, Any]]:
-        """What an actor needs to know of each block in `missing`; made one at a time.
-
-        A block in closed form travels as such, that of a list as its place in the list's file; its images by name.
-        """
+    def jobs(self, missing: set[str]) -> Iterator[CollectionJob]:
+        """The jobs of the blocks in `missing`, made one at a time."""
         path = None if self.plan.path is None else str(self.plan.path)
         for block in self.plan.blocks():
             if block.block_id in missing:
                 pairs = self.plan.read(block)
                 used = np.unique(np.concatenate([pairs.column(side).to_numpy() for side in ("source", "target")]))
-                images = [[position, self.plan.images[position]] for position in used.tolist()]
-                job = {"root": self.config.root, "block": block.to_json(), "pairs": path, "images": images}
-                yield {"task": block.block_id, "job": job, "num_pairs": block.num_pairs}
+                images = {position: self.plan.images[position] for position in used.tolist()}
+                yield CollectionJob(self.config.root, block, path, images)
 
     def first_pairs(self, limit: int) -> list[tuple[str, str]]:
         """Source and target of some pairs of the first block."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dhpf.errors import InputError
+from dhpf.pipelines.inputs.block_job import ShardJob
 from dhpf.pipelines.outputs.store import REJECTS_TASK, Manifest, StageOutput
 from dhpf.shards.shards import Shard
 
@@ -46,12 +47,13 @@ class ShardSet:
         """What else decides which pairs a block holds: nothing, the digest says it all."""
         return {}
 
-    def jobs(self, missing: set[str]) -> Iterator[dict[str, Any]]:
-        """What an actor needs to know of each block in `missing`."""
+    def jobs(self, missing: set[str]) -> Iterator[ShardJob]:
+        """The jobs of the blocks in `missing`."""
         first = 0
         for task, shard in self.shards:
             if task in missing:
-                yield {"task": task, "job": {"shard": list(shard.paths), "first": first}, "num_pairs": len(shard)}
+                tar, index = shard.paths
+                yield ShardJob(task, len(shard), tar, index, first)
             first += len(shard)
 
     def read(self, image_id: str) -> bytes:

@@ -20,10 +20,11 @@ from dhpf.model.engines.choose import choose_engine
 from dhpf.model.network import ImageFeatures
 from dhpf.model.transfer import cells_of_points, transfer
 from dhpf.pipelines.config import Resources
+from dhpf.pipelines.inputs.block_job import OpenBlock
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.inputs.shard_set import ShardSet
 from dhpf.pipelines.layer_search.beam import Layers
-from dhpf.pipelines.matching.block_matching import OpenBlock, describe_block
+from dhpf.pipelines.matching.describing import describe_block
 from dhpf.planning.blocks import Block
 from dhpf.records import PairRecord, Points
 
@@ -67,7 +68,7 @@ class SetScorer:
         self._device = self._network.backbone.mean.device
         self._engine = choose_engine(engine, self._device)
         self._shards, self._alpha = shards, alpha
-        self._opened: _DescribedBlock | None = None
+        self._opened: _OpenedBlock | None = None
 
     @torch.inference_mode()
     def score(self, block: Block, sets: Sequence[Layers]) -> NDArray[np.float64]:
@@ -84,10 +85,10 @@ class SetScorer:
             self._opened = self._describe(block)
         return np.stack([self._score_set(self._opened, layers) for layers in sets])
 
-    def _describe(self, block: Block) -> _DescribedBlock:
-        places, features, facts = describe_block(
-            self._network, OpenBlock(range(len(block.pairs)), block.pairs, self._shards.read)
-        )
+    def _describe(self, block: Block) -> _OpenedBlock:
+        opened = OpenBlock(range(len(block.pairs)), block.pairs, self._shards.read)
+        described = describe_block(self._network, opened)
+        places, facts = described.places, described.facts
         failure = next((f.failure for f in facts.values() if f.failure), None)
         if failure is not None:
             raise InputError(f"shard set {self._shards.name}: {failure}; run again with --restart shard")
@@ -99,9 +100,9 @@ class SetScorer:
             framed.append(pair)
         numbers = [(places[p.source, p.mirrored], places[p.target, p.mirrored]) for p in block.pairs]
         wanted = torch.cat([cells_of_points(*_one(pair.source)) for pair in framed]).to(self._device)
-        return _DescribedBlock(block.block_id, features, numbers, framed, wanted)
+        return _OpenedBlock(block.block_id, described.features, numbers, framed, wanted)
 
-    def _score_set(self, opened: _DescribedBlock, layers: Layers) -> NDArray[np.float64]:
+    def _score_set(self, opened: _OpenedBlock, layers: Layers) -> NDArray[np.float64]:
         gates = torch.zeros(len(opened.numbers), len(self._network.layers), device=self._device)
         gates[:, list(layers)] = 1
         features, values = opened.features, np.empty(len(opened.numbers))
@@ -116,7 +117,7 @@ class SetScorer:
 
 
 @dataclass(frozen=True)
-class _DescribedBlock:
+class _OpenedBlock:
     """A block with what the network knows of it.
 
     Attributes:

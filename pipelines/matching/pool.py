@@ -5,7 +5,6 @@ Evaluation and matching share them and differ in the rows they make of a pair.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 import uuid
@@ -23,10 +22,12 @@ from tqdm import tqdm
 
 from dhpf.errors import InputError
 from dhpf.pipelines.config import EvaluateConfig, MatchConfig
+from dhpf.pipelines.inputs.block_job import BlockJob, block_job_from_json
 from dhpf.pipelines.inputs.collection import Collection
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.inputs.shard_set import ShardSet
-from dhpf.pipelines.matching.block_matching import Caution, RowMaker
+from dhpf.pipelines.matching.caution import Caution
+from dhpf.pipelines.matching.matched_pair import RowMaker
 from dhpf.pipelines.matching.quarantine import Quarantine, match_in_quarantine, refused
 from dhpf.pipelines.matching.worker import BlockWorker, WorkerSettings
 from dhpf.pipelines.outputs.store import CommitRecord, StageOutput
@@ -115,7 +116,7 @@ def match_blocks(
 
 
 def _matched(
-    jobs: Iterable[Mapping[str, Any]], settings: WorkerSettings, config: EvaluateConfig | MatchConfig
+    jobs: Iterable[BlockJob], settings: WorkerSettings, config: EvaluateConfig | MatchConfig
 ) -> Iterator[Mapping[str, Any]]:
     """The counts of each block, as it is done, or why it stopped; jobs are taken a pool's work at a time."""
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -127,7 +128,7 @@ def _matched(
     run = uuid.uuid4().hex
     waiting = iter(jobs)
     while chunk := list(islice(waiting, BLOCKS_OF_ACTOR * config.num_actors)):
-        items = [{"task": job["task"], "job": json.dumps(job["job"])} for job in chunk]
+        items = [{"job": job.to_json()} for job in chunk]
         # A pool is never larger than the work; Ray Data also needs free CPUs beside its actors.
         largest = min(config.num_actors, len(items))
         pool = ActorPoolStrategy(min_size=min(config.min_actors or largest, largest), max_size=largest)
@@ -162,24 +163,24 @@ class BlockMatcher:
         self._quarantine = Quarantine(Path(settings.root))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        ((task, job),) = zip(batch["task"], batch["job"], strict=True)
+        (text,) = batch["job"]
         try:
-            info = self._commit(str(task), str(job)).info
+            info = self._commit(block_job_from_json(str(text))).info
         except InputError as error:  # as a value, because Ray would wrap an error in a page of its own words
             return {"num_pairs": [0], "num_failed": [0], "stopped": [str(error)]}
         return {"num_pairs": [info["num_pairs"]], "num_failed": [info["num_failed"]], "stopped": [""]}
 
-    def _commit(self, task: str, job: str) -> CommitRecord:
-        done = self._output.commit_of(task)
+    def _commit(self, job: BlockJob) -> CommitRecord:
+        done = self._output.commit_of(job.task)
         if done is not None:  # what an actor answered is lost with its machine, what it committed is not
             return done
-        attempt = self._output.begin(task, self._run)
+        attempt = self._output.begin(job.task, self._run)
         if attempt == 1:
-            return self._worker.match(task, job, Caution(self._quarantine.images()))
-        reason = f"not tried: {task} ended its worker's process {attempt - 1} times"
+            return self._worker.match(job, Caution(self._quarantine.images()))
+        reason = f"not tried: {job.task} ended its worker's process {attempt - 1} times"
         if attempt <= MAX_ATTEMPTS:
-            found = match_in_quarantine(self._settings, task, job)
+            found = match_in_quarantine(self._settings, job)
             if isinstance(found, CommitRecord):
                 return found
             reason = found
-        return self._worker.match(task, job, refused(job, reason))
+        return self._worker.match(job, refused(job, reason))

@@ -18,7 +18,8 @@ from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Any
 
-from dhpf.pipelines.matching.block_matching import Caution, open_block
+from dhpf.pipelines.inputs.block_job import BlockJob
+from dhpf.pipelines.matching.caution import Caution
 from dhpf.pipelines.matching.worker import BlockWorker, WorkerSettings
 from dhpf.pipelines.outputs.store import CommitRecord, StageOutput, canonical_json, put_if_absent
 
@@ -49,7 +50,7 @@ class Quarantine:
         put_if_absent(self._folder / f"{name}.json", canonical_json({"image": image_id, "reason": reason}))
 
 
-def match_in_quarantine(settings: WorkerSettings, task: str, job: str) -> CommitRecord | str:
+def match_in_quarantine(settings: WorkerSettings, job: BlockJob) -> CommitRecord | str:
     """Matches and commits a block without the images and pairs that end the process, which are found one by one.
 
     Returns:
@@ -59,18 +60,18 @@ def match_in_quarantine(settings: WorkerSettings, task: str, job: str) -> Commit
         RuntimeError: an error in the process that is not its end.
     """
     quarantine = Quarantine(Path(settings.root))
-    block = open_block(json.loads(job))
+    block = job.open()
     guilty_pairs: dict[int, str] = {}
     ends: Counter[int] = Counter()
     while True:
-        step, how = _match_in_process(settings, task, job, Caution(quarantine.images(), guilty_pairs))
-        commit = StageOutput(settings.root).commit_of(task)
+        step, how = _match_in_process(settings, job, Caution(quarantine.images(), guilty_pairs))
+        commit = StageOutput(settings.root).commit_of(job.task)
         if commit is not None:
             return commit
         ends[step] += 1
         reason = f"ended its worker's process {ends[step]} times ({how})"
         if ends.total() == ENDS_OF_A_BLOCK or ends[_NO_STEP] == ENDS_AT_A_STEP:
-            return f"not tried: {task} ended its worker's process {ends.total()} times ({how})"
+            return f"not tried: {job.task} ended its worker's process {ends.total()} times ({how})"
         if ends[step] < ENDS_AT_A_STEP:
             continue
         if step < len(block.images):
@@ -81,27 +82,25 @@ def match_in_quarantine(settings: WorkerSettings, task: str, job: str) -> Commit
             guilty_pairs[place] = f"pair {block.pairs[place].pair_id}: {reason}"
 
 
-def refused(job: str, reason: str) -> Caution:
+def refused(job: BlockJob, reason: str) -> Caution:
     """So that no image of a block is touched."""
-    return Caution({image_id: reason for image_id, _ in open_block(json.loads(job)).images})
+    return Caution({image_id: reason for image_id, _ in job.open().images})
 
 
-def _match_in_process(settings: WorkerSettings, task: str, job: str, caution: Caution) -> tuple[int, str]:
+def _match_in_process(settings: WorkerSettings, job: BlockJob, caution: Caution) -> tuple[int, str]:
     """The step that the process was at last, and how it ended."""
     context = multiprocessing.get_context("spawn")
     step = context.Value("q", _NO_STEP)
     errors = context.SimpleQueue()
-    process = context.Process(target=_match, args=(settings, task, job, caution, step, errors), daemon=True)
+    process = context.Process(target=_match, args=(settings, job, caution, step, errors), daemon=True)
     process.start()
     process.join()
     if not errors.empty():
-        raise RuntimeError(f"{task}, matched in a process of its own: {errors.get()}")
+        raise RuntimeError(f"{job.task}, matched in a process of its own: {errors.get()}")
     return step.value, _how(process.exitcode)
 
 
-def _match(
-    settings: WorkerSettings, task: str, job: str, caution: Caution, step: Synchronized[int], errors: Any
-) -> None:
+def _match(settings: WorkerSettings, job: BlockJob, caution: Caution, step: Synchronized[int], errors: Any) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
     def on_step(number: int) -> None:
@@ -109,7 +108,7 @@ def _match(
 
     try:
         worker = BlockWorker(settings)
-        worker.match(task, job, replace(caution, on_step=on_step))
+        worker.match(job, replace(caution, on_step=on_step))
     except Exception:
         errors.put(traceback.format_exc())
 

@@ -1,8 +1,7 @@
-"""What does blocks one after the other: it matches a block and commits its table."""
+"""Worker that matches blocks and commits their tables."""
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +9,11 @@ from typing import Any
 from dhpf.config import EngineName
 from dhpf.model.engines.choose import choose_engine
 from dhpf.pipelines.config import FeatureType, Resources
+from dhpf.pipelines.inputs.block_job import BlockJob
 from dhpf.pipelines.inputs.model_source import ModelSource
-from dhpf.pipelines.matching.block_matching import Caution, MatchedPair, RowMaker, match_block, open_block
+from dhpf.pipelines.matching.block_matching import match_block
+from dhpf.pipelines.matching.caution import Caution
+from dhpf.pipelines.matching.matched_pair import MatchedPair, RowMaker
 from dhpf.pipelines.outputs.store import CommitRecord, StageOutput
 from dhpf.pipelines.outputs.tables import MATCHED, table_of, to_parquet
 
@@ -47,10 +49,10 @@ class BlockWorker:
         self._output = StageOutput(settings.root)
         self._batch_size = settings.batch_size
 
-    def match(self, task: str, job: str, caution: Caution) -> CommitRecord:
-        """Matches the block that a job, as JSON, describes, and commits it."""
+    def match(self, job: BlockJob, caution: Caution) -> CommitRecord:
+        """Matches the block of a job and commits its table."""
         started = time.time()
-        block = open_block(json.loads(job))
+        block = job.open()
         rows: list[Any] = []
         how = (self._batch_size, self._rows, self._features, caution, self._intermediates)
         for pair in match_block(self._network, self._engine, block, *how):
@@ -63,4 +65,4 @@ class BlockWorker:
             "num_encoded": len(block.images),
             "seconds": time.time() - started,
         }
-        return self._output.commit(task, {"part.parquet": to_parquet(table_of(rows, self._rows.schema))}, info)
+        return self._output.commit(job.task, {"part.parquet": to_parquet(table_of(rows, self._rows.schema))}, info)

@@ -23,8 +23,9 @@ from dhpf.model.engines.problem import MatchEngine
 from dhpf.model.geometry import NUM_CELLS
 from dhpf.model.network import HyperpixelNetwork
 from dhpf.pipelines.config import EvaluateConfig, PromotionConfig
+from dhpf.pipelines.inputs.block_job import OpenBlock
 from dhpf.pipelines.inputs.shard_set import ShardSet
-from dhpf.pipelines.matching.block_matching import OpenBlock, match_block
+from dhpf.pipelines.matching.block_matching import match_block
 from dhpf.pipelines.stages.evaluate import MethodScores, PredictionRows
 
 MAX_DEVIATION = 1e-4

@@ -25,7 +25,7 @@ from dhpf.metrics import (
 from dhpf.pipelines.config import EvaluateConfig
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.inputs.shard_set import ShardSet
-from dhpf.pipelines.matching.block_matching import MatchedPair
+from dhpf.pipelines.matching.matched_pair import MatchedPair
 from dhpf.pipelines.matching.pool import as_planned, match_blocks
 from dhpf.pipelines.outputs.code_version import code_version
 from dhpf.pipelines.outputs.store import StageOutput

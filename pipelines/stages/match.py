@@ -16,10 +16,12 @@ import pyarrow.compute as pc
 from dhpf.model.engines.choose import choose_engine
 from dhpf.pairs.image_folder import folder_pair
 from dhpf.pipelines.config import MatchConfig
+from dhpf.pipelines.inputs.block_job import OpenBlock
 from dhpf.pipelines.inputs.collection import Collection
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.inputs.shard_set import ShardSet
-from dhpf.pipelines.matching.block_matching import MatchedPair, OpenBlock, match_block
+from dhpf.pipelines.matching.block_matching import match_block
+from dhpf.pipelines.matching.matched_pair import MatchedPair
 from dhpf.pipelines.matching.pool import Progress, as_planned, match_blocks
 from dhpf.pipelines.outputs.code_version import code_version
 from dhpf.pipelines.outputs.store import REJECTS_TASK, StageOutput

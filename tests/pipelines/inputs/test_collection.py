@@ -1,11 +1,9 @@
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import skimage.data
 from PIL import Image
@@ -14,13 +12,14 @@ from dhpf.config import ModelConfig
 from dhpf.errors import InputError
 from dhpf.model.engines.choose import choose_engine
 from dhpf.pipelines.config import CollectionConfig, Resources
+from dhpf.pipelines.inputs.block_job import BlockJob, block_job_from_json
 from dhpf.pipelines.inputs.collection import Collection, open_collection
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.inputs.planned_pairs import PlannedPairs, pairs_of
-from dhpf.pipelines.matching.block_matching import MatchedPair, OpenBlock, match_block, open_block
+from dhpf.pipelines.matching.block_matching import match_block
+from dhpf.pipelines.matching.matched_pair import MatchedPair
 from dhpf.pipelines.outputs.tables import table_of
 from dhpf.pipelines.stages.match import CorrespondenceRows
-from dhpf.records import PairRecord
 
 
 @pytest.fixture
@@ -57,11 +56,11 @@ def listed(folder: Path, tmp_path: Path) -> Iterator[Collection]:
 def test_jobs_name_every_pair_once(folder: Path) -> None:
     collection = opened(CollectionConfig(str(folder), "all", max_pairs=4))
     jobs = list(collection.jobs(set(collection.tasks)))
-    blocks = [open_block(job["job"]) for job in jobs]
+    blocks = [job.open() for job in jobs]
     pairs = [(pair.source, pair.target) for block in blocks for pair in block.pairs]
     assert len(pairs) == len(set(pairs)) == collection.num_pairs == 15
     assert [number for block in blocks for number in block.numbers] == list(range(15))
-    assert all(job["num_pairs"] <= 4 for job in jobs)
+    assert all(job.num_pairs <= 4 for job in jobs)
     assert blocks[0].read("a/1.png") == (folder / "a" / "1.png").read_bytes()
     assert len(list(collection.jobs({"block-000001"}))) == 1
 
@@ -75,8 +74,8 @@ def test_jobs_are_made_one_at_a_time(folder: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_list_keeps_its_rows_categories_and_points(listed: Collection) -> None:
-    jobs = [json.loads(json.dumps(job["job"])) for job in listed.jobs(set(listed.tasks))]
-    blocks = [open_block(job) for job in jobs]
+    jobs = [block_job_from_json(job.to_json()) for job in listed.jobs(set(listed.tasks))]
+    blocks = [job.open() for job in jobs]
     found = {
         number: (p.pair_id, p.category, p.source, p.target, p.source_keypoints)
         for block in blocks
@@ -92,7 +91,7 @@ def test_a_list_keeps_its_rows_categories_and_points(listed: Collection) -> None
 
 
 def test_points_outside_their_image_cost_only_their_pair(listed: Collection) -> None:
-    rows = [row for job in listed.jobs(set(listed.tasks)) for row in matched(job["job"])]
+    rows = [row for job in listed.jobs(set(listed.tasks)) for row in matched(job)]
     assert {row["number"]: row["status"] for row in rows if row["status"] != "matched"} == {
         4: "source_points: (40, 2) lies outside image b/1.png of 30 x 20 pixels"
     }
@@ -101,61 +100,11 @@ def test_points_outside_their_image_cost_only_their_pair(listed: Collection) -> 
     assert row["category"] == "cat"
 
 
-def test_a_pair_is_matched_through_the_blocks_other_images_of_its_folder(folder: Path) -> None:
-    photo = skimage.data.coffee()
-    for name in ("a/1", "a/2", "a/3", "b/1", "b/2"):
-        x = 8 * int(name[-1])
-        Image.fromarray(photo[40:240, x : x + 300]).save(folder / f"{name}.png")
-    [job] = opened(CollectionConfig(str(folder))).jobs({"block-000000"})
-    alone, jointly = ({(r["source"], r["target"]): r for r in matched(job["job"], limit)} for limit in (0, 4))
-    assert alone.keys() == jointly.keys() and all(r["status"] == "matched" for r in jointly.values())
-    for pair, row in jointly.items():
-        assert row["source_points"] and row["layers"] == alone[pair]["layers"]
-        moved = np.array(row["target_points"]) - np.array(row["source_points"])
-        assert np.abs(np.median(moved, axis=0) - [8 * (int(pair[0][2]) - int(pair[1][2])), 0]).max() < 4
-        assert 0 < row["score"] <= 1
-    # The two images of folder b have no other of their kind: the direct path alone.
-    first, only = jointly["a/1.png", "a/2.png"], jointly["b/1.png", "b/2.png"]
-    assert first["target_points"] != alone["a/1.png", "a/2.png"]["target_points"]
-    assert only == next(row for row in matched(job["job"], 1) if row["source"] == "b/1.png")
-
-
-def test_points_and_flow_of_a_pair_matched_jointly_are_where_all_paths_say(folder: Path) -> None:
-    for name, x in (("a/1", 8), ("a/2", 16), ("a/3", 24)):
-        Image.fromarray(skimage.data.coffee()[40:240, x : x + 240]).save(folder / f"{name}.png")
-    block = open_block(next(opened(CollectionConfig(str(folder))).jobs({"block-000000"}))["job"])
-    network = ModelSource(ModelConfig(selection="fixed", layers=(11,))).load(Resources())
-    rows = CorrespondenceRows(5, True, "", "")
-    for pair in match_block(network, choose_engine(), block, 4, rows, intermediates=1):
-        assert isinstance(pair, MatchedPair) and pair.joint is not None
-        scale = np.array(pair.target.size) / 240
-        assert np.allclose(pair.flow(), pair.joint.points.numpy() * scale, atol=1e-3)
-        middle = np.array([[pair.source.size[0] / 2, pair.source.size[1] / 2]], dtype=np.float32)
-        moved, valid, confidence = pair.transfer(middle)
-        assert valid.all() and 0 < confidence[0] <= 1
-        assert not np.allclose(moved, replace(pair, joint=None).transfer(middle)[0], atol=1e-4)
-
-
-def test_an_images_kind_is_the_category_of_its_pairs() -> None:
-    records = [
-        PairRecord("1", "", "a", "b"),
-        PairRecord("2", "cat", "b", "c"),
-        PairRecord("3", "dog", "d", "d", mirrored=True),
-    ]
-    block = OpenBlock(range(3), records, lambda image: b"")
-    assert block.kinds == {
-        ("a", False): ("", False),
-        ("b", False): ("cat", False),
-        ("c", False): ("cat", False),
-        ("d", True): ("dog", True),
-    }
-
-
-def matched(job: dict[str, Any], intermediates: int = 0) -> list[dict[str, Any]]:
+def matched(job: BlockJob, intermediates: int = 0) -> list[dict[str, Any]]:
     """The rows of a block, made here."""
     model = ModelSource(ModelConfig(selection="fixed", layers=(11,)))
     rows = CorrespondenceRows(5, False, "m", "c")
-    block = open_block(job)
+    block = job.open()
     found = [
         rows(pair) if isinstance(pair, MatchedPair) else rows.failed(pair)
         for pair in match_block(model.load(Resources()), choose_engine(), block, 4, rows, intermediates=intermediates)
@@ -185,7 +134,7 @@ def test_a_changed_list_is_another_data_set(listed: Collection) -> None:
 def test_pairs_within_folders_are_of_their_category(folder: Path) -> None:
     collection = opened(CollectionConfig(str(folder)))
     [job] = collection.jobs({"block-000000"})
-    pairs = open_block(job["job"]).pairs
+    pairs = job.open().pairs
     assert [(p.category, p.source, p.target) for p in pairs] == [
         ("a", "a/1.png", "a/2.png"),
         ("a", "a/1.png", "a/3.png"),
@@ -216,7 +165,7 @@ def test_a_file_name_that_is_no_text_costs_only_its_pairs(folder: Path) -> None:
     (folder / "a" / "2.png").rename(os.fsdecode(os.fsencode(folder / "a") + b"/2\xff.png"))
     collection = opened(CollectionConfig(str(folder)))
     [job] = collection.jobs({"block-000000"})
-    table = matched(json.loads(json.dumps(job["job"])))
+    table = matched(block_job_from_json(job.to_json()))
     assert len(table) == 4
     failed = [row for row in table if row["status"] != "matched"]
     assert len(failed) == 2

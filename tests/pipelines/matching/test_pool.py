@@ -1,6 +1,5 @@
 """The actor in this process; and a pool of them, slow."""
 
-import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -42,7 +41,7 @@ def output(tmp_path: Path, collection: Collection) -> StageOutput:
 
 def batch_of(collection: Collection, task: str) -> dict[str, list[str]]:
     [job] = collection.jobs({task})
-    return {"task": [task], "job": [json.dumps(job["job"])]}
+    return {"job": [job.to_json()]}
 
 
 def actor(output: StageOutput) -> BlockMatcher:
@@ -70,7 +69,7 @@ def test_a_block_that_was_begun_goes_into_quarantine_and_is_given_up_in_the_end(
 ) -> None:
     tried: list[str] = []
     monkeypatch.setattr(
-        pool, "match_in_quarantine", lambda settings, task, job: tried.append(task) or "not tried: no luck"
+        pool, "match_in_quarantine", lambda settings, job: tried.append(job.task) or "not tried: no luck"
     )
     for times in (1, MAX_ATTEMPTS):
         task = f"block-{times:06d}" if times == 1 else "block-000002"

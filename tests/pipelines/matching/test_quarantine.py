@@ -1,6 +1,5 @@
 """Processes that end: really, by a signal, and as if, where only the counting matters."""
 
-import json
 import os
 import signal
 from collections.abc import Callable
@@ -13,10 +12,11 @@ from PIL import Image
 
 from dhpf.config import ModelConfig
 from dhpf.pipelines.config import CollectionConfig, Resources
+from dhpf.pipelines.inputs.block_job import CollectionJob
 from dhpf.pipelines.inputs.collection import open_collection
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.matching import quarantine
-from dhpf.pipelines.matching.block_matching import Caution
+from dhpf.pipelines.matching.caution import Caution
 from dhpf.pipelines.matching.quarantine import ENDS_OF_A_BLOCK, Quarantine, match_in_quarantine, refused
 from dhpf.pipelines.matching.worker import BlockWorker, WorkerSettings
 from dhpf.pipelines.outputs.store import CommitRecord, StageOutput
@@ -35,10 +35,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def job_of(folder: Path) -> str:
+def job_of(folder: Path) -> CollectionJob:
     with open_collection("photos", CollectionConfig(str(folder), "all"), 10**6) as collection:
         [job] = collection.jobs({TASK})
-    return json.dumps(job["job"])
+    return job
 
 
 def settings_of(root: Path) -> WorkerSettings:
@@ -59,7 +59,7 @@ def test_an_image_that_ends_the_process_costs_only_its_pairs(
     folder: Path, tmp_path: Path, deadly_image: DeadlyImage
 ) -> None:
     killed = deadly_image(folder / "9.png", signal.SIGSEGV)
-    found = match_in_quarantine(settings_of(tmp_path / "out"), TASK, job_of(folder))
+    found = match_in_quarantine(settings_of(tmp_path / "out"), job_of(folder))
     assert isinstance(found, CommitRecord)
     assert len(killed) == 2 and os.getpid() not in killed
     reason = "image 9.png: ended its worker's process 2 times (SIGSEGV)"
@@ -74,7 +74,7 @@ def test_one_thing_at_a_time_gives_the_same_rows(folder: Path, tmp_path: Path) -
     steps: list[int] = []
     tables = []
     for name, caution in (("a", Caution()), ("b", Caution(on_step=steps.append))):
-        commit = BlockWorker(settings_of(tmp_path / name)).match(TASK, job_of(folder), caution)
+        commit = BlockWorker(settings_of(tmp_path / name)).match(job_of(folder), caution)
         tables.append(pq.read_table(StageOutput(tmp_path / name).path(commit, "part.parquet")))
     assert tables[0] == tables[1]
     assert steps == list(range(4 + 6))
@@ -85,10 +85,10 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
     """What the processes are at when they end, in order; None ends well."""
     script: list[int | None] = []
 
-    def next_end(settings: WorkerSettings, task: str, job: str, caution: Caution) -> tuple[int, str]:
+    def next_end(settings: WorkerSettings, job: CollectionJob, caution: Caution) -> tuple[int, str]:
         step = script.pop(0)
         if step is None:
-            StageOutput(settings.root).commit(task, {}, {})
+            StageOutput(settings.root).commit(job.task, {}, {})
         return step or 0, "SIGKILL"
 
     monkeypatch.setattr(quarantine, "_match_in_process", next_end)
@@ -97,20 +97,20 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
 
 def test_a_pair_is_left_out_only_after_the_second_end(folder: Path, tmp_path: Path, ends: list[int | None]) -> None:
     ends += [5, 1, 5, None]
-    assert isinstance(match_in_quarantine(settings_of(tmp_path), TASK, job_of(folder)), CommitRecord)
+    assert isinstance(match_in_quarantine(settings_of(tmp_path), job_of(folder)), CommitRecord)
     assert not ends
     assert Quarantine(tmp_path).images() == {}
 
 
 def test_the_end_while_the_model_loads_is_nobodys(folder: Path, tmp_path: Path, ends: list[int | None]) -> None:
     ends += [-1, -1]
-    found = match_in_quarantine(settings_of(tmp_path), TASK, job_of(folder))
+    found = match_in_quarantine(settings_of(tmp_path), job_of(folder))
     assert found == "not tried: block-000000 ended its worker's process 2 times (SIGKILL)"
 
 
 def test_a_block_that_goes_on_ending_is_given_up(folder: Path, tmp_path: Path, ends: list[int | None]) -> None:
     ends += [step for step in range(50) for _ in range(2)]
-    assert "20 times" in str(match_in_quarantine(settings_of(tmp_path), TASK, job_of(folder)))
+    assert "20 times" in str(match_in_quarantine(settings_of(tmp_path), job_of(folder)))
     assert len(ends) == 100 - ENDS_OF_A_BLOCK
     assert sorted(Quarantine(tmp_path).images()) == [f"{n}.png" for n in range(4)]
 
@@ -119,5 +119,5 @@ def test_a_block_given_up_touches_no_image(folder: Path, tmp_path: Path) -> None
     job = job_of(folder)
     for path in folder.iterdir():
         path.unlink()
-    BlockWorker(settings_of(tmp_path / "out")).match(TASK, job, refused(job, "not tried"))
+    BlockWorker(settings_of(tmp_path / "out")).match(job, refused(job, "not tried"))
     assert set(statuses(tmp_path / "out").values()) == {"not tried"}

@@ -12,8 +12,8 @@ from dhpf.errors import InputError
 from dhpf.model.engines.choose import choose_engine
 from dhpf.model.network import HyperpixelNetwork
 from dhpf.pipelines.config import EvaluateConfig, PromotionConfig
+from dhpf.pipelines.inputs.block_job import OpenBlock
 from dhpf.pipelines.inputs.shard_set import ShardSet
-from dhpf.pipelines.matching.block_matching import OpenBlock
 from dhpf.pipelines.outputs.tables import PREDICTIONS, SCORES, table_of
 from dhpf.pipelines.promotion.checks import (
     first_pairs,

@@ -1,0 +1,109 @@
+"""Describing a block: each of its images is read, decoded, and passed through the network once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dhpf.frame import Size, to_square
+from dhpf.images import ImageError, decode_image, require_text
+from dhpf.model.network import HyperpixelNetwork, ImageFeatures
+from dhpf.pipelines.config import FeatureType
+from dhpf.pipelines.inputs.block_job import OpenBlock
+from dhpf.pipelines.matching.caution import NO_CAUTION, Caution
+
+DECODED_AHEAD = 4
+"""Images that are decoded, or wait for it, while the network looks at one."""
+
+DESCRIBE_BATCH = {"cpu": 1, "cuda": 8}
+"""Images that pass through the backbone together. On a CPU one alone is as fast, and an image's features are then the
+same to the last bit whatever block it is in."""
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What a row says of an image: its size in pixels, as decoded, and the sha256 of its file; or why it failed."""
+
+    size: Size = (0, 0)
+    sha256: str = ""
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class DescribedBlock:
+    """What the network knows of a block's images.
+
+    Attributes:
+        features: of the usable images.
+        places: the place of each usable image, (id, mirrored), in the features.
+        facts: of every image, by id.
+    """
+
+    features: ImageFeatures
+    places: Mapping[tuple[str, bool], int]
+    facts: Mapping[str, ImageFacts]
+
+
+def describe_block(
+    network: HyperpixelNetwork,
+    block: OpenBlock,
+    feature_type: FeatureType = "float32",
+    caution: Caution = NO_CAUTION,
+) -> DescribedBlock:
+    """Describes each image of a block once; the next images are decoded while the network looks at one.
+
+    Args:
+        feature_type: how the features are kept.
+    """
+    side, device = network.config.image_side, network.backbone.mean.device
+    num_ahead = 1 if caution.is_stepwise else DECODED_AHEAD
+    batch_size = 1 if caution.is_stepwise else DESCRIBE_BATCH[device.type]
+    places: dict[tuple[str, bool], int] = {}
+    facts = {image: ImageFacts(failure=reason) for image, reason in caution.images.items()}
+    squares: list[Tensor] = []
+    parts: list[ImageFeatures] = []
+
+    def describe() -> None:
+        features = network.describe(torch.stack(squares).to(device))
+        parts.append(features.in_half_precision() if feature_type == "float16" else features)
+        squares.clear()
+
+    with ThreadPoolExecutor(num_ahead) as decoder:  # a distant store answers late: several are asked for at once
+        waiting = deque((step, image) for step, image in enumerate(block.images) if image[0] not in caution.images)
+        decoding: deque[tuple[tuple[str, bool], Future[tuple[ImageFacts, Tensor | None]]]] = deque()
+        while waiting or decoding:
+            while waiting and len(decoding) < num_ahead:
+                step, (image_id, mirrored) = waiting.popleft()
+                caution.step(step)
+                loaded = decoder.submit(_load, block.read, image_id, mirrored, side)
+                decoding.append(((image_id, mirrored), loaded))
+            image, result = decoding.popleft()
+            facts[image[0]], square = result.result()
+            if square is None:
+                continue
+            places[image] = len(places)
+            squares.append(square)
+            if len(squares) == batch_size:
+                describe()
+    if squares or not parts:
+        squares = squares or [torch.zeros(3, side, side, dtype=torch.uint8)]  # no image can be used: a stand-in
+        describe()
+    return DescribedBlock(ImageFeatures.concatenate(parts), places, facts)
+
+
+def _load(read: Callable[[str], bytes], image_id: str, mirrored: bool, side: int) -> tuple[ImageFacts, Tensor | None]:
+    """An image as the network sees it, or nothing where it cannot be used."""
+    try:
+        require_text(image_id)
+        data = read(image_id)
+        image = decode_image(data, image_id)
+    except ImageError as error:
+        return ImageFacts(failure=str(error)), None
+    height, width = image.shape[:2]
+    return ImageFacts((width, height), hashlib.sha256(data).hexdigest()), to_square(image, side, mirrored)

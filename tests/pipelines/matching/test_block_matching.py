@@ -1,0 +1,115 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import skimage.data
+from PIL import Image
+
+from dhpf.config import ModelConfig
+from dhpf.model.engines.choose import choose_engine
+from dhpf.model.network import HyperpixelNetwork
+from dhpf.pipelines.config import Resources
+from dhpf.pipelines.inputs.block_job import OpenBlock
+from dhpf.pipelines.inputs.model_source import ModelSource
+from dhpf.pipelines.matching.block_matching import match_block
+from dhpf.pipelines.matching.caution import Caution
+from dhpf.pipelines.matching.matched_pair import MatchedPair
+from dhpf.pipelines.outputs.tables import table_of
+from dhpf.pipelines.stages.match import CorrespondenceRows
+from dhpf.records import PairRecord
+
+PHOTO = skimage.data.coffee()
+
+
+@pytest.fixture(scope="module")
+def network() -> HyperpixelNetwork:
+    return ModelSource(ModelConfig(selection="fixed", layers=(11,))).load(Resources())
+
+
+def crops(folder: Path, names: dict[str, int], width: int) -> OpenBlock:
+    """All pairs, within folders, of crops of one photo that begin at so many pixels from its left."""
+    for name, x in names.items():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(PHOTO[40:240, x : x + width]).save(path)
+    pairs = [(s, t) for s in names for t in names if s < t and s[0] == t[0]]
+    records = [PairRecord(str(n), s[0], s, t) for n, (s, t) in enumerate(pairs, start=1)]
+    return OpenBlock(range(len(records)), records, lambda image: (folder / image).read_bytes())
+
+
+def matched(network: HyperpixelNetwork, block: OpenBlock, intermediates: int) -> list[dict[str, Any]]:
+    """The rows of a block."""
+    rows = CorrespondenceRows(5, False, "m", "c")
+    found = [
+        rows(pair) if isinstance(pair, MatchedPair) else rows.failed(pair)
+        for pair in match_block(network, choose_engine(), block, 4, rows, intermediates=intermediates)
+    ]
+    return list(table_of(found, rows.schema).to_pylist())
+
+
+def test_a_pair_is_matched_through_the_blocks_other_images_of_its_folder(
+    network: HyperpixelNetwork, tmp_path: Path
+) -> None:
+    names = {name: 8 * int(name[2]) for name in ("a/1.png", "a/2.png", "a/3.png", "b/1.png", "b/2.png")}
+    block = crops(tmp_path, names, 300)
+    alone, jointly = ({(r["source"], r["target"]): r for r in matched(network, block, limit)} for limit in (0, 4))
+    assert alone.keys() == jointly.keys() and all(r["status"] == "matched" for r in jointly.values())
+    for pair, row in jointly.items():
+        assert row["source_points"] and row["layers"] == alone[pair]["layers"]
+        moved = np.array(row["target_points"]) - np.array(row["source_points"])
+        assert np.abs(np.median(moved, axis=0) - [8 * (int(pair[0][2]) - int(pair[1][2])), 0]).max() < 4
+        assert 0 < row["score"] <= 1
+    # The two images of folder b have no other of their kind: the direct path alone.
+    first, only = jointly["a/1.png", "a/2.png"], jointly["b/1.png", "b/2.png"]
+    assert first["target_points"] != alone["a/1.png", "a/2.png"]["target_points"]
+    assert only == next(row for row in matched(network, block, 1) if row["source"] == "b/1.png")
+
+
+def test_points_and_flow_of_a_pair_matched_jointly_are_where_all_paths_say(
+    network: HyperpixelNetwork, tmp_path: Path
+) -> None:
+    block = crops(tmp_path, {"a/1.png": 8, "a/2.png": 16, "a/3.png": 24}, 240)
+    rows = CorrespondenceRows(5, True, "", "")
+    for pair in match_block(network, choose_engine(), block, 4, rows, intermediates=1):
+        assert isinstance(pair, MatchedPair) and pair.joint is not None
+        scale = np.array(pair.target.size) / 240
+        assert np.allclose(pair.flow(), pair.joint.points.numpy() * scale, atol=1e-3)
+        middle = np.array([[pair.source.size[0] / 2, pair.source.size[1] / 2]], dtype=np.float32)
+        moved, valid, confidence = pair.transfer(middle)
+        assert valid.all() and 0 < confidence[0] <= 1
+        assert not np.allclose(moved, replace(pair, joint=None).transfer(middle)[0], atol=1e-4)
+
+
+def test_a_pair_that_cannot_be_matched_is_a_row_with_its_reason(network: HyperpixelNetwork, tmp_path: Path) -> None:
+    block = crops(tmp_path, {"a/1.png": 0, "a/2.png": 9}, 240)
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    points = np.array([[300, 5]], dtype=np.float32)
+    records = [
+        *block.pairs,
+        PairRecord("2", "", "a/1.png", "broken.png"),
+        PairRecord("3", "", "a/2.png", "a/1.png", source_keypoints=points),
+        PairRecord("4", "", "a/2.png", "a/1.png"),
+    ]
+    rows = CorrespondenceRows(5, False, "m", "c")
+    caution = Caution(pairs={3: "pair 4: ended its worker"})
+    block = OpenBlock(range(10, 14), records, block.read)
+    found = list(match_block(network, choose_engine(), block, 4, rows, caution=caution))
+    reasons = {row["number"]: row["status"] for row in found if not isinstance(row, MatchedPair)}
+    assert [pair.number for pair in found if isinstance(pair, MatchedPair)] == [10]
+    assert reasons.keys() == {11, 12, 13} and "broken.png" in reasons[11]
+    assert reasons[12] == "source_points: (300, 5) lies outside image a/2.png of 240 x 200 pixels"
+    assert reasons[13] == "pair 4: ended its worker"
+
+
+def test_one_thing_at_a_time_gives_the_same_and_says_each_step(network: HyperpixelNetwork, tmp_path: Path) -> None:
+    block = crops(tmp_path, {"a/1.png": 0, "a/2.png": 9, "a/3.png": 20}, 200)
+    rows = CorrespondenceRows(5, False, "m", "c")
+    steps: list[int] = []
+    tables = [
+        [rows(pair) for pair in match_block(network, choose_engine(), block, 4, rows, caution=caution)]
+        for caution in (Caution(), Caution(on_step=steps.append))
+    ]
+    assert tables[0] == tables[1]
+    assert steps == list(range(3 + 3))
