@@ -26,7 +26,7 @@ from dhpf.pipelines.config import CollectionConfig, FeatureType, MatchConfig, Re
 from dhpf.pipelines.inputs.block_job import BlockJob, block_job_from_json
 from dhpf.pipelines.inputs.collection import Collection, open_collection
 from dhpf.pipelines.inputs.model_source import ModelSource
-from dhpf.pipelines.matching.block_matching import match_block
+from dhpf.pipelines.matching.block_matching import AS_SUITS, MatchOptions, match_block
 from dhpf.pipelines.matching.matched_pair import MatchedPair
 from dhpf.pipelines.matching.pool import match_blocks
 from dhpf.pipelines.outputs.store import StageOutput
@@ -42,6 +42,7 @@ MODEL = ModelSource(
     ModelConfig(backbone="efficientnet_lite0", selection="fixed", layers=(5, 8, 10, 11, 15), exponent=2)
 )
 ROWS = CorrespondenceRows(50, False, "model", "code")
+ONE_AT_A_TIME = MatchOptions(batch_size=1)
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def measure_collections(folders: dict[int, Path], scratch: Path) -> Iterator[Col
 
     def match(job: BlockJob) -> dict[str, int]:
         block = job.open()
-        for pair in match_block(network, engine, block, 1, ROWS):
+        for pair in match_block(network, engine, block, ROWS, ONE_AT_A_TIME):
             assert isinstance(pair, MatchedPair)
             ROWS(pair)
         return {"block_pairs": len(block.pairs), "block_images": len(block.images)}
@@ -156,7 +157,8 @@ def measure_half_precision(folder: Path) -> dict[str, float]:
     pairs = [replace(p, source_keypoints=drawn.uniform(0, SIDE, (20, 2)).astype(np.float32)) for p in block.pairs]
     moved = []
     for feature_type in get_args(FeatureType):
-        found = match_block(network, engine, replace(block, pairs=pairs), 1, ROWS, feature_type)
+        options = replace(ONE_AT_A_TIME, features=feature_type)
+        found = match_block(network, engine, replace(block, pairs=pairs), ROWS, options)
         moved.append(np.array([ROWS(pair)["transferred_points"] for pair in found if isinstance(pair, MatchedPair)]))
     distance = np.linalg.norm(moved[0] - moved[1], axis=2)
     return {
@@ -192,7 +194,7 @@ def measure_actors(folder: Path, work: Path, rounds: int) -> dict[int, list[floa
                 output = StageOutput(work / f"{number}-{num_actors}")
                 output.plan({"stage": "match", "tasks": collection.tasks})
                 config = MatchConfig(collections={"actors": images}, num_actors=num_actors)
-                match_blocks(collection, MODEL, ROWS, output, config, title=f"{num_actors} actors")
+                match_blocks(collection, MODEL, ROWS, output, config, title=f"{num_actors} actors", options=AS_SUITS)
                 found.append(rate(output))
                 print(f"{num_actors} actors: {found[-1]:.1f} pairs per second", flush=True)
     return rates

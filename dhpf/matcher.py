@@ -21,11 +21,11 @@ from dhpf.config import EngineName, ModelConfig
 from dhpf.errors import InputError
 from dhpf.frame import points_from_frame, points_to_frame, to_square
 from dhpf.images import RGB, ImageError, read_image
-from dhpf.model.best_cells import BestCells
 from dhpf.model.engines.choose import choose_engine
 from dhpf.model.geometry import NUM_CELLS
 from dhpf.model.network import HyperpixelNetwork
-from dhpf.model.transfer import cells_of_points, mutual_matches, transfer
+from dhpf.model.pair_match import PairMatch
+from dhpf.model.transfer import cells_of_points
 from dhpf.records import Correspondences, Points
 
 ImageLike = str | Path | Image.Image | NDArray[np.uint8]
@@ -72,7 +72,7 @@ class Matcher:
         """
         images = [_as_rgb(source, "source"), _as_rgb(target, "target")]
         found, layers = self._match(images, torch.zeros(1, NUM_CELLS, dtype=torch.bool))
-        best = mutual_matches(found, limit)
+        best = found.mutual.best(limit)
         return Correspondences(
             points_from_frame(best.source_points.numpy(), _size(images[0])),
             points_from_frame(best.target_points.numpy(), _size(images[1])),
@@ -98,20 +98,20 @@ class Matcher:
         """
         images = [_as_rgb(source, "source"), _as_rgb(target, "target")]
         wanted = _checked_points(points, _size(images[0]))
-        framed = torch.from_numpy(points_to_frame(wanted, _size(images[0])))[None]
+        framed = torch.from_numpy(points_to_frame(wanted, _size(images[0])))
         every = torch.ones(1, len(wanted), dtype=torch.bool)
-        found, _ = self._match(images, cells_of_points(framed, every))
-        moved = transfer(found, framed, every)
+        found, _ = self._match(images, cells_of_points(framed[None], every))
+        moved = found.transfer(framed)
         valid = moved.valid[0].numpy()
         points_found = points_from_frame(moved.points[0].numpy(), _size(images[1]))
         return np.where(valid[:, None], points_found, np.float32(np.nan)), valid, moved.confidence[0].numpy()
 
-    def _match(self, images: list[RGB], wanted: Tensor) -> tuple[BestCells, tuple[int, ...]]:
-        """The best cells of two images, on the CPU, and the selected layers."""
+    def _match(self, images: list[RGB], wanted: Tensor) -> tuple[PairMatch, tuple[int, ...]]:
+        """What is found of two images, on the CPU, and the selected layers."""
         squares = torch.stack([to_square(image, self.network.config.image_side) for image in images])
         device = self.network.backbone.mean.device
         found, selection = self.network.match_images(squares.to(device), [(0, 1)], wanted.to(device), self._engine)
-        return found.to("cpu"), tuple(selection[0].nonzero().flatten().tolist())
+        return PairMatch.alone(found.to("cpu")), tuple(selection[0].nonzero().flatten().tolist())
 
 
 def _size(image: RGB) -> tuple[int, int]:

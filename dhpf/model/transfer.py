@@ -1,19 +1,13 @@
-"""From best cells to points: keypoint transfer, dense flow, best matches; and the mutual nearest neighbour filter."""
+"""From best cells to points: keypoint transfer and dense flow of a batch, and the mutual nearest neighbour filter."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from dhpf.config import GRID_SIDE
 from dhpf.model.best_cells import ZERO_MAXIMUM, BestCells, nonzero
 from dhpf.model.geometry import cell_centres, covering_cells, transfer_points
-from dhpf.model.joint import JointMatches
-
-TILE_SIDE = 4
-"""Cells per side of the tiles that give one match each."""
 
 
 @dataclass(frozen=True)
@@ -28,21 +22,6 @@ class TransferredPoints:
 
     points: Tensor
     valid: Tensor
-    confidence: Tensor
-
-
-@dataclass(frozen=True)
-class CellMatches:
-    """The mutual nearest neighbours of one pair, the most confident first.
-
-    Attributes:
-        source_points, target_points: (M, 2) in the 240 x 240 frame; the source's are cell centres, and the target's too
-            unless the pair was matched jointly.
-        confidence: (M,) in [0, 1].
-    """
-
-    source_points: Tensor
-    target_points: Tensor
     confidence: Tensor
 
 
@@ -75,21 +54,18 @@ def transfer(found: BestCells, points: Tensor, valid: Tensor) -> TransferredPoin
         valid: (B, K) bool, False for padding.
     """
     confidence = match_confidence(found.filtered_value, found.best_score[:, None])
-    return _moved(dense_flow(found), confidence, points, valid)
+    return transfer_by_cells(dense_flow(found), confidence, points, valid)
 
 
-def transfer_jointly(found: JointMatches, points: Tensor, valid: Tensor) -> TransferredPoints:
-    """Transfers source points of one pair that was matched jointly; the confidence is the paths' agreement.
+def transfer_by_cells(target_points: Tensor, confidence: Tensor, points: Tensor, valid: Tensor) -> TransferredPoints:
+    """Transfers source points with the source cells that cover them.
 
     Args:
-        points: (1, K, 2) source points in the frame.
-        valid: (1, K) bool, False for padding.
+        target_points: (B, N, 2) in the frame, of every source cell.
+        confidence: (B, N) of these.
+        points: (B, K, 2) source points in the frame.
+        valid: (B, K) bool, False for padding.
     """
-    return _moved(found.points[None], found.agreement[None], points, valid)
-
-
-def _moved(target_points: Tensor, confidence: Tensor, points: Tensor, valid: Tensor) -> TransferredPoints:
-    """Args: target_points, confidence: (B, N, 2) and (B, N) of every source cell."""
     covering = covering_cells(points) & valid.unsqueeze(-1)
     moved, located = transfer_points(points, covering, target_points)
     share = covering.to(points.dtype)
@@ -101,38 +77,3 @@ def _moved(target_points: Tensor, confidence: Tensor, points: Tensor, valid: Ten
 def dense_flow(found: BestCells) -> Tensor:
     """(B, N, 2) target point in the frame of every source cell's centre, of pairs matched with every cell wanted."""
     return cell_centres(device=found.filtered_target.device)[found.filtered_target]
-
-
-def mutual_matches(found: BestCells, limit: int, joint: JointMatches | None = None) -> CellMatches:
-    """At most `limit` pairs of cells that are each other's best, of one pair.
-
-    Neighbouring cells say almost the same, so each tile of 4 x 4 source cells gives its most confident match alone.
-
-    Args:
-        joint: of the same pair; then a match lies where all paths say, and is as confident as they agree.
-    """
-    value, target = found.value[0], found.target[0]
-    source = torch.arange(len(target), device=target.device)
-    agreed = (value == found.column_maximum[0][target]) & (value > 0)
-    # Of several source cells that share a target's maximum, the first one is its match.
-    first = torch.full_like(target, len(target)).scatter_reduce(0, target[agreed], source[agreed], "amin")
-    mutual = (agreed & (first[target] == source)).nonzero().flatten()
-    centres = cell_centres(device=target.device)
-    confidence = match_confidence(value, found.best_score[0]) if joint is None else joint.agreement
-    points = centres[target] if joint is None else joint.points
-    ranking = value if joint is None else confidence
-    ranked = mutual[ranking[mutual].argsort(descending=True, stable=True)]
-    chosen = ranked[_first_of_each(_tile(ranked))][:limit]
-    return CellMatches(centres[chosen], points[chosen], confidence[chosen])
-
-
-def _tile(cells: Tensor) -> Tensor:
-    return cells // GRID_SIDE // TILE_SIDE * GRID_SIDE + cells % GRID_SIDE // TILE_SIDE
-
-
-def _first_of_each(labels: Tensor) -> Tensor:
-    """Positions, ascending, at which a label stands for the first time."""
-    positions = torch.arange(len(labels), device=labels.device)
-    first = torch.full((GRID_SIDE * GRID_SIDE,), len(labels), device=labels.device)
-    first.scatter_reduce_(0, labels, positions, "amin")
-    return first[first < len(labels)].sort().values

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,12 @@ from dhpf.model.engines.problem import MatchEngine
 from dhpf.model.geometry import NUM_CELLS
 from dhpf.model.joint import JointMatching
 from dhpf.model.network import HyperpixelNetwork
+from dhpf.model.pair_match import PairMatch
 from dhpf.model.transfer import cells_of_points
 from dhpf.pipelines.config import FeatureType
 from dhpf.pipelines.inputs.block_job import OpenBlock
 from dhpf.pipelines.matching.caution import NO_CAUTION, Caution
-from dhpf.pipelines.matching.describing import ImageFacts, describe_block
+from dhpf.pipelines.matching.describing import DescribedBlock, ImageFacts, describe_block
 from dhpf.pipelines.matching.matched_pair import MatchedPair, RowMaker, common_row
 from dhpf.records import PairRecord
 
@@ -27,55 +29,91 @@ MATCH_BATCH = {"cpu": 4, "cuda": 64}
 """Pairs that are matched together. A GPU needs half of the time per pair for 64 that it needs for 4."""
 
 
+@dataclass(frozen=True)
+class MatchOptions:
+    """How a block is matched.
+
+    Attributes:
+        batch_size: pairs that are matched together; None for what suits the network's device.
+        features: how the features are kept.
+        intermediates: at most so many images of the block, of the pair's category, through which it is matched too.
+    """
+
+    batch_size: int | None = None
+    features: FeatureType = "float32"
+    intermediates: int = 0
+
+
+AS_SUITS = MatchOptions()
+"""Each pair alone, as many at once as suit the device."""
+
+
 @torch.inference_mode()
 def match_block(
     network: HyperpixelNetwork,
     engine: MatchEngine,
     block: OpenBlock,
-    batch_size: int | None,
     rows: RowMaker,
-    feature_type: FeatureType = "float32",
+    options: MatchOptions = AS_SUITS,
     caution: Caution = NO_CAUTION,
-    intermediates: int = 0,
-) -> Iterator[MatchedPair | Mapping[str, Any]]:
+) -> Iterator[MatchedPair | dict[str, Any]]:
     """Matches every pair of a block, each image described once; a pair that cannot be matched gives its row at once.
 
     Args:
-        batch_size: pairs that are matched together; None for what suits the network's device.
         rows: says which points will be transferred.
-        feature_type: how the features are kept.
-        intermediates: at most so many images of the block, of the pair's category, through which it is matched too.
+        caution: what is left out, and who is told of each step.
     """
     started = time.perf_counter()
-    described = describe_block(network, block, feature_type, caution)
-    places, features, facts = described.places, described.features, described.facts
+    described = describe_block(network, block, options.features, caution)
     describe_share = (time.perf_counter() - started) / max(1, len(block.pairs))
     usable = []
     for place, (number, record) in enumerate(zip(block.numbers, block.pairs, strict=True)):
-        source, target = facts[record.source], facts[record.target]
+        source, target = described.facts[record.source], described.facts[record.target]
         failure = source.failure or target.failure or caution.pairs.get(place) or _misplaced(record, source)
         if failure:
             yield common_row(number, record, source, target) | {"status": failure}
         else:
             usable.append((place, number, record))
     joint = None
-    if intermediates:
-        joint = JointMatching(network, features, [block.kinds[image] for image in places], intermediates)
-    batch_size = 1 if caution.is_stepwise else batch_size or MATCH_BATCH[features.squared_norms.device.type]
+    if options.intermediates:
+        kinds = [block.kinds[image] for image in described.places]
+        joint = JointMatching(network, described.features, kinds, options.intermediates)
+    batch_size = options.batch_size or MATCH_BATCH[described.features.squared_norms.device.type]
+    batch_size = 1 if caution.is_stepwise else batch_size
     for begin in range(0, len(usable), batch_size):
         batch = usable[begin : begin + batch_size]
         caution.step(len(block.images) + batch[0][0])
         started = time.perf_counter()
-        pairs = [(places[r.source, r.mirrored], places[r.target, r.mirrored]) for _, _, r in batch]
-        wanted = torch.stack([_wanted_cells(rows, r, facts[r.source].size) for _, _, r in batch])
-        found, selection = network.match(features, features, pairs, wanted.to(features.squared_norms.device), engine)
-        found = found.to("cpu")
-        jointly = [None if joint is None else joint.match(*pair).to("cpu") for pair in pairs]
+        found = _match_batch(network, engine, described, joint, [record for _, _, record in batch], rows)
         seconds = describe_share + (time.perf_counter() - started) / len(batch)
-        for offset, (_, number, record) in enumerate(batch):
-            layers = tuple(selection[offset].nonzero().flatten().tolist())
-            source, target = facts[record.source], facts[record.target]
-            yield MatchedPair(number, record, source, target, found[offset], layers, seconds, jointly[offset])
+        for (_, number, record), (match, layers) in zip(batch, found, strict=True):
+            source, target = described.facts[record.source], described.facts[record.target]
+            yield MatchedPair(number, record, source, target, match, layers, seconds)
+
+
+def _match_batch(
+    network: HyperpixelNetwork,
+    engine: MatchEngine,
+    described: DescribedBlock,
+    joint: JointMatching | None,
+    records: Sequence[PairRecord],
+    rows: RowMaker,
+) -> list[tuple[PairMatch, tuple[int, ...]]]:
+    """What is found of each pair, on the CPU, and the layers that it selected, ascending."""
+    features, places, facts = described.features, described.places, described.facts
+    pairs = [(places[r.source, r.mirrored], places[r.target, r.mirrored]) for r in records]
+    wanted = torch.stack([_wanted_cells(rows, r, facts[r.source].size) for r in records])
+    found, selection = network.match(features, features, pairs, wanted.to(features.squared_norms.device), engine)
+    found = found.to("cpu")
+    matches = []
+    for offset, (source, target) in enumerate(pairs):
+        one = found[offset]
+        if joint is None:
+            matches.append(PairMatch.alone(one))
+        else:
+            matches.append(PairMatch.jointly(one, joint.match(source, target).to("cpu")))
+    layers = [tuple(selected.nonzero().flatten().tolist()) for selected in selection]
+    return list(zip(matches, layers, strict=True))
 
 
 def _misplaced(record: PairRecord, source: ImageFacts) -> str | None:

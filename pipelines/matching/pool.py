@@ -26,6 +26,7 @@ from dhpf.pipelines.inputs.block_job import BlockJob, block_job_from_json
 from dhpf.pipelines.inputs.collection import Collection
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.inputs.shard_set import ShardSet
+from dhpf.pipelines.matching.block_matching import MatchOptions
 from dhpf.pipelines.matching.caution import Caution
 from dhpf.pipelines.matching.matched_pair import RowMaker
 from dhpf.pipelines.matching.quarantine import Quarantine, match_in_quarantine, refused
@@ -72,14 +73,14 @@ def match_blocks(
     config: EvaluateConfig | MatchConfig,
     *,
     title: str,
-    intermediates: int = 0,
+    options: MatchOptions,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> None:
     """Has actors do every block of the plan that is not done; a block is done when its table is committed.
 
     Args:
         title: of the progress bar.
-        intermediates: as in MatchConfig.
+        options: how blocks are matched.
         report: told of the progress every few seconds.
 
     Raises:
@@ -88,17 +89,7 @@ def match_blocks(
     missing = set(output.missing())
     if not missing:
         return
-    features = config.features if isinstance(config, MatchConfig) else "float32"
-    settings = WorkerSettings(
-        model,
-        rows,
-        str(output.root),
-        config.batch_size,
-        config.resources,
-        config.engine,
-        features,
-        intermediates,
-    )
+    settings = WorkerSettings(model, rows, str(output.root), config.resources, config.engine, options)
     num_before = sum(int(commit.info.get("num_pairs", 0)) for commit in output.committed().values())
     started = reported = time.time()
     num_pairs = num_failed = 0

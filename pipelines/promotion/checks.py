@@ -25,7 +25,7 @@ from dhpf.model.network import HyperpixelNetwork
 from dhpf.pipelines.config import EvaluateConfig, PromotionConfig
 from dhpf.pipelines.inputs.block_job import OpenBlock
 from dhpf.pipelines.inputs.shard_set import ShardSet
-from dhpf.pipelines.matching.block_matching import match_block
+from dhpf.pipelines.matching.block_matching import MatchOptions, match_block
 from dhpf.pipelines.stages.evaluate import MethodScores, PredictionRows
 
 MAX_DEVIATION = 1e-4
@@ -132,7 +132,7 @@ def seconds_per_pair(
         for index, network in enumerate(networks):
             started = time.perf_counter()
             for block in blocks:
-                for _ in match_block(network, engine, block, config.batch_size, PredictionRows()):
+                for _ in match_block(network, engine, block, PredictionRows(), MatchOptions(config.batch_size)):
                     pass
             if turn:  # the first compiles and warms up
                 fastest[index] = min(fastest[index], (time.perf_counter() - started) / num_pairs)

@@ -25,6 +25,7 @@ from dhpf.metrics import (
 from dhpf.pipelines.config import EvaluateConfig
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.inputs.shard_set import ShardSet
+from dhpf.pipelines.matching.block_matching import MatchOptions
 from dhpf.pipelines.matching.matched_pair import MatchedPair
 from dhpf.pipelines.matching.pool import as_planned, match_blocks
 from dhpf.pipelines.outputs.code_version import code_version
@@ -62,7 +63,7 @@ class PredictionRows:
     def schema(self) -> pa.Schema:
         return PREDICTIONS
 
-    def failed(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+    def failed(self, row: dict[str, Any]) -> Mapping[str, Any]:
         return row
 
     def wanted_points(self, record: PairRecord) -> Sequence[Points]:
@@ -127,7 +128,8 @@ def _predict(
     output.plan(plan)
     if output.manifest() is None:
         title = f"evaluate {shards.name} {method}"
-        match_blocks(shards, model, PredictionRows(), output, config, title=title, intermediates=intermediates)
+        options = MatchOptions(config.batch_size, intermediates=intermediates)
+        match_blocks(shards, model, PredictionRows(), output, config, title=title, options=options)
         record = {"stage": "evaluate", "num_pairs": shards.num_pairs, "code_version": code_version()}
         output.finish(record | {"seconds": round(time.time() - started, 3)})
     return output

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from dhpf.pipelines.inputs.block_job import OpenBlock
 from dhpf.pipelines.inputs.collection import Collection
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.inputs.shard_set import ShardSet
-from dhpf.pipelines.matching.block_matching import match_block
+from dhpf.pipelines.matching.block_matching import MatchOptions, match_block
 from dhpf.pipelines.matching.matched_pair import MatchedPair
 from dhpf.pipelines.matching.pool import Progress, as_planned, match_blocks
 from dhpf.pipelines.outputs.code_version import code_version
@@ -44,8 +44,8 @@ class CorrespondenceRows:
     model: str
     code_version: str
 
-    def failed(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {**row, "model": self.model, "code_version": self.code_version}
+    def failed(self, row: dict[str, Any]) -> Mapping[str, Any]:
+        return row | {"model": self.model, "code_version": self.code_version}
 
     @property
     def schema(self) -> pa.Schema:
@@ -142,8 +142,8 @@ def match(
             log_metrics({f"{pairs.name}/running/{key}": float(value) for key, value in done.items()})
 
         rejected = _keep_rejects(pairs, output)
-        title, limit = f"match {pairs.name}", config.intermediates
-        match_blocks(pairs, model, rows, output, config, title=title, intermediates=limit, report=report)
+        options = match_options(config)
+        match_blocks(pairs, model, rows, output, config, title=f"match {pairs.name}", options=options, report=report)
         infos = [commit.info for task, commit in output.committed().items() if task != REJECTS_TASK]
         record = {key: value for key, value in plan.items() if key != "tasks"} | {
             "num_pairs": pairs.num_pairs,
@@ -157,6 +157,11 @@ def match(
         manifest = output.finish(record)
     parts = tuple(output.path(c, "part.parquet") for c in manifest.commits if c.task != REJECTS_TASK)
     return MatchResult(manifest.record, parts)
+
+
+def match_options(config: MatchConfig) -> MatchOptions:
+    """How the blocks of the match stage are matched."""
+    return MatchOptions(config.batch_size, config.features, config.intermediates)
 
 
 def _keep_rejects(pairs: ShardSet | Collection, output: StageOutput) -> dict[str, Any]:
@@ -201,7 +206,7 @@ def measured_speed(config: MatchConfig, collection: Collection, model: ModelSour
         records = [folder_pair(n, s, t) for n, (s, t) in enumerate(combinations(chosen, 2))]
         started = time.perf_counter()
         block = OpenBlock(range(len(records)), records, collection.read)
-        found = match_block(network, engine, block, 1, rows, config.features, intermediates=config.intermediates)
+        found = match_block(network, engine, block, rows, replace(match_options(config), batch_size=1))
         for pair in found:
             if isinstance(pair, MatchedPair):
                 rows(pair)

@@ -1,7 +1,7 @@
 import torch
 
 from dhpf.model.best_cells import BestCells, best_cells
-from dhpf.model.transfer import cells_of_points, dense_flow, mutual_filter, mutual_matches, transfer
+from dhpf.model.transfer import cells_of_points, dense_flow, mutual_filter, transfer
 
 
 def found(correlation: torch.Tensor, wanted: torch.Tensor | None = None, best_score: float = 1.0) -> BestCells:
@@ -48,28 +48,3 @@ def test_flow_has_a_target_for_every_cell() -> None:
     flow = dense_flow(found(shifted_identity(2)))[0]
     assert flow.shape == (3600, 2)
     assert flow[0].tolist() == [8, 0]
-
-
-def test_matches_are_mutual_and_the_best_come_first() -> None:
-    correlation = torch.zeros(3600, 3600)
-    correlation[5, 7], correlation[8, 7], correlation[100, 200] = 0.5, 0.9, 0.7
-    best = mutual_matches(found(correlation, best_score=2.0), 10)
-    assert torch.allclose(best.confidence, torch.tensor([0.45, 0.35]))
-    assert best.source_points[0].tolist() == [32, 0]
-    assert best.target_points[0].tolist() == [28, 0]
-    assert len(mutual_matches(found(correlation), 1).confidence) == 1
-
-
-def test_each_tile_gives_its_best_match_alone() -> None:
-    correlation = torch.zeros(3600, 3600)
-    correlation[0, 0], correlation[63, 63], correlation[4, 4] = 0.5, 0.9, 0.4  # cells 0 and 63 share a tile
-    best = mutual_matches(found(correlation), 10)
-    assert best.source_points.tolist() == [[12, 4], [16, 0]]
-    assert len(mutual_matches(found(torch.rand(3600, 3600)), 9999).confidence) <= 225
-
-
-def test_sources_that_share_a_maximum_give_one_match() -> None:
-    correlation = torch.zeros(3600, 3600)
-    correlation[50, 7], correlation[3000, 7] = 0.5, 0.5
-    best = mutual_matches(found(correlation), 10)
-    assert best.source_points.tolist() == [[200, 0]]

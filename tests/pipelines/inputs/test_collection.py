@@ -100,14 +100,13 @@ def test_points_outside_their_image_cost_only_their_pair(listed: Collection) -> 
     assert row["category"] == "cat"
 
 
-def matched(job: BlockJob, intermediates: int = 0) -> list[dict[str, Any]]:
+def matched(job: BlockJob) -> list[dict[str, Any]]:
     """The rows of a block, made here."""
     model = ModelSource(ModelConfig(selection="fixed", layers=(11,)))
     rows = CorrespondenceRows(5, False, "m", "c")
-    block = job.open()
     found = [
         rows(pair) if isinstance(pair, MatchedPair) else rows.failed(pair)
-        for pair in match_block(model.load(Resources()), choose_engine(), block, 4, rows, intermediates=intermediates)
+        for pair in match_block(model.load(Resources()), choose_engine(), job.open(), rows)
     ]
     return list(table_of(found, rows.schema).to_pylist())
 

@@ -16,7 +16,8 @@ from dhpf.pipelines.config import CollectionConfig, Resources
 from dhpf.pipelines.inputs import pair_table
 from dhpf.pipelines.inputs.collection import open_collection
 from dhpf.pipelines.inputs.model_source import ModelSource
-from dhpf.pipelines.matching.block_matching import MatchedPair, match_block, open_block
+from dhpf.pipelines.matching.block_matching import match_block
+from dhpf.pipelines.matching.matched_pair import MatchedPair
 from dhpf.pipelines.outputs.tables import table_of
 from dhpf.pipelines.stages.match import CorrespondenceRows
 
@@ -185,7 +186,7 @@ def test_pairs_and_their_correspondences_have_the_same_numbers(photos: Path, tmp
     with open_collection("photos", config, 10**6) as collection:
         jobs = list(collection.jobs(set(collection.tasks)))
         assert len(jobs) > 1
-        pairs = [p for j in jobs for p in match_block(network, choose_engine(), open_block(j["job"]), 4, row_of)]
+        pairs = [p for j in jobs for p in match_block(network, choose_engine(), j.open(), row_of)]
     matched = table_of([row_of(pair) for pair in pairs if isinstance(pair, MatchedPair)], row_of.schema)
     joined = pq.read_table(tmp_path / "p.parquet").join(matched.select(JOINED), "number", right_suffix=" matched")
     assert len(joined) == len(matched) == len(pairs) > 1

@@ -1,4 +1,3 @@
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +8,14 @@ from PIL import Image
 
 from dhpf.config import ModelConfig
 from dhpf.model.engines.choose import choose_engine
+from dhpf.model.joint import JointMatching
 from dhpf.model.network import HyperpixelNetwork
 from dhpf.pipelines.config import Resources
 from dhpf.pipelines.inputs.block_job import OpenBlock
 from dhpf.pipelines.inputs.model_source import ModelSource
-from dhpf.pipelines.matching.block_matching import match_block
+from dhpf.pipelines.matching.block_matching import MatchOptions, match_block
 from dhpf.pipelines.matching.caution import Caution
+from dhpf.pipelines.matching.describing import describe_block
 from dhpf.pipelines.matching.matched_pair import MatchedPair
 from dhpf.pipelines.outputs.tables import table_of
 from dhpf.pipelines.stages.match import CorrespondenceRows
@@ -44,7 +45,7 @@ def matched(network: HyperpixelNetwork, block: OpenBlock, intermediates: int) ->
     rows = CorrespondenceRows(5, False, "m", "c")
     found = [
         rows(pair) if isinstance(pair, MatchedPair) else rows.failed(pair)
-        for pair in match_block(network, choose_engine(), block, 4, rows, intermediates=intermediates)
+        for pair in match_block(network, choose_engine(), block, rows, MatchOptions(intermediates=intermediates))
     ]
     return list(table_of(found, rows.schema).to_pylist())
 
@@ -72,14 +73,18 @@ def test_points_and_flow_of_a_pair_matched_jointly_are_where_all_paths_say(
 ) -> None:
     block = crops(tmp_path, {"a/1.png": 8, "a/2.png": 16, "a/3.png": 24}, 240)
     rows = CorrespondenceRows(5, True, "", "")
-    for pair in match_block(network, choose_engine(), block, 4, rows, intermediates=1):
-        assert isinstance(pair, MatchedPair) and pair.joint is not None
+    alone = list(match_block(network, choose_engine(), block, rows))
+    jointly = list(match_block(network, choose_engine(), block, rows, MatchOptions(intermediates=1)))
+    features = describe_block(network, block).features
+    paths = JointMatching(network, features, ["a"] * 3, limit=1)
+    for pair, single, (source, target) in zip(jointly, alone, [(0, 1), (0, 2), (1, 2)], strict=True):
+        assert isinstance(pair, MatchedPair) and isinstance(single, MatchedPair)
         scale = np.array(pair.target.size) / 240
-        assert np.allclose(pair.flow(), pair.joint.points.numpy() * scale, atol=1e-3)
+        assert np.allclose(pair.flow(), paths.match(source, target).points.numpy() * scale, atol=1e-3)
         middle = np.array([[pair.source.size[0] / 2, pair.source.size[1] / 2]], dtype=np.float32)
         moved, valid, confidence = pair.transfer(middle)
         assert valid.all() and 0 < confidence[0] <= 1
-        assert not np.allclose(moved, replace(pair, joint=None).transfer(middle)[0], atol=1e-4)
+        assert not np.allclose(moved, single.transfer(middle)[0], atol=1e-4)
 
 
 def test_a_pair_that_cannot_be_matched_is_a_row_with_its_reason(network: HyperpixelNetwork, tmp_path: Path) -> None:
@@ -95,7 +100,7 @@ def test_a_pair_that_cannot_be_matched_is_a_row_with_its_reason(network: Hyperpi
     rows = CorrespondenceRows(5, False, "m", "c")
     caution = Caution(pairs={3: "pair 4: ended its worker"})
     block = OpenBlock(range(10, 14), records, block.read)
-    found = list(match_block(network, choose_engine(), block, 4, rows, caution=caution))
+    found = list(match_block(network, choose_engine(), block, rows, caution=caution))
     reasons = {row["number"]: row["status"] for row in found if not isinstance(row, MatchedPair)}
     assert [pair.number for pair in found if isinstance(pair, MatchedPair)] == [10]
     assert reasons.keys() == {11, 12, 13} and "broken.png" in reasons[11]
@@ -108,7 +113,7 @@ def test_one_thing_at_a_time_gives_the_same_and_says_each_step(network: Hyperpix
     rows = CorrespondenceRows(5, False, "m", "c")
     steps: list[int] = []
     tables = [
-        [rows(pair) for pair in match_block(network, choose_engine(), block, 4, rows, caution=caution)]
+        [rows(pair) for pair in match_block(network, choose_engine(), block, rows, caution=caution)]
         for caution in (Caution(), Caution(on_step=steps.append))
     ]
     assert tables[0] == tables[1]

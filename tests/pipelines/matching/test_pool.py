@@ -13,6 +13,7 @@ from dhpf.pipelines.config import CollectionConfig, MatchConfig, Resources
 from dhpf.pipelines.inputs.collection import Collection, open_collection
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.matching import pool
+from dhpf.pipelines.matching.block_matching import AS_SUITS
 from dhpf.pipelines.matching.pool import MAX_ATTEMPTS, BlockMatcher, match_blocks
 from dhpf.pipelines.matching.worker import WorkerSettings
 from dhpf.pipelines.outputs.store import StageOutput
@@ -45,7 +46,7 @@ def batch_of(collection: Collection, task: str) -> dict[str, list[str]]:
 
 
 def actor(output: StageOutput) -> BlockMatcher:
-    return BlockMatcher(WorkerSettings(MODEL, ROWS, str(output.root), 4, Resources(), "auto"), "run")
+    return BlockMatcher(WorkerSettings(MODEL, ROWS, str(output.root), Resources(), "auto"), "run")
 
 
 def statuses(output: StageOutput, task: str) -> list[str]:
@@ -98,7 +99,7 @@ def test_blocks_are_handed_out_as_they_are_planned(
 
     monkeypatch.setattr(Collection, "jobs", lambda _, missing: noted(missing))
     config = MatchConfig(collections={"photos": collection.config}, num_actors=1)
-    match_blocks(collection, MODEL, ROWS, output, config, title="match")
+    match_blocks(collection, MODEL, ROWS, output, config, title="match", options=AS_SUITS)
     assert output.missing() == []
     assert planned == [0, 1, 2] and done_when_planned == [0, 0, 2]
 
@@ -121,9 +122,9 @@ def test_images_that_are_away_stop_the_run_and_it_goes_on_when_they_are_back(
     with monkeypatch.context() as patched:
         patched.setattr(Collection, "jobs", lambda _, missing: away_from_the_third(missing))
         with pytest.raises(InputError, match="no folder '.*photos'"):
-            match_blocks(collection, MODEL, ROWS, output, config, title="match")
+            match_blocks(collection, MODEL, ROWS, output, config, title="match", options=AS_SUITS)
     assert output.missing() == ["block-000002"]
     root.with_name("away").rename(root)
-    match_blocks(collection, MODEL, ROWS, output, config, title="match")
+    match_blocks(collection, MODEL, ROWS, output, config, title="match", options=AS_SUITS)
     assert output.missing() == []
     assert all(status == "matched" for task in collection.tasks for status in statuses(output, task))

@@ -43,7 +43,7 @@ def job_of(folder: Path) -> CollectionJob:
 
 def settings_of(root: Path) -> WorkerSettings:
     model = ModelSource(ModelConfig(selection="fixed", layers=(11,)))
-    return WorkerSettings(model, CorrespondenceRows(5, False, "m", "c"), str(root), 4, Resources(), "auto")
+    return WorkerSettings(model, CorrespondenceRows(5, False, "m", "c"), str(root), Resources(), "auto")
 
 
 def statuses(root: Path) -> dict[tuple[str, str], str]:
