@@ -21,7 +21,7 @@ from dhpf.drawing import (
     warp_source_onto_target,
 )
 from dhpf.images import RGB, decode_image
-from dhpf.pipelines.inputs.collection import Collection
+from dhpf.pipelines.inputs.block_source import BlockSource
 from dhpf.pipelines.inputs.shard_set import ShardSet
 from dhpf.pipelines.layer_search.beam import kept_sets
 from dhpf.pipelines.outputs.tables import layers_of_mask
@@ -37,7 +37,7 @@ ALL_PAIRS = "all pairs"
 class PairImages:
     """Decoded images of a set's pairs, not mirrored: a table's points are in original pixels."""
 
-    def __init__(self, pairs: ShardSet | Collection) -> None:
+    def __init__(self, pairs: BlockSource) -> None:
         self._read = pairs.read
 
     def of(self, row: Mapping[str, Any]) -> tuple[RGB, RGB]:
@@ -101,7 +101,7 @@ def search_picture(result: SearchResult) -> Picture:
     return draw_layer_search(levels, kept, len(levels[0]), f"{result.metric}, %", title)
 
 
-def correspondence_pictures(result: MatchResult, pairs: ShardSet | Collection) -> Iterator[tuple[str, Picture]]:
+def correspondence_pictures(result: MatchResult, pairs: BlockSource) -> Iterator[tuple[str, Picture]]:
     """Matches of the pairs with the highest, the median and the lowest score."""
     images = PairImages(pairs)
     chosen = best_median_worst(result.scores())

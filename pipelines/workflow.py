@@ -14,6 +14,7 @@ from dhpf.config import ModelConfig
 from dhpf.errors import InputError
 from dhpf.model.backbone import load_backbone
 from dhpf.pipelines.config import STAGES, MatchConfig, StageName, TrainConfig, Workflow
+from dhpf.pipelines.inputs.block_source import BlockSource
 from dhpf.pipelines.inputs.collection import Collection, open_collection
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.inputs.shard_set import ShardSet, joined, open_shard_set
@@ -203,7 +204,7 @@ class WorkflowRun:
             with self._collection(config, name, model, StageOutput(self.folder / "match" / name).scratch) as pairs:
                 self._match_one(run, config, pairs, model)
 
-    def _match_one(self, run: StageRun, config: MatchConfig, pairs: ShardSet | Collection, model: ModelSource) -> None:
+    def _match_one(self, run: StageRun, config: MatchConfig, pairs: BlockSource, model: ModelSource) -> None:
         name = pairs.name
         result = match(config, pairs, model, self.folder / "match", run.log_metrics)
         record = result.record

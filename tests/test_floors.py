@@ -27,6 +27,7 @@ WITHOUT_OWN_TEST = {
     "pipelines/progress.py": "tested by every run, test_workflow.py",
     "pipelines/inputs/planned_pairs.py": "tested through its two users, test_pairs.py and test_collection.py",
     "pipelines/layer_search/set_scores.py": "tested by every search, test_search.py",
+    "pipelines/inputs/block_source.py": "a protocol, tested by what keeps it, test_collection.py and test_shard.py",
     "pipelines/inputs/shard_set.py": "tested by every run, test_workflow.py",
     "pipelines/training/pictures.py": "tested by every run, test_workflow.py",
 }

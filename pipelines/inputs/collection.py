@@ -14,6 +14,7 @@ import numpy as np
 from dhpf.pairs.image_store import ImageStore, open_image_store
 from dhpf.pipelines.config import CollectionConfig
 from dhpf.pipelines.inputs.block_job import CollectionJob
+from dhpf.pipelines.inputs.block_source import RejectedRows
 from dhpf.pipelines.inputs.planned_pairs import PairsRequest, PlannedPairs, planned_pairs
 from dhpf.pipelines.outputs.store import REJECTS_TASK
 from dhpf.planning.blocks import block_name, images_within
@@ -58,6 +59,13 @@ class Collection:
         chosen = {name: getattr(self.config, name) for name in ("select", "reference", "reach", "max_pairs")}
         return chosen | {"max_images": self.max_images}
 
+    @property
+    def rejected(self) -> RejectedRows | None:
+        """The rows of the list that cannot be used; None without a list."""
+        if self.plan.rejects is None:
+            return None
+        return RejectedRows(self.plan.rejects, self.plan.num_rejected, self.plan.first_rejection)
+
     def jobs(self, missing: set[str]) -> Iterator[CollectionJob]:
         """The jobs of the blocks in `missing`, made one at a time."""
         path = None if self.plan.path is None else str(self.plan.path)
@@ -82,7 +90,7 @@ class Collection:
         return sum(self._store.size(image) for image in sample) / len(sample)
 
     def read(self, image_id: str) -> bytes:
-        """The encoded image."""
+        """The bytes of an image's file."""
         return self._store.read(image_id)
 
     @property

@@ -47,6 +47,10 @@ class ShardSet:
         """What else decides which pairs a block holds: nothing, the digest says it all."""
         return {}
 
+    @property
+    def rejected(self) -> None:
+        """None: the shard stage keeps the pairs that it rejects."""
+
     def jobs(self, missing: set[str]) -> Iterator[ShardJob]:
         """The jobs of the blocks in `missing`."""
         first = 0
@@ -57,7 +61,7 @@ class ShardSet:
             first += len(shard)
 
     def read(self, image_id: str) -> bytes:
-        """The encoded image."""
+        """The bytes of an image's file."""
         return self._shard_of[image_id].image_bytes(image_id)
 
     @cached_property

@@ -23,9 +23,8 @@ from tqdm import tqdm
 from dhpf.errors import InputError
 from dhpf.pipelines.config import EvaluateConfig, MatchConfig
 from dhpf.pipelines.inputs.block_job import BlockJob, block_job_from_json
-from dhpf.pipelines.inputs.collection import Collection
+from dhpf.pipelines.inputs.block_source import BlockSource
 from dhpf.pipelines.inputs.model_source import ModelSource
-from dhpf.pipelines.inputs.shard_set import ShardSet
 from dhpf.pipelines.matching.block_matching import MatchOptions
 from dhpf.pipelines.matching.caution import Caution
 from dhpf.pipelines.matching.matched_pair import RowMaker
@@ -66,7 +65,7 @@ def as_planned(intermediates: int) -> dict[str, int]:
 
 
 def match_blocks(
-    pairs: ShardSet | Collection,
+    pairs: BlockSource,
     model: ModelSource,
     rows: RowMaker,
     output: StageOutput,

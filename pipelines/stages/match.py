@@ -17,9 +17,9 @@ from dhpf.model.engines.choose import choose_engine
 from dhpf.pairs.image_folder import folder_pair
 from dhpf.pipelines.config import MatchConfig
 from dhpf.pipelines.inputs.block_job import OpenBlock
+from dhpf.pipelines.inputs.block_source import BlockSource, RejectedRows
 from dhpf.pipelines.inputs.collection import Collection
 from dhpf.pipelines.inputs.model_source import ModelSource
-from dhpf.pipelines.inputs.shard_set import ShardSet
 from dhpf.pipelines.matching.block_matching import MatchOptions, match_block
 from dhpf.pipelines.matching.matched_pair import MatchedPair
 from dhpf.pipelines.matching.pool import Progress, as_planned, match_blocks
@@ -106,7 +106,7 @@ class MatchResult:
 
 def match(
     config: MatchConfig,
-    pairs: ShardSet | Collection,
+    pairs: BlockSource,
     model: ModelSource,
     folder: Path,
     log_metrics: Callable[[Mapping[str, float]], None],
@@ -141,7 +141,7 @@ def match(
             done = {"num_pairs": progress.num_pairs, "num_failed": progress.num_failed, "pairs_per_second": rate}
             log_metrics({f"{pairs.name}/running/{key}": float(value) for key, value in done.items()})
 
-        rejected = _keep_rejects(pairs, output)
+        rejected = _keep_rejects(pairs.rejected, output)
         options = match_options(config)
         match_blocks(pairs, model, rows, output, config, title=f"match {pairs.name}", options=options, report=report)
         infos = [commit.info for task, commit in output.committed().items() if task != REJECTS_TASK]
@@ -164,13 +164,13 @@ def match_options(config: MatchConfig) -> MatchOptions:
     return MatchOptions(config.batch_size, config.features, config.intermediates)
 
 
-def _keep_rejects(pairs: ShardSet | Collection, output: StageOutput) -> dict[str, Any]:
+def _keep_rejects(rejected: RejectedRows | None, output: StageOutput) -> dict[str, Any]:
     """Commits the rows of a pair list that cannot be used, and says how many they are and why the first is one."""
-    if not isinstance(pairs, Collection) or pairs.plan.rejects is None:
+    if rejected is None:
         return {"num_rejected": 0, "first_rejection": None}
-    rejected = {"num_rejected": pairs.plan.num_rejected, "first_rejection": pairs.plan.first_rejection}
-    output.commit(REJECTS_TASK, {"rejects.parquet": pairs.plan.rejects.read_bytes()}, rejected)
-    return rejected
+    counts = {"num_rejected": rejected.num_rows, "first_rejection": rejected.first_reason}
+    output.commit(REJECTS_TASK, {"rejects.parquet": rejected.table.read_bytes()}, counts)
+    return counts
 
 
 def estimate_run(config: MatchConfig, collection: Collection, model: ModelSource) -> list[str]:
