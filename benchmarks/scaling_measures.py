@@ -51,7 +51,7 @@ class CollectionCost:
 
     Attributes:
         pairs: which, in words.
-        encodes_per_pair, fewest: of the whole plan; no plan with its limits needs fewer than `fewest`.
+        described_per_pair, fewest: of the whole plan; no plan with its limits needs fewer than `fewest`.
         plan_seconds: CPU time to list the folder and plan.
         plan_mb, block_mb: highest extra memory of planning, and of matching the block.
         cpu_ms_per_pair: of the block, its images' reading and describing included; the lower of two times.
@@ -61,7 +61,7 @@ class CollectionCost:
     num_images: int
     pairs: str
     num_pairs: int
-    encodes_per_pair: float
+    described_per_pair: float
     fewest: float
     plan_seconds: float
     plan_mb: float
@@ -135,12 +135,12 @@ def measure_collections(folders: dict[int, Path], scratch: Path) -> Iterator[Col
                 seconds = min(seconds, costs(partial(match, job))[1])
                 summary = collection.plan.summary
                 cost = CollectionCost(
-                    size, words, summary.num_pairs, summary.encodes_per_pair, summary.ideal_encodes_per_pair,
+                    size, words, summary.num_pairs, summary.described_per_pair, summary.ideal_described_per_pair,
                     plan_seconds, plan_mb, 1000 * seconds / counts["block_pairs"], block_mb, **counts,
                 )  # fmt: skip
             print(
                 f"{size:>7,} images, {words:<13} {cost.num_pairs:>12,} pairs {cost.cpu_ms_per_pair:>7.1f} ms per pair "
-                f"{cost.encodes_per_pair:>7.3f} encodes per pair (fewest {cost.fewest:.3f}) planned in "
+                f"{cost.described_per_pair:>7.3f} images described per pair (fewest {cost.fewest:.3f}) planned in "
                 f"{plan_seconds:.1f} s; {plan_mb:.0f} + {block_mb:.0f} MB",
                 flush=True,
             )

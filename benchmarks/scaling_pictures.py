@@ -21,7 +21,7 @@ def draw_collections(costs: Sequence[Mapping[str, Any]]) -> Figure:
         chosen = [cost for cost in costs if cost["pairs"] == words]
         sizes = [cost["num_images"] for cost in chosen]
         time.plot(sizes, [c["cpu_ms_per_pair"] for c in chosen], "o-", color=colour, label=words)
-        reuse.plot(sizes, [c["encodes_per_pair"] for c in chosen], "o-", color=colour)
+        reuse.plot(sizes, [c["described_per_pair"] for c in chosen], "o-", color=colour)
         reuse.plot(sizes, [c["fewest"] for c in chosen], ":", color=colour)
         memory.plot(sizes, [c["plan_mb"] + c["block_mb"] for c in chosen], "o-", color=colour)
     reuse.axhline(2, color=FEWEST, linewidth=1)

@@ -209,13 +209,13 @@ class WorkflowRun:
         result = match(config, pairs, model, self.folder / "match", run.log_metrics)
         record = result.record
         num_pairs, seconds = int(record["num_pairs"]), float(record["seconds"])
-        per_pair = record["num_encoded"] / max(num_pairs, 1)
+        per_pair = result.num_described / max(num_pairs, 1)
         run.log_metrics(
             {
                 f"{name}/num_pairs": num_pairs,
                 f"{name}/num_failed": record["num_failed"],
                 f"{name}/pairs_per_second": num_pairs / max(seconds, 1e-9),
-                f"{name}/encoded_per_pair": per_pair,
+                f"{name}/described_per_pair": per_pair,
             }
         )
         run.set_tags({f"dataset {name}": pairs.digest})
@@ -223,7 +223,7 @@ class WorkflowRun:
             run.log_picture(picture, f"pictures/{name}/{title}.png")
         self._say(
             f"match     {name}: {num_pairs} pairs in {seconds:.0f} s, {per_pair:.3f} images "
-            f"encoded per pair, in {self.folder / 'match' / name}"
+            f"described per pair, in {self.folder / 'match' / name}"
         )
         for what, reason in (("num_rejected", "first_rejection"), ("num_failed", "first_failure")):
             if record[what]:

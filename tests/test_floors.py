@@ -19,7 +19,6 @@ WITHOUT_OWN_TEST = {
     "pipelines/outputs/code_version.py": "tested by every run, test_workflow.py",
     "pipelines/stages/evaluate.py": "tested by every run, test_workflow.py",
     "pipelines/load.py": "tested by the command line, test_main.py",
-    "pipelines/stages/match.py": "tested by every run, test_workflow.py",
     "pipelines/matching/caution.py": "tested with describing, matching and the quarantine",
     "pipelines/matching/matched_pair.py": "tested with matching, test_block_matching.py",
     "pipelines/matching/worker.py": "tested with the quarantine and by every run",

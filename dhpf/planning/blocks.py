@@ -124,8 +124,8 @@ def plan_spans(spans: Iterable[Span], *, max_images: int, max_pairs: int) -> Ite
     A span that is too large becomes square tiles of two groups of images, in an order in which a block and the next
     have a group in common; small spans that follow each other share a block. Memory does not grow with the pairs.
 
-    A tile of two groups of g = max_images // 2 covers g * g pairs: about 4 / max_images encodes per pair, twice the
-    bound of dhpf.planning.plan_summary, and about the bound where workers keep the images of their last block.
+    A tile of two groups of g = max_images // 2 covers g * g pairs: about 4 / max_images images are described per pair,
+    twice the bound of dhpf.planning.plan_summary, and about the bound where workers keep their last block's images.
 
     Raises:
         InputError: a limit that no pair can keep.

@@ -19,7 +19,7 @@ class PlanSummary:
 
     Attributes:
         num_blocks, num_pairs: of the plan.
-        num_images: images read and encoded: each block's, summed.
+        num_images: images read and described: each block's, summed.
         num_shared: how many of these the block before holds as well.
         ideal_images: no plan with these limits reads fewer (`fewest_images`).
     """
@@ -31,19 +31,19 @@ class PlanSummary:
     ideal_images: int
 
     @property
-    def encodes_per_pair(self) -> float:
+    def described_per_pair(self) -> float:
         return self.num_images / max(self.num_pairs, 1)
 
     @property
-    def ideal_encodes_per_pair(self) -> float:
+    def ideal_described_per_pair(self) -> float:
         return self.ideal_images / max(self.num_pairs, 1)
 
     def __str__(self) -> str:
         return (
             f"{self.num_blocks:,} blocks, {self.num_pairs:,} pairs, {self.num_images:,} images to read "
             f"({self.num_shared:,} of them are in the block before as well)\n"
-            f"{self.encodes_per_pair:.4g} encodes per pair; no plan with these limits needs fewer than "
-            f"{self.ideal_encodes_per_pair:.4g}"
+            f"{self.described_per_pair:.4g} images described per pair; no plan with these limits needs fewer than "
+            f"{self.ideal_described_per_pair:.4g}"
         )
 
 
@@ -71,7 +71,8 @@ def fewest_images(degrees: NDArray[np.int64], *, max_images: int, max_pairs: int
     Two arguments, the stronger of which counts. A block shows an image at most max_images - 1 others, so an image
     in d pairs is in at least d / (max_images - 1) blocks. And a block of p pairs has m images with m(m - 1)/2 >= p;
     as m / p falls with p, no block does better than one that is full. For all pairs of a large collection both come
-    to 2 / (max_images - 1) encodes per pair; few numbers of images have a plan that attains it (Steiner systems).
+    to 2 / (max_images - 1) images described per pair; few numbers of images have a plan that attains it (Steiner
+    systems).
 
     Args:
         degrees: (num_images,) how many different images each image is paired with.
@@ -118,7 +119,7 @@ def estimate(
     """What a plan will take if every block reads its images afresh.
 
     Args:
-        seconds_per_image: to read and encode an image, on one actor.
+        seconds_per_image: to read and describe an image, on one actor.
         seconds_per_pair: to match a pair, on one actor.
         bytes_per_image_file: mean size of the image files.
         price_per_hour: of one actor, in any currency.

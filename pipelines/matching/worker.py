@@ -58,7 +58,7 @@ class BlockWorker:
             "num_pairs": len(rows),
             "num_failed": len(failures),
             "first_failure": failures[0] if failures else None,
-            "num_encoded": len(block.images),
+            "num_described": len(block.images),
             "seconds": time.time() - started,
         }
         return self._output.commit(job.task, {"part.parquet": to_parquet(table_of(rows, self._rows.schema))}, info)

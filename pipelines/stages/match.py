@@ -89,6 +89,11 @@ class MatchResult:
     record: Mapping[str, Any]
     parts: tuple[Path, ...]
 
+    @property
+    def num_described(self) -> int:
+        """How many images were described, each block's summed."""
+        return num_described(self.record)
+
     def scores(self) -> dict[int, float]:
         """Each matched pair's score by its running number."""
         table = read_parquet(self.parts, CORRESPONDENCES, ("number", "score"))
@@ -150,13 +155,21 @@ def match(
             **rejected,
             "num_failed": sum(int(info["num_failed"]) for info in infos),
             "first_failure": next((info["first_failure"] for info in infos if info["first_failure"]), None),
-            "num_encoded": sum(int(info["num_encoded"]) for info in infos),
+            "num_described": sum(map(num_described, infos)),
             "code_version": code_version(),
             "seconds": round(time.time() - started, 3),
         }
         manifest = output.finish(record)
     parts = tuple(output.path(c, "part.parquet") for c in manifest.commits if c.task != REJECTS_TASK)
     return MatchResult(manifest.record, parts)
+
+
+def num_described(counts: Mapping[str, Any]) -> int:
+    """How many images the counts of a block or of a whole output say were described.
+
+    Outputs that were begun by version 0.1 call the number otherwise.
+    """
+    return int(counts["num_described"] if "num_described" in counts else counts["num_encoded"])
 
 
 def match_options(config: MatchConfig) -> MatchOptions:

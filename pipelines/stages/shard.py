@@ -55,7 +55,7 @@ def _shard_split(name: str, config: ShardConfig, source: SourceConfig, split: st
     output.plan(plan)
     if output.manifest() is not None:
         return
-    _encode_missing(name, config, source, split, output)
+    _shard_missing(name, config, source, split, output)
     for commit in output.committed().values():
         if commit.task != REJECTS_TASK:
             rejections += [Rejection(**r) for r in json.loads(output.read(commit, "rejects.json"))]
@@ -116,11 +116,11 @@ def _plan(config: ShardConfig, source: SourceConfig, split: str) -> tuple[dict[s
     return plan, rejections
 
 
-def _encode_missing(name: str, config: ShardConfig, source: SourceConfig, split: str, output: StageOutput) -> None:
+def _shard_missing(name: str, config: ShardConfig, source: SourceConfig, split: str, output: StageOutput) -> None:
     missing = set(output.missing()) - {REJECTS_TASK}
     if not missing:
         return
-    encode = ray.remote(num_cpus=config.resources.cpus, num_gpus=config.resources.gpus, max_retries=3)(_encode_block)
+    make_shard = ray.remote(num_cpus=config.resources.cpus, num_gpus=config.resources.gpus, max_retries=3)(_shard_block)
     pairs = (p for p in open_pair_source(source.kind, source.options).pairs(split) if isinstance(p, PairRecord))
     blocks = plan_blocks(pairs, max_pairs=config.max_pairs, max_images=config.max_images)
     store = None if config.store is None else object_uri(config.store, name)
@@ -129,7 +129,7 @@ def _encode_missing(name: str, config: ShardConfig, source: SourceConfig, split:
         for block in blocks:
             if block.block_id not in missing:
                 continue
-            in_flight.append(encode.remote(source, block, str(output.root), store))
+            in_flight.append(make_shard.remote(source, block, str(output.root), store))
             if len(in_flight) >= MAX_IN_FLIGHT:
                 in_flight = _collect(in_flight, bar)
         while in_flight:
@@ -143,7 +143,7 @@ def _collect(in_flight: list[Any], bar: Any) -> list[Any]:
     return list(rest)
 
 
-def _encode_block(source: SourceConfig, block: Block, root: str, store: str | None) -> None:
+def _shard_block(source: SourceConfig, block: Block, root: str, store: str | None) -> None:
     encoded = encode_shard(block, open_pair_source(source.kind, source.options).read)
     rejects = canonical_json([dataclasses.asdict(r) for r in encoded.rejections])
     StageOutput(root).commit(

@@ -36,7 +36,7 @@ def test_no_plan_beats_the_bound_and_tiles_come_within_two() -> None:
                 summary = summary_of_all(num_images, max_images, max_pairs)
                 assert summary.num_pairs == num_images * (num_images - 1) // 2
                 assert summary.num_images >= summary.ideal_images
-                assert summary.encodes_per_pair == pytest.approx(summary.num_images / summary.num_pairs)
+                assert summary.described_per_pair == pytest.approx(summary.num_images / summary.num_pairs)
     big = summary_of_all(5000, 200)
     assert big.num_images < 2 * big.ideal_images
     assert big.num_images - big.num_shared < 1.05 * big.ideal_images
@@ -45,7 +45,7 @@ def test_no_plan_beats_the_bound_and_tiles_come_within_two() -> None:
 def test_the_summary_says_all() -> None:
     text = str(summary_of_all(1000, 100))
     assert "190 blocks, 499,500 pairs, 19,000 images to read" in text
-    assert "0.03804 encodes per pair" in text
+    assert "0.03804 images described per pair" in text
     assert "fewer than 0.02202" in text
 
 

@@ -98,7 +98,7 @@ def test_a_dry_run_counts_and_writes_nothing(photos: Path, tmp_path: Path, capsy
     assert dhpf(photos, "--dry-run", "--max-images", "4") == 0
     printed = capsys.readouterr().out
     assert printed.startswith("6 images, 15 pairs\n3 blocks, 15 pairs, 12 images to read")
-    assert "0.8 encodes per pair" in printed
+    assert "0.8 images described per pair" in printed
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -1,0 +1,155 @@
+"""The stage's logic without Ray: rows, rejected rows, and outputs that are complete."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import skimage.data
+import torch
+from PIL import Image
+
+from dhpf.config import ModelConfig
+from dhpf.model.geometry import cell_centres
+from dhpf.model.pair_match import MutualMatches, PairMatch
+from dhpf.pipelines.config import CollectionConfig, MatchConfig
+from dhpf.pipelines.inputs.block_source import RejectedRows
+from dhpf.pipelines.inputs.collection import Collection, open_collection
+from dhpf.pipelines.inputs.model_source import ModelSource
+from dhpf.pipelines.matching.describing import ImageFacts
+from dhpf.pipelines.matching.matched_pair import MatchedPair, common_row
+from dhpf.pipelines.outputs.store import PlanConflict, StageOutput
+from dhpf.pipelines.outputs.tables import CORRESPONDENCES, table_of, to_parquet
+from dhpf.pipelines.stages.match import CorrespondenceRows, MatchResult, _keep_rejects, match, num_described
+from dhpf.records import PairRecord
+
+MODEL = ModelSource(ModelConfig(selection="fixed", layers=(11,)))
+SOURCE, TARGET = ImageFacts((480, 240), "s" * 64), ImageFacts((240, 120), "t" * 64)
+
+
+def pair_of(record: PairRecord) -> MatchedPair:
+    """Every cell lies 10 pixels of the frame further right in the target; two cells are mutual."""
+    points = cell_centres() + torch.tensor([10.0, 0.0])
+    mutual = MutualMatches(cell_centres()[[0, 61]], points[[0, 61]], torch.tensor([0.75, 0.25]))
+    match = PairMatch(points, torch.full((3600,), 0.5), mutual)
+    return MatchedPair(7, record, SOURCE, TARGET, match, (3, 11), 0.01)
+
+
+def test_a_row_holds_the_matches_in_original_pixels() -> None:
+    record = PairRecord("000000008", "cat", "a", "b")
+    row = CorrespondenceRows(5, False, "models:/dhpf/3", "0.1")(pair_of(record))
+    [stored] = table_of([row], CORRESPONDENCES).to_pylist()
+    assert (stored["number"], stored["status"], stored["layers"]) == (7, "matched", 1 << 3 | 1 << 11)
+    first = cell_centres()[0].numpy()
+    assert np.allclose(stored["source_points"][0], first * [2, 1])
+    assert np.allclose(stored["target_points"][0], (first + [10, 0]) * [1, 0.5])
+    assert (stored["confidence"], stored["score"]) == ([0.75, 0.25], 0.5)
+    assert stored["flow"] is None and stored["given_points"] is None
+    assert (stored["model"], stored["code_version"]) == ("models:/dhpf/3", "0.1")
+    limited = CorrespondenceRows(1, False, "m", "c")(pair_of(record))
+    assert limited["confidence"] == [0.75] and len(limited["source_points"]) == 1
+
+
+def test_given_points_are_transferred_and_flow_is_stored_if_asked_for() -> None:
+    record = PairRecord("1", "", "a", "b", source_keypoints=np.array([[240, 120]], dtype=np.float32))
+    rows = CorrespondenceRows(5, True, "m", "c")
+    assert rows.wanted_points(record) is None, "every cell"
+    assert CorrespondenceRows(5, False, "m", "c").wanted_points(record) == [record.source_keypoints]
+    assert CorrespondenceRows(5, False, "m", "c").wanted_points(PairRecord("1", "", "a", "b")) == []
+    [stored] = table_of([rows(pair_of(record))], CORRESPONDENCES).to_pylist()
+    assert stored["given_points"] == [[240, 120]] and stored["transferred_valid"] == [True]
+    assert np.allclose(stored["transferred_points"], [[130, 60]], atol=1e-3)
+    assert np.allclose(stored["flow"], (cell_centres().numpy() + [10, 0]) * [1, 0.5], atol=1e-3)
+
+
+def test_a_failed_pair_has_its_reason_the_model_and_the_code() -> None:
+    broken = ImageFacts(failure="image b: damaged")
+    row = CorrespondenceRows(5, False, "m", "c").failed(common_row(2, PairRecord("3", "", "a", "b"), SOURCE, broken))
+    [stored] = table_of([row], CORRESPONDENCES).to_pylist()
+    assert (stored["status"], stored["model"], stored["score"]) == ("image b: damaged", "m", None)
+
+
+def test_scores_leave_out_failed_pairs_and_rows_are_found_by_number(tmp_path: Path) -> None:
+    rows = CorrespondenceRows(5, False, "m", "c")
+    failed = rows.failed(common_row(2, PairRecord("3", "", "a", "b"), SOURCE, ImageFacts(failure="damaged")))
+    for number, found in enumerate([rows(pair_of(PairRecord("8", "", "a", "b"))), failed]):
+        (tmp_path / f"{number}.parquet").write_bytes(to_parquet(table_of([found], CORRESPONDENCES)))
+    result = MatchResult({}, (tmp_path / "0.parquet", tmp_path / "1.parquet"))
+    assert result.scores() == {7: 0.5}
+    assert [row["number"] for row in result.rows({2})] == [2]
+
+
+@pytest.fixture
+def collection(tmp_path: Path) -> Iterator[Collection]:
+    for number in range(3):
+        path = tmp_path / "photos" / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(skimage.data.chelsea()[:20, :30]).save(path)
+    (tmp_path / "list.csv").write_text("source,target\n0.png,1.png\n0.png,9.png\n")
+    config = CollectionConfig(str(path.parent), "list", pair_list=str(tmp_path / "list.csv"))
+    with open_collection("photos", config, 10**6, tmp_path / "scratch") as opened:
+        yield opened
+
+
+def finished(collection: Collection, folder: Path, counts: dict[str, Any]) -> MatchConfig:
+    """A stage output that is complete, its record with these counts; and the configuration that it was made with."""
+    config = MatchConfig(collections={"photos": collection.config})
+    output = StageOutput(folder / "photos")
+    output.plan(
+        {
+            "stage": "match",
+            "on": "photos",
+            "dataset": collection.digest,
+            "model": MODEL.identity(),
+            "matches_per_pair": 50,
+            "flow": False,
+            "features": "float32",
+            **collection.settings,
+            "tasks": collection.tasks,
+        }
+    )
+    row = CorrespondenceRows(5, False, "m", "c")(pair_of(PairRecord("8", "", "0.png", "1.png")))
+    part = to_parquet(table_of([row], CORRESPONDENCES))
+    output.commit("block-000000", {"part.parquet": part}, {"num_pairs": 1, "num_failed": 0} | counts)
+    rejected = collection.rejected
+    assert isinstance(rejected, RejectedRows)
+    output.commit("rejects", {"rejects.parquet": rejected.table.read_bytes()}, {"num_rejected": 1})
+    output.finish({"stage": "match", "num_pairs": 1} | counts)
+    return config
+
+
+@pytest.mark.parametrize("name", ["num_described", "num_encoded"])
+def test_what_is_complete_is_opened_and_so_is_what_version_0_1_wrote(
+    collection: Collection, tmp_path: Path, name: str
+) -> None:
+    config = finished(collection, tmp_path / "match", {name: 2})
+    result = match(config, collection, MODEL, tmp_path / "match", lambda metrics: None)
+    assert result.num_described == 2
+    assert [path.name for path in result.parts] == ["part.parquet"], "rejected rows are no part"
+    assert result.scores() == {7: 0.5}
+
+
+def test_other_settings_are_refused_with_their_names(collection: Collection, tmp_path: Path) -> None:
+    finished(collection, tmp_path / "match", {"num_described": 2})
+    changed = MatchConfig(collections={"photos": collection.config}, matches_per_pair=7)
+    with pytest.raises(PlanConflict, match="matches_per_pair: 50 -> 7"):
+        match(changed, collection, MODEL, tmp_path / "match", lambda metrics: None)
+
+
+def test_the_rows_of_a_list_that_cannot_be_used_are_kept(collection: Collection, tmp_path: Path) -> None:
+    output = StageOutput(tmp_path / "match" / "photos")
+    output.plan({"stage": "match", "tasks": collection.tasks})
+    kept = _keep_rejects(collection.rejected, output)
+    assert kept["num_rejected"] == 1 and "9.png" in kept["first_rejection"]
+    rejects = output.committed()["rejects"]
+    [row] = pq.read_table(output.path(rejects, "rejects.parquet")).to_pylist()
+    assert "9.png" in json.dumps(row)
+    assert rejects.info == kept
+    assert _keep_rejects(None, output) == {"num_rejected": 0, "first_rejection": None}
+
+
+def test_counts_of_both_names_add_up() -> None:
+    assert sum(map(num_described, [{"num_described": 3}, {"num_encoded": 4}])) == 7
