@@ -12,9 +12,9 @@ import torch
 
 from dhpf.checkpoint import build_network, load_network
 from dhpf.config import ModelConfig
+from dhpf.manifest import canonical_json
 from dhpf.model.network import HyperpixelNetwork
 from dhpf.pipelines.config import FeatureType, Resources
-from dhpf.pipelines.outputs.store import canonical_json
 
 
 @dataclass(frozen=True)

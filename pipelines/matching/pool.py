@@ -21,6 +21,7 @@ from ray.util.annotations import RayDeprecationWarning
 from tqdm import tqdm
 
 from dhpf.errors import InputError
+from dhpf.manifest import CommitRecord
 from dhpf.pipelines.config import EvaluateConfig, MatchConfig
 from dhpf.pipelines.inputs.block_job import BlockJob, block_job_from_json
 from dhpf.pipelines.inputs.block_source import BlockSource
@@ -30,7 +31,7 @@ from dhpf.pipelines.matching.caution import Caution
 from dhpf.pipelines.matching.matched_pair import RowMaker
 from dhpf.pipelines.matching.quarantine import Quarantine, match_in_quarantine, refused
 from dhpf.pipelines.matching.worker import BlockWorker, WorkerSettings
-from dhpf.pipelines.outputs.store import CommitRecord, StageOutput
+from dhpf.pipelines.outputs.store import StageOutput
 
 REPORT_SECONDS = 5.0
 

@@ -18,10 +18,11 @@ from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Any
 
+from dhpf.manifest import CommitRecord, canonical_json
 from dhpf.pipelines.inputs.block_job import BlockJob
 from dhpf.pipelines.matching.caution import Caution
 from dhpf.pipelines.matching.worker import BlockWorker, WorkerSettings
-from dhpf.pipelines.outputs.store import CommitRecord, StageOutput, canonical_json, put_if_absent
+from dhpf.pipelines.outputs.store import StageOutput, put_if_absent
 
 ENDS_AT_A_STEP = 2
 """What ends the process so often is left out; once may be bad luck: a machine short of memory kills anyone."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dhpf.config import EngineName
+from dhpf.manifest import CommitRecord
 from dhpf.model.engines.choose import choose_engine
 from dhpf.pipelines.config import Resources
 from dhpf.pipelines.inputs.block_job import BlockJob
@@ -14,8 +15,9 @@ from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.matching.block_matching import AS_SUITS, MatchOptions, match_block
 from dhpf.pipelines.matching.caution import Caution
 from dhpf.pipelines.matching.matched_pair import MatchedPair, RowMaker
-from dhpf.pipelines.outputs.store import CommitRecord, StageOutput
-from dhpf.pipelines.outputs.tables import MATCHED, table_of, to_parquet
+from dhpf.pipelines.outputs.store import StageOutput
+from dhpf.pipelines.outputs.tables import MATCHED, table_of
+from dhpf.pipelines.outputs.writers import table_file
 
 
 @dataclass(frozen=True)
@@ -61,4 +63,4 @@ class BlockWorker:
             "num_described": len(block.images),
             "seconds": time.time() - started,
         }
-        return self._output.commit(job.task, {"part.parquet": to_parquet(table_of(rows, self._rows.schema))}, info)
+        return self._output.commit(job.task, table_file("part", table_of(rows, self._rows.schema)), info)

@@ -15,15 +15,25 @@ import os
 import shutil
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from dhpf.errors import InputError
-from dhpf.object_store import is_uri, object_size, object_uri, put_object, remove_object
+from dhpf.manifest import (
+    MANIFEST,
+    CommitRecord,
+    Manifest,
+    canonical_json,
+    check_size,
+    checked_path,
+    commit_record,
+    read_json,
+    read_manifest,
+)
+from dhpf.object_store import is_uri, object_uri, put_object, remove_object
 
-PLAN, MANIFEST, COMMITS, DATA = "PLAN.json", "MANIFEST.json", "commits", "data"
+PLAN, COMMITS, DATA = "PLAN.json", "commits", "data"
 BEGUN, SCRATCH, OBJECTS = "begun", "scratch", "objects-put"
 
 REJECTS_TASK = "rejects"
@@ -35,34 +45,6 @@ _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)
 
 class PlanConflict(InputError):
     """The folder holds an output of the same stage with another configuration or other inputs."""
-
-
-@dataclass(frozen=True)
-class CommitRecord:
-    """What a task gave.
-
-    Attributes:
-        task: its name.
-        files: name -> {"key", "size", "sha256"}; the key is a path below the stage's folder, or a URI.
-        info: counts and whatever else the task reports.
-    """
-
-    task: str
-    files: Mapping[str, Mapping[str, Any]]
-    info: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """A complete stage output: its record and the commit of every task, in the plan's order."""
-
-    record: Mapping[str, Any]
-    commits: tuple[CommitRecord, ...]
-
-    def digest(self) -> str:
-        """sha256 over what the tasks wrote: the same for the same content, wherever and whenever it was written."""
-        content = [(c.task, name, f["sha256"]) for c in self.commits for name, f in sorted(c.files.items())]
-        return hashlib.sha256(canonical_json(content)).hexdigest()
 
 
 class StageOutput:
@@ -83,7 +65,7 @@ class StageOutput:
         wanted = json.loads(canonical_json(plan))
         if put_if_absent(self.root / PLAN, canonical_json(plan)):
             return
-        found = _read_json(self.root / PLAN)
+        found = read_json(self.root / PLAN)
         changes = _differences(found, wanted)
         if changes:
             raise PlanConflict(
@@ -169,7 +151,7 @@ class StageOutput:
         commits = self.committed()
         for task in self._planned():
             for entry in commits[task].files.values():
-                self._check_size(entry)
+                check_size(self.root, entry)
         content = {
             "record": record,
             "commits": [{"task": t, "files": commits[t].files, "info": commits[t].info} for t in self._planned()],
@@ -182,14 +164,7 @@ class StageOutput:
 
     def manifest(self) -> Manifest | None:
         """The manifest, or None while the output is not complete."""
-        path = self.root / MANIFEST
-        if not path.exists():
-            return None
-        content = _read_json(path)
-        try:
-            return Manifest(content["record"], tuple(_commit_record(commit, path) for commit in content["commits"]))
-        except (KeyError, TypeError) as error:
-            raise _damaged(path) from error
+        return read_manifest(self.root)
 
     def path(self, commit: CommitRecord, name: str, *, check_digest: bool = True) -> Path:
         """The path of a committed file, once its size and its digest are checked.
@@ -200,15 +175,7 @@ class StageOutput:
         Raises:
             InputError: the file is not as it was committed.
         """
-        entry = commit.files[name]
-        self._check_size(entry)
-        path: Path = self.root / entry["key"]
-        if check_digest:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            if digest != entry["sha256"]:
-                raise _damaged(path)
-        return path
+        return checked_path(self.root, commit, name, check_digest=check_digest)
 
     def location(self, commit: CommitRecord, name: str) -> str:
         """The path of a large committed file, once its size is checked, or its URI in an object store.
@@ -219,15 +186,6 @@ class StageOutput:
         key = str(commit.files[name]["key"])
         return key if is_uri(key) else str(self.path(commit, name, check_digest=False))
 
-    def _check_size(self, entry: Mapping[str, Any]) -> None:
-        if is_uri(entry["key"]):
-            where, size = entry["key"], object_size(entry["key"])
-        else:
-            where = self.root / entry["key"]
-            size = where.stat().st_size if where.exists() else -1
-        if size != entry["size"]:
-            raise InputError(f"{where}: {size} bytes instead of {entry['size']}; run the stage again with --restart")
-
     def read(self, commit: CommitRecord, name: str) -> bytes:
         """The bytes of a committed file, once their size and their digest are checked.
 
@@ -237,7 +195,7 @@ class StageOutput:
         return self.path(commit, name).read_bytes()
 
     def _planned(self) -> list[str]:
-        tasks: list[str] = _read_json(self.root / PLAN)["tasks"]
+        tasks: list[str] = read_json(self.root / PLAN)["tasks"]
         return tasks
 
     def _remove_unreferenced(self, manifest: Manifest) -> None:
@@ -268,11 +226,6 @@ def remove_objects(folder: Path) -> None:
 def _remove_noted(note: Path) -> None:
     remove_object(note.read_text())
     note.unlink()
-
-
-def canonical_json(value: Any) -> bytes:
-    """JSON with sorted keys and no NaN: equal values give equal bytes."""
-    return json.dumps(value, sort_keys=True, allow_nan=False, indent=1).encode()
 
 
 def write_durably(path: Path, content: bytes) -> None:
@@ -337,25 +290,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _read_commit(path: Path) -> CommitRecord:
-    return _commit_record(_read_json(path), path)
-
-
-def _commit_record(content: Any, path: Path) -> CommitRecord:
-    try:
-        return CommitRecord(**content)
-    except TypeError as error:
-        raise _damaged(path) from error
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except ValueError as error:
-        raise _damaged(path) from error
-
-
-def _damaged(path: Path) -> InputError:
-    return InputError(f"{path}: damaged since it was written; run the stage again with --restart")
+    return commit_record(read_json(path), path)
 
 
 def _differences(found: Any, wanted: Any, place: str = "") -> list[str]:

@@ -6,7 +6,6 @@ other columns are empty. `layers` is a bit mask: bit l stands for hyperpixel lay
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -139,13 +138,6 @@ def rejects_table(rejections: Iterable[Rejection]) -> pa.Table:
 def table_of(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     """Rows as a table of a schema."""
     return pa.Table.from_pylist(list(rows), schema=schema)
-
-
-def to_parquet(table: pa.Table) -> bytes:
-    """A table as the bytes of a Parquet file."""
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
-    return buffer.getvalue()
 
 
 def read_parquet(paths: Iterable[Path], schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dhpf.errors import InputError
+from dhpf.manifest import canonical_json
 from dhpf.model.engines.choose import choose_engine
 from dhpf.pipelines.config import EvaluateConfig, PromotionConfig
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.inputs.shard_set import ShardSet
 from dhpf.pipelines.outputs.code_version import code_version
-from dhpf.pipelines.outputs.store import canonical_json
 from dhpf.pipelines.promotion.checks import first_pairs, parity_check, pck_check, seconds_per_pair, speed_check
 from dhpf.pipelines.promotion.verdict import Verdict
 from dhpf.pipelines.stages.evaluate import MethodScores, evaluate

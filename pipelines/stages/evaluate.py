@@ -30,7 +30,8 @@ from dhpf.pipelines.matching.matched_pair import MatchedPair
 from dhpf.pipelines.matching.pool import as_planned, match_blocks
 from dhpf.pipelines.outputs.code_version import code_version
 from dhpf.pipelines.outputs.store import StageOutput
-from dhpf.pipelines.outputs.tables import PREDICTIONS, SCORES, read_parquet, table_of, to_parquet
+from dhpf.pipelines.outputs.tables import PREDICTIONS, SCORES, read_parquet, table_of
+from dhpf.pipelines.outputs.writers import table_file
 from dhpf.records import PairRecord, Points
 
 NUM_PICTURED_MATCHES = 60
@@ -154,7 +155,7 @@ def _score(
     )
     summary = summarise_scores(table, scores)
     if output.manifest() is None:
-        output.commit("scores", {"scores.parquet": to_parquet(scores)}, {"summary": summary})
+        output.commit("scores", table_file("scores", scores), {"summary": summary})
         output.finish({"stage": "evaluate", "code_version": code_version()})
     return MethodScores(shards.name, method, table, scores, summary)
 

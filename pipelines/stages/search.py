@@ -29,7 +29,8 @@ from dhpf.pipelines.layer_search.beam import Layers, Level, ScoredSet, best_set,
 from dhpf.pipelines.layer_search.set_scores import SetScorer, scorable_pairs
 from dhpf.pipelines.outputs.code_version import code_version
 from dhpf.pipelines.outputs.store import StageOutput
-from dhpf.pipelines.outputs.tables import LAYER_SETS, layer_mask, layers_of_mask, read_parquet, table_of, to_parquet
+from dhpf.pipelines.outputs.tables import LAYER_SETS, layer_mask, layers_of_mask, read_parquet, table_of
+from dhpf.pipelines.outputs.writers import table_file
 from dhpf.pipelines.progress import result_of
 from dhpf.planning.blocks import Block, images_within, plan_blocks
 from dhpf.records import PairRecord
@@ -162,7 +163,7 @@ def _score_missing_levels(
             scorers = scorers or _Scorers(config, source, shards, pairs)
             level = scorers.score(sets, f"search {shards.name}, {len(levels) + 1} layers")
         # A search that is over has nothing to score in the levels that are left.
-        output.commit(task, {"part.parquet": to_parquet(_table(level, config.beam))}, {"num_sets": len(level)})
+        output.commit(task, table_file("part", _table(level, config.beam)), {"num_sets": len(level)})
         if sets:
             report(level)
 

@@ -14,13 +14,15 @@ import ray
 from tqdm import tqdm
 
 from dhpf.errors import InputError
+from dhpf.manifest import canonical_json
 from dhpf.object_store import object_uri
 from dhpf.pairs import open_pair_source
 from dhpf.pipelines.config import ShardConfig, SourceConfig
 from dhpf.pipelines.inputs.shard_set import ShardSet, open_shard_set, shard_set_folder
 from dhpf.pipelines.outputs.code_version import code_version
-from dhpf.pipelines.outputs.store import REJECTS_TASK, StageOutput, canonical_json
-from dhpf.pipelines.outputs.tables import rejects_table, to_parquet
+from dhpf.pipelines.outputs.store import REJECTS_TASK, StageOutput
+from dhpf.pipelines.outputs.tables import rejects_table
+from dhpf.pipelines.outputs.writers import table_file
 from dhpf.pipelines.progress import result_of
 from dhpf.planning.blocks import Block, plan_blocks
 from dhpf.records import PairRecord, Rejection
@@ -59,8 +61,7 @@ def _shard_split(name: str, config: ShardConfig, source: SourceConfig, split: st
     for commit in output.committed().values():
         if commit.task != REJECTS_TASK:
             rejections += [Rejection(**r) for r in json.loads(output.read(commit, "rejects.json"))]
-    rejects = {"rejects.parquet": to_parquet(rejects_table(rejections))}
-    output.commit(REJECTS_TASK, rejects, {"num_rejected": len(rejections)})
+    output.commit(REJECTS_TASK, table_file("rejects", rejects_table(rejections)), {"num_rejected": len(rejections)})
     infos = [commit.info for commit in output.committed().values()]
     totals = {key: sum(info.get(key, 0) for info in infos) for key in ("num_pairs", "num_images", "num_bytes")}
     thresholds = open_pair_source(source.kind, source.options).thresholds

@@ -23,10 +23,11 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from dhpf.config import ModelConfig
 from dhpf.errors import InputError
+from dhpf.manifest import canonical_json
 from dhpf.pipelines.config import TrainConfig
 from dhpf.pipelines.inputs.shard_set import ShardSet
 from dhpf.pipelines.outputs.code_version import code_version
-from dhpf.pipelines.outputs.store import StageOutput, canonical_json
+from dhpf.pipelines.outputs.store import StageOutput
 from dhpf.pipelines.progress import shown_progress
 from dhpf.pipelines.tracking.entries import log_picture_to_run, log_to_run
 from dhpf.pipelines.training.all_workers import all_workers

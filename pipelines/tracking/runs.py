@@ -17,8 +17,8 @@ from urllib.parse import urlparse
 from mlflow.entities import ViewType
 
 from dhpf.drawing import Picture
+from dhpf.manifest import canonical_json
 from dhpf.pipelines.outputs.code_version import code_version
-from dhpf.pipelines.outputs.store import canonical_json
 from dhpf.pipelines.tracking.entries import clean_name, log_picture_to_run, log_to_run, tolerant
 from dhpf.pipelines.tracking.tracker import CODE_TAG, Tracker
 

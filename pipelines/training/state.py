@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dhpf.checkpoint import load_network, save_network
-from dhpf.pipelines.outputs.store import canonical_json
+from dhpf.manifest import canonical_json
 from dhpf.pipelines.training.learner import Learner
 from dhpf.supervision import Objective
 

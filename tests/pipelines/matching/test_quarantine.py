@@ -11,6 +11,7 @@ import skimage.data
 from PIL import Image
 
 from dhpf.config import ModelConfig
+from dhpf.manifest import CommitRecord
 from dhpf.pipelines.config import CollectionConfig, Resources
 from dhpf.pipelines.inputs.block_job import CollectionJob
 from dhpf.pipelines.inputs.collection import open_collection
@@ -19,7 +20,7 @@ from dhpf.pipelines.matching import quarantine
 from dhpf.pipelines.matching.caution import Caution
 from dhpf.pipelines.matching.quarantine import ENDS_OF_A_BLOCK, Quarantine, match_in_quarantine, refused
 from dhpf.pipelines.matching.worker import BlockWorker, WorkerSettings
-from dhpf.pipelines.outputs.store import CommitRecord, StageOutput
+from dhpf.pipelines.outputs.store import StageOutput
 from dhpf.pipelines.stages.match import CorrespondenceRows
 
 DeadlyImage = Callable[[Path, signal.Signals], list[int]]

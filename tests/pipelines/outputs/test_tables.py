@@ -12,14 +12,14 @@ from dhpf.pipelines.outputs.tables import (
     read_parquet,
     rejects_table,
     table_of,
-    to_parquet,
 )
+from dhpf.pipelines.outputs.writers.parquet import ParquetWriter
 from dhpf.records import Rejection
 
 
 def test_rejections_are_rows(tmp_path: Path) -> None:
     table = rejects_table([Rejection("1", "a", "b", "why")])
-    (tmp_path / "r.parquet").write_bytes(to_parquet(table))
+    (tmp_path / "r.parquet").write_bytes(ParquetWriter().to_bytes(table))
     assert read_parquet([tmp_path / "r.parquet"], REJECTS).to_pylist() == [
         {"pair_id": "1", "source": "a", "target": "b", "reason": "why"}
     ]
@@ -36,7 +36,7 @@ def prediction(number: int, box: list[float] | None) -> dict[str, object]:
 
 def test_absent_values_survive_beside_present_ones(tmp_path: Path) -> None:
     table = table_of([prediction(0, None), prediction(1, [1, 2, 3, 4]), prediction(2, None)], PREDICTIONS)
-    (tmp_path / "p.parquet").write_bytes(to_parquet(table))
+    (tmp_path / "p.parquet").write_bytes(ParquetWriter().to_bytes(table))
     rows = read_parquet([tmp_path / "p.parquet"], PREDICTIONS).to_pylist()
     assert [row["target_box"] for row in rows] == [None, [1, 2, 3, 4], None]
     assert rows[0]["source_keypoints"] == [[1.5, 2.0]]
@@ -52,12 +52,12 @@ def test_layers_are_a_bit_mask() -> None:
 
 def test_the_same_rows_give_the_same_bytes() -> None:
     tables = [table_of([prediction(0, None)], PREDICTIONS) for _ in range(2)]
-    assert to_parquet(tables[0]) == to_parquet(tables[1])
+    assert ParquetWriter().to_bytes(tables[0]) == ParquetWriter().to_bytes(tables[1])
 
 
 def test_a_flipped_byte_is_never_good_data(tmp_path: Path) -> None:
     rows = [{"number": n, "pair_id": str(n), "category": "", "metric": "m", "value": n * 0.37} for n in range(500)]
-    content = to_parquet(table_of(rows, SCORES))
+    content = ParquetWriter().to_bytes(table_of(rows, SCORES))
     good = table_of(rows, SCORES)
     for place in range(50, len(content) - 400, 97):
         damaged = bytearray(content)
@@ -70,6 +70,6 @@ def test_a_flipped_byte_is_never_good_data(tmp_path: Path) -> None:
 
 
 def test_another_table_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "r.parquet").write_bytes(to_parquet(rejects_table([])))
+    (tmp_path / "r.parquet").write_bytes(ParquetWriter().to_bytes(rejects_table([])))
     with pytest.raises(InputError, match="expected"):
         read_parquet([tmp_path / "r.parquet"], SCORES)

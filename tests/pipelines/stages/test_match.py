@@ -22,7 +22,8 @@ from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.matching.describing import ImageFacts
 from dhpf.pipelines.matching.matched_pair import MatchedPair, common_row
 from dhpf.pipelines.outputs.store import PlanConflict, StageOutput
-from dhpf.pipelines.outputs.tables import CORRESPONDENCES, table_of, to_parquet
+from dhpf.pipelines.outputs.tables import CORRESPONDENCES, table_of
+from dhpf.pipelines.outputs.writers import table_file
 from dhpf.pipelines.stages.match import CorrespondenceRows, MatchResult, _keep_rejects, match, num_described
 from dhpf.records import PairRecord
 
@@ -76,7 +77,8 @@ def test_scores_leave_out_failed_pairs_and_rows_are_found_by_number(tmp_path: Pa
     rows = CorrespondenceRows(5, False, "m", "c")
     failed = rows.failed(common_row(2, PairRecord("3", "", "a", "b"), SOURCE, ImageFacts(failure="damaged")))
     for number, found in enumerate([rows(pair_of(PairRecord("8", "", "a", "b"))), failed]):
-        (tmp_path / f"{number}.parquet").write_bytes(to_parquet(table_of([found], CORRESPONDENCES)))
+        [content] = table_file("part", table_of([found], CORRESPONDENCES)).values()
+        (tmp_path / f"{number}.parquet").write_bytes(content)
     result = MatchResult({}, (tmp_path / "0.parquet", tmp_path / "1.parquet"))
     assert result.scores() == {7: 0.5}
     assert [row["number"] for row in result.rows({2})] == [2]
@@ -112,8 +114,8 @@ def finished(collection: Collection, folder: Path, counts: dict[str, Any]) -> Ma
         }
     )
     row = CorrespondenceRows(5, False, "m", "c")(pair_of(PairRecord("8", "", "0.png", "1.png")))
-    part = to_parquet(table_of([row], CORRESPONDENCES))
-    output.commit("block-000000", {"part.parquet": part}, {"num_pairs": 1, "num_failed": 0} | counts)
+    part = table_file("part", table_of([row], CORRESPONDENCES))
+    output.commit("block-000000", part, {"num_pairs": 1, "num_failed": 0} | counts)
     rejected = collection.rejected
     assert isinstance(rejected, RejectedRows)
     output.commit("rejects", {"rejects.parquet": rejected.table.read_bytes()}, {"num_rejected": 1})

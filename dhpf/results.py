@@ -1,0 +1,133 @@
+"""Opens what a run made: the tables of a match or an evaluation as Arrow, as pandas, or row by row.
+
+    import dhpf.results
+
+    found = dhpf.results.open("dhpf-work/match-folder")
+    found.to_pandas()
+
+Only files that the output's manifest names are read, and only if they are as they were written: size, digest, and the
+checksum of each page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dhpf.errors import InputError
+from dhpf.manifest import MANIFEST, CommitRecord, Manifest, checked_path, read_manifest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TABLE_NAMES = ("part.parquet", "scores.parquet")
+"""What the files are called that a table's rows are in."""
+
+REJECTS = "rejects.parquet"
+
+
+@dataclass(frozen=True)
+class Results:
+    """The table of one complete output.
+
+    Attributes:
+        folder: of the output.
+        record: what the stage says of it: counts, settings, the model, the code's version.
+    """
+
+    folder: Path
+    record: Mapping[str, Any]
+    _commits: tuple[CommitRecord, ...]
+
+    def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """The table's parts, in the order of the pairs, one in memory at a time.
+
+        Args:
+            columns: only these; None for all.
+
+        Raises:
+            InputError: a part is damaged, or has no such column.
+        """
+        for commit, name in self._files(TABLE_NAMES):
+            yield _read(checked_path(self.folder, commit, name), columns)
+
+    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """The whole table.
+
+        Raises:
+            InputError: a part is damaged, or has no such column.
+        """
+        return pa.concat_tables(self.tables(columns))
+
+    def to_pandas(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """The whole table as a DataFrame.
+
+        Raises:
+            InputError: a part is damaged, or has no such column.
+        """
+        frame: pd.DataFrame = self.table(columns).to_pandas()
+        return frame
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """The rows, one part in memory at a time."""
+        for table in self.tables():
+            yield from table.to_pylist()
+
+    def rejected(self) -> pa.Table | None:
+        """The rows of the pair list that could not be used, with reasons; None for an output without such a table."""
+        parts = [_read(checked_path(self.folder, commit, name), None) for commit, name in self._files((REJECTS,))]
+        return pa.concat_tables(parts) if parts else None
+
+    def _files(self, names: Sequence[str]) -> Iterator[tuple[CommitRecord, str]]:
+        return ((commit, name) for commit in self._commits for name in commit.files if name in names)
+
+
+def open(folder: str | Path) -> Results:
+    """Opens a complete output of the match or evaluate stage.
+
+    Args:
+        folder: the output's, WORK/WORKFLOW/match/COLLECTION or WORK/WORKFLOW/evaluate/SOURCE/SPLIT/METHOD/scores
+            (or `predictions`); or one above it, if there is only one output with a table below.
+
+    Raises:
+        InputError: there is no complete output with a table, or several.
+    """
+    root = Path(folder)
+    found = _with_table(root)
+    if found is not None:
+        return Results(root, found.record, found.commits)
+    below = [path.parent for path in sorted(root.glob(f"**/{MANIFEST}")) if _with_table(path.parent)]
+    if len(below) == 1:
+        return open(below[0])
+    if below:
+        names = ", ".join(str(path.relative_to(root)) for path in below)
+        raise InputError(f"results {root}: holds several tables; open one of {names}")
+    raise InputError(f"results {root}: no complete output with a table; give the folder that the run's summary names")
+
+
+def reading_line(folder: str | Path) -> str:
+    """A line of Python that reads the table of an output, for whoever wants to go on with it."""
+    return f'import dhpf.results; dhpf.results.open("{folder}").to_pandas()'
+
+
+def _with_table(root: Path) -> Manifest | None:
+    manifest = read_manifest(root)
+    if manifest is None or not any(name in TABLE_NAMES for commit in manifest.commits for name in commit.files):
+        return None
+    return manifest
+
+
+def _read(path: Path, columns: Sequence[str] | None) -> pa.Table:
+    try:
+        schema = pq.read_schema(path)
+        missing = [name for name in columns or () if name not in schema.names]
+        if missing:
+            raise InputError(f"column {missing[0]!r}: not in the table; it has {', '.join(schema.names)}")
+        return pq.read_table(path, columns=columns and list(columns), page_checksum_verification=True)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"table {path}: damaged ({error}); run its stage again with --restart") from error

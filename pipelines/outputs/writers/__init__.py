@@ -1,0 +1,44 @@
+"""The formats that result tables are written in: a module and a line of WRITERS for each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import pyarrow as pa
+
+from dhpf.config import require_choice
+from dhpf.pipelines.outputs.writers.parquet import ParquetWriter
+
+
+class Writer(Protocol):
+    """Makes a file of a table; the same table gives the same bytes."""
+
+    @property
+    def suffix(self) -> str:
+        """How the file's name ends, with its dot."""
+
+    def to_bytes(self, table: pa.Table) -> bytes:
+        """The whole file."""
+
+
+PARQUET = "parquet"
+"""What the stages themselves read again."""
+
+WRITERS: Mapping[str, Writer] = {PARQUET: ParquetWriter()}
+"""Each format's writer, by the format's name."""
+
+
+def table_file(name: str, table: pa.Table, kind: str = PARQUET) -> dict[str, bytes]:
+    """A table as a file for StageOutput.commit, such as {"part.parquet": ...}.
+
+    Args:
+        name: of the file, without its suffix.
+        kind: a name in WRITERS.
+
+    Raises:
+        InputError: an unknown format; the message names the known ones.
+    """
+    require_choice("format", kind, WRITERS)
+    writer = WRITERS[kind]
+    return {f"{name}{writer.suffix}": writer.to_bytes(table)}
