@@ -4,12 +4,13 @@
 # make curves      - the loss curve of one, two and three workers; draws docs/training-curves.png (minutes)
 # make bench-gpu   - what a CUDA GPU does, beside the published way on it; adds its figures to bench.json (a minute)
 # make bench-scaling - what a pair costs as the collection grows, what a second actor brings; writes docs/scaling*
+# make docs        - the documentation, built into site/
 # Each makes .venv with the pinned dependencies if it is not there.
 
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: quickstart test lint bench bench-gpu bench-scaling curves lock
+.PHONY: quickstart test lint docs bench bench-gpu bench-scaling curves lock
 
 quickstart: .venv/installed
 	$(BIN)/dhpf run quickstart
@@ -28,6 +29,9 @@ bench-scaling: .venv/installed
 
 curves: .venv/installed
 	$(BIN)/python -m benchmarks.training_curves
+
+docs: .venv/installed
+	$(BIN)/mkdocs build --strict
 
 lint: .venv/installed
 	$(BIN)/ruff check .
