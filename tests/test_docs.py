@@ -121,13 +121,14 @@ _FENCE = re.compile(r"(<!-- parsed only: [^>]*-->\n)?^```(\w+)\n(.*?)^```$", re.
 
 
 def snippets(language: str) -> list[Snippet]:
-    found = []
+    """The pages' blocks of a language, those that several pages have once."""
+    found: dict[str, Snippet] = {}
     for page in PAGES:
         text = page.read_text()
         for match in _FENCE.finditer(text):
             line = text.count("\n", 0, match.start()) + 1
-            found.append(Snippet(f"{page.name}:{line}", match[2], match[3], match[1] is None))
-    return [snippet for snippet in found if snippet.language == language]
+            found.setdefault(match[3], Snippet(f"{page.name}:{line}", match[2], match[3], match[1] is None))
+    return [snippet for snippet in found.values() if snippet.language == language]
 
 
 def place(snippet: Snippet) -> str:
@@ -201,7 +202,7 @@ def require_known(words: list[str]) -> None:
     elif program.startswith("python"):
         assert (ROOT / rest[0]).exists(), words
     else:
-        assert program in ("pip", "uv", "mlflow", "pre-commit", "pytest", "git", "cd"), words
+        assert program in ("pip", "uv", "mlflow", "pre-commit", "pytest", "touch"), words
 
 
 def require_parsed(arguments: list[str]) -> None:
@@ -213,7 +214,7 @@ def require_parsed(arguments: list[str]) -> None:
             return
         assert rest[0] in command.commands, arguments
         command, rest = command.commands[rest[0]], rest[1:]
-    if "--help" not in rest and not hasattr(command, "commands"):
+    if rest and "--help" not in rest and not hasattr(command, "commands"):
         given = command.make_context("dhpf", list(rest)).params
     if "set_" in given:
         load_workflow(WORKFLOWS, given["workflow"], given["set_"] or [], ROOT / "datasets")
