@@ -40,7 +40,8 @@ class PlanSummary:
 
     def __str__(self) -> str:
         return (
-            f"{self.num_blocks:,} blocks, {self.num_pairs:,} pairs, {self.num_images:,} images to read "
+            f"{counted(self.num_blocks, 'block')}, {counted(self.num_pairs, 'pair')}, "
+            f"{counted(self.num_images, 'image')} to read "
             f"({self.num_shared:,} of them are in the block before as well)\n"
             f"{self.described_per_pair:.4g} images described per pair; no plan with these limits needs fewer than "
             f"{self.ideal_described_per_pair:.4g}"
@@ -92,18 +93,21 @@ class Estimate:
         hours: from start to end, all actors at work.
         actor_hours: over all actors together.
         bytes_read: of image files.
-        price: actor_hours at the given price.
+        bytes_written: of result tables.
+        price: actor_hours at the given price; None where none was given.
     """
 
     hours: float
     actor_hours: float
     bytes_read: int
-    price: float
+    bytes_written: int
+    price: float | None
 
     def __str__(self) -> str:
         return (
             f"about {_duration(self.hours)}, {self.actor_hours:,.1f} actor hours, "
-            f"{_size(self.bytes_read)} of images to read, price {self.price:,.2f}"
+            f"{_size(self.bytes_read)} of images to read, {_size(self.bytes_written)} of results"
+            + ("" if self.price is None else f", price {self.price:,.2f}")
         )
 
 
@@ -113,6 +117,8 @@ def estimate(
     seconds_per_image: float,
     seconds_per_pair: float,
     bytes_per_image_file: float,
+    bytes_per_block: float = 0.0,
+    bytes_per_pair: float = 0.0,
     num_actors: int = 1,
     price_per_hour: float = 0.0,
 ) -> Estimate:
@@ -122,7 +128,8 @@ def estimate(
         seconds_per_image: to read and describe an image, on one actor.
         seconds_per_pair: to match a pair, on one actor.
         bytes_per_image_file: mean size of the image files.
-        price_per_hour: of one actor, in any currency.
+        bytes_per_block, bytes_per_pair: size of a block's result table, and of each row in it.
+        price_per_hour: of one actor, in any currency; 0 if it is not known.
 
     Raises:
         InputError: a number that is negative or not finite, or no actor.
@@ -131,6 +138,8 @@ def estimate(
         ("seconds_per_image", seconds_per_image),
         ("seconds_per_pair", seconds_per_pair),
         ("bytes_per_image_file", bytes_per_image_file),
+        ("bytes_per_block", bytes_per_block),
+        ("bytes_per_pair", bytes_per_pair),
         ("price_per_hour", price_per_hour),
     ):
         if not 0 <= value < math.inf:
@@ -141,7 +150,18 @@ def estimate(
     # A block is not shared between actors: with few blocks, the rest of them wait.
     rounds = -(-summary.num_blocks // num_actors)
     hours = actor_hours / max(summary.num_blocks, 1) * rounds
-    return Estimate(hours, actor_hours, round(summary.num_images * bytes_per_image_file), actor_hours * price_per_hour)
+    return Estimate(
+        hours=hours,
+        actor_hours=actor_hours,
+        bytes_read=round(summary.num_images * bytes_per_image_file),
+        bytes_written=round(summary.num_blocks * bytes_per_block + summary.num_pairs * bytes_per_pair),
+        price=actor_hours * price_per_hour if price_per_hour else None,
+    )
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things, such as "1 block" or "1,234 blocks"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _duration(hours: float) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
-from itertools import combinations
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +13,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dhpf.model.engines.choose import choose_engine
-from dhpf.pairs.image_folder import folder_pair
 from dhpf.pipelines.config import MatchConfig
-from dhpf.pipelines.inputs.block_job import OpenBlock
 from dhpf.pipelines.inputs.block_source import BlockSource, RejectedRows
 from dhpf.pipelines.inputs.collection import Collection
 from dhpf.pipelines.inputs.model_source import ModelSource
-from dhpf.pipelines.matching.block_matching import MatchOptions, match_block
+from dhpf.pipelines.matching.block_matching import MatchOptions
 from dhpf.pipelines.matching.matched_pair import MatchedPair
+from dhpf.pipelines.matching.measured_costs import NUM_IMAGES, measure_costs
 from dhpf.pipelines.matching.pool import Progress, as_planned, match_blocks
 from dhpf.pipelines.outputs.code_version import code_version
 from dhpf.pipelines.outputs.store import REJECTS_TASK, StageOutput
 from dhpf.pipelines.outputs.tables import CORRESPONDENCES, read_parquet
-from dhpf.planning.plan_summary import estimate
+from dhpf.planning.plan_summary import counted, estimate
 from dhpf.records import PairRecord, Points
 
 
@@ -191,42 +189,28 @@ def estimate_run(config: MatchConfig, collection: Collection, model: ModelSource
     summary, rejected = collection.plan.summary, collection.plan.num_rejected
     lines = str(summary).splitlines()
     if rejected:
-        lines.append(f"{rejected:,} rows of the list cannot be used; the first: {collection.plan.first_rejection}")
+        lines.append(
+            f"{counted(rejected, 'row')} of the list cannot be used; the first: {collection.plan.first_rejection}"
+        )
     if not summary.num_pairs:
         return lines
-    per_image, per_pair = measured_speed(config, collection, model)
+    network = model.load(config.resources)
+    engine = choose_engine(config.engine, network.backbone.mean.device)
+    images = list(dict.fromkeys(image for pair in collection.first_pairs(NUM_IMAGES) for image in pair))
+    row_of = CorrespondenceRows(config.matches_per_pair, config.flow, "", "")
+    costs = measure_costs(network, engine, images, collection.read, row_of, match_options(config))
     wanted = estimate(
         summary,
-        seconds_per_image=per_image,
-        seconds_per_pair=per_pair,
+        seconds_per_image=costs.seconds_per_image,
+        seconds_per_pair=costs.seconds_per_pair,
         bytes_per_image_file=collection.mean_file_size(),
+        bytes_per_block=costs.bytes_per_block,
+        bytes_per_pair=costs.bytes_per_pair,
         num_actors=config.num_actors,
         price_per_hour=config.price_per_hour,
     )
-    speed = f"{per_image * 1000:.0f} ms per image and {per_pair * 1000:.0f} ms per pair on one actor, measured here"
-    return [*lines, speed, f"{wanted} with {config.num_actors} actors"]
-
-
-def measured_speed(config: MatchConfig, collection: Collection, model: ModelSource) -> tuple[float, float]:
-    """Seconds to describe an image and to match a pair, on this machine, of a few of the collection's."""
-    network = model.load(config.resources)
-    engine = choose_engine(config.engine, network.backbone.mean.device)
-    rows = CorrespondenceRows(config.matches_per_pair, config.flow, "", "")
-    images = list(dict.fromkeys(image for pair in collection.first_pairs(4) for image in pair))[:4]
-    timed = []
-    for number in (2, len(images), 2, len(images)):  # the first of each is not counted
-        chosen = images[:number]
-        records = [folder_pair(n, s, t) for n, (s, t) in enumerate(combinations(chosen, 2))]
-        started = time.perf_counter()
-        block = OpenBlock(range(len(records)), records, collection.read)
-        found = match_block(network, engine, block, rows, replace(match_options(config), batch_size=1))
-        for pair in found:
-            if isinstance(pair, MatchedPair):
-                rows(pair)
-        timed.append((number, len(records), time.perf_counter() - started))
-    (few, one, short), (many, several, long) = timed[2:]
-    # Two equations: few * image + one * pair = short, many * image + several * pair = long.
-    if many == few:
-        return short / 3, short / 3
-    per_pair = max((long * few - short * many) / (several * few - one * many), 1e-4)
-    return max((short - one * per_pair) / few, 1e-4), per_pair
+    speed = (
+        f"{costs.seconds_per_image * 1000:.0f} ms per image and {costs.seconds_per_pair * 1000:.0f} ms per pair "
+        "on one actor, measured here"
+    )
+    return [*lines, speed, f"{wanted} with {counted(config.num_actors, 'actor')}"]

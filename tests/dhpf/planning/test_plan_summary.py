@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from dhpf.errors import InputError
 from dhpf.planning.blocks import plan_spans
-from dhpf.planning.plan_summary import PlanSummary, estimate, fewest_images, summarise
+from dhpf.planning.plan_summary import PlanSummary, counted, estimate, fewest_images, summarise
 from dhpf.planning.span_arrays import num_degrees
 from dhpf.planning.spans import triangle
 
@@ -52,13 +54,33 @@ def test_the_summary_says_all() -> None:
 def test_an_estimate_by_hand() -> None:
     summary = PlanSummary(num_blocks=10, num_pairs=36_000, num_images=7_200, num_shared=0, ideal_images=1)
     found = estimate(
-        summary, seconds_per_image=1, seconds_per_pair=0.8, bytes_per_image_file=1e6, num_actors=4, price_per_hour=2
+        summary,
+        seconds_per_image=1,
+        seconds_per_pair=0.8,
+        bytes_per_image_file=1e6,
+        bytes_per_block=8_000,
+        bytes_per_pair=320,
+        num_actors=4,
+        price_per_hour=2,
     )
     assert found.actor_hours == pytest.approx(10)
     assert found.hours == pytest.approx(3)  # ten blocks on four actors: three rounds of an hour
     assert found.bytes_read == 7_200_000_000
     assert found.price == pytest.approx(20)
-    assert str(found) == "about 3.0 hours, 10.0 actor hours, 7.2 GB of images to read, price 20.00"
+    assert found.bytes_written == 10 * 8_000 + 36_000 * 320
+    said = "about 3.0 hours, 10.0 actor hours, 7.2 GB of images to read, 11.6 MB of results"
+    assert str(found) == f"{said}, price 20.00"
+    assert str(replace(found, price=None)) == said
+
+
+def test_no_price_is_said_where_none_is_known() -> None:
+    found = estimate(summary_of_all(10, 5), seconds_per_image=1, seconds_per_pair=1, bytes_per_image_file=1)
+    assert found.price is None and "price" not in str(found)
+
+
+def test_one_block_is_no_blocks() -> None:
+    assert str(summary_of_all(2, 5)).startswith("1 block, 1 pair, 2 images to read")
+    assert (counted(0, "block"), counted(1_234, "block")) == ("0 blocks", "1,234 blocks")
 
 
 def test_an_empty_plan_costs_nothing() -> None:
