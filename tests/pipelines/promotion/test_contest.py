@@ -1,9 +1,13 @@
-"""Versions judged, promoted, used and rolled back by the real command line, on a real store and a real cluster.
+"""Versions judged, promoted, used and rolled back, on a real store; by the command line and on a real cluster, too.
 
 The versions are untrained models of known quality: what a check looks at is what they answer, not how they came to be.
 """
 
 import contextlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -14,15 +18,20 @@ from dhpf.errors import InputError
 from dhpf.matcher import Matcher
 from dhpf.pipelines import cluster
 from dhpf.pipelines.__main__ import main
+from dhpf.pipelines.config import EvaluateConfig
+from dhpf.pipelines.inputs.model_source import ModelSource
+from dhpf.pipelines.inputs.shard_set import ShardSet
+from dhpf.pipelines.outputs.store import StageOutput
+from dhpf.pipelines.outputs.tables import PREDICTIONS, SCORES, table_of
+from dhpf.pipelines.promotion.contest import Contest
 from dhpf.pipelines.promotion.registry import Registry
+from dhpf.pipelines.stages.evaluate import MethodScores
 from dhpf.pipelines.tracking.model_card import ModelCard, TrainingData
 from dhpf.pipelines.tracking.registering import register_model
 from dhpf.pipelines.tracking.runs import stage_run, workflow_run
 from dhpf.pipelines.tracking.tracker import Tracker
 from dhpf.pipelines.workflow import WorkflowRun
 from dhpf.pipelines.workflow_file import load_workflow
-
-pytestmark = pytest.mark.slow
 
 FILE = Path(__file__).parents[3] / "workflows.yaml"
 SETTINGS = [
@@ -36,14 +45,12 @@ BAD = ModelConfig(selection="last")
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:
-    """A work folder with a sharded benchmark and versions 1 (good), 2 (bad) and 3 (as good) of the model dhpf."""
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A work folder with versions 1 (good), 2 (bad) and 3 (as good) of the model dhpf."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         work = tmp_path_factory.mktemp("work")
         tracker = Tracker(work)
-        workflow = load_workflow(FILE, "quickstart", SETTINGS, Path())
-        WorkflowRun(workflow, work / "quickstart", tracker).run("shard")
         data = [TrainingData("none/train", "photo_warps", 2, "f1")]
         with workflow_run(tracker, "w", work) as parent, stage_run(tracker, "w", parent, "train") as run:
             run.log_config({})
@@ -74,7 +81,124 @@ def champion(work: Path) -> str | None:
     return found.version if found else None
 
 
-def test_a_champions_life(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@dataclass
+class Answers:
+    """In place of the evaluate stage, which needs a cluster: PCK per pair by version, and what happens meanwhile."""
+
+    pck: Mapping[str, float] = field(default_factory=lambda: {"1": 0.8, "2": 0.3, "3": 0.8})
+    meanwhile: Callable[[], None] = lambda: None
+
+    def __call__(
+        self, config: EvaluateConfig, shard_sets: Mapping[str, ShardSet], models: Mapping[str, ModelSource], _: Path
+    ) -> list[MethodScores]:
+        self.meanwhile()
+        return [self._scores(on, method, models[method]) for on in shard_sets for method in models]
+
+    def _scores(self, on: str, method: str, model: ModelSource) -> MethodScores:
+        value = self.pck[model.version.rpartition("/")[2]]
+        common = {"category": "", "metric": "PCK@0.1 image", "value": value}
+        rows = [{"number": n, "pair_id": str(n)} | common for n in range(4)]
+        return MethodScores(on, method, table_of([], PREDICTIONS), table_of(rows, SCORES), {})
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> Answers:
+    answers = Answers()
+    monkeypatch.setattr("dhpf.pipelines.promotion.judge.evaluate", answers)
+    monkeypatch.setattr("dhpf.pipelines.promotion.checks.TIMED_ROUNDS", 1)
+    return answers
+
+
+@pytest.fixture(scope="module")
+def folder(work: Path, training_sets: tuple[ShardSet, ShardSet]) -> Path:
+    """A workflow's folder with a sharded benchmark."""
+    _, photos = training_sets
+    ((_, shard),) = photos.shards
+    tar, index = (Path(path).read_bytes() for path in shard.paths)
+    output = StageOutput(work / "w" / "shard" / "photo-warps" / "test")
+    output.plan({"tasks": ["0"]})
+    output.commit("0", {"shard.tar": tar, "index.json": index}, {"num_pairs": len(shard)})
+    output.finish({"thresholds": list(photos.thresholds), "num_pairs": len(shard)})
+    return work / "w"
+
+
+@pytest.fixture
+def registry(work: Path) -> Iterator[Registry]:
+    """Version 1 is champion; what a test changes is afterwards as it was."""
+    tracker = Tracker(work)
+    registry = Registry(tracker)
+    registry.promote("dhpf", "1", None)
+    yield registry
+    tracker.client.delete_registered_model_alias("dhpf", "champion")
+    tracker.client.delete_registered_model_tag("dhpf", "dhpf.champions")
+    for version in registry.versions("dhpf"):
+        for tag in version.tags:
+            if tag.startswith(("dhpf.promotion.", "dhpf.rolled_back")):
+                tracker.client.delete_model_version_tag("dhpf", version.version, tag)
+    for artifacts in list((work / "mlartifacts").rglob("promotion")):
+        shutil.rmtree(artifacts)
+
+
+def contest(folder: Path, version: str) -> Contest:
+    workflow = load_workflow(FILE, "quickstart", [*SETTINGS, "promotion.checked_pairs=1"], Path())
+    return Contest(workflow, folder, Tracker(folder.parent), version)
+
+
+def test_a_comparison_is_written_among_tags_and_artifacts(
+    folder: Path, registry: Registry, answers: Answers, tmp_path: Path
+) -> None:
+    judged = contest(folder, "2")
+    verdict = judged.compare()
+    assert (verdict.word, verdict.champion) == ("refused", "models:/dhpf/1")
+    assert [name for name, word, _ in verdict.rows() if word == "refused"] == ["pck photo-warps/test"]
+    written = registry.find("dhpf", "2").verdict
+    assert written["verdict"] == "refused" and written["champion"] == "models:/dhpf/1"
+    assert float(written["pck photo-warps/test/difference"]) == pytest.approx(-0.5)
+    assert json.loads(written["settings"])["checked_pairs"] == 1 and written["workflow"] == "quickstart"
+    assert verdict.tags().items() <= written.items()
+    run, client = judged.candidate.run_id, Tracker(folder.parent).client
+    logged = client.download_artifacts(run, "promotion/version-2-against-1.json", str(tmp_path))
+    assert json.loads(Path(logged).read_text()) == written
+    pictures = [file.path for file in client.list_artifacts(run, "promotion") if file.path.endswith(".png")]
+    assert "promotion/version-2-against-1.png" in pictures
+    with pytest.raises(InputError, match="no champion before version 1"):
+        registry.rollback("dhpf")
+
+
+def test_only_a_version_that_passes_becomes_champion(folder: Path, registry: Registry, answers: Answers) -> None:
+    assert contest(folder, "1").is_decided
+    assert not contest(folder, "2").promote().passed
+    assert contest(folder, "3").promote().passed
+    assert contest(folder, "3").is_decided and not contest(folder, "1").is_decided
+    assert registry.rollback("dhpf") == ("3", "1")
+
+
+def test_a_champion_that_changed_during_the_comparison_stays(
+    folder: Path, registry: Registry, answers: Answers
+) -> None:
+    answers.meanwhile = lambda: registry.promote("dhpf", "2", "1")
+    with pytest.raises(InputError, match="changed from version 1 to 2 during the comparison"):
+        contest(folder, "3").promote()
+    assert champion(folder.parent) == "2"
+    assert registry.find("dhpf", "3").verdict["champion"] == "models:/dhpf/1", "against whom the verdict was"
+
+
+def test_a_checkpoint_that_is_not_the_registered_one_is_not_judged(
+    folder: Path, registry: Registry, answers: Answers
+) -> None:
+    stored = sorted((folder.parent / "mlartifacts").rglob("checkpoint.safetensors"), key=lambda p: p.stat().st_mtime_ns)
+    good, bad = stored[0].read_bytes(), stored[1].read_bytes()
+    stored[1].write_bytes(good)
+    with pytest.raises(InputError, match="checkpoint of version 2 is not the one that was registered"):
+        contest(folder, "2").promote()
+    stored[1].write_bytes(bad)
+    assert champion(folder.parent) == "1" and registry.find("dhpf", "2").verdict == {}
+
+
+@pytest.mark.slow
+def test_a_champions_life(work: Path, ray_cluster: None, capsys: pytest.CaptureFixture[str]) -> None:
+    workflow = load_workflow(FILE, "quickstart", SETTINGS, Path())
+    WorkflowRun(workflow, work / "quickstart", Tracker(work)).run("shard")
     assert models(work, "compare", "quickstart", "1") == 0
     assert "no champion: absolute checks only" in capsys.readouterr().out
     assert champion(work) is None, "comparing changes nothing"
@@ -102,7 +226,6 @@ def test_a_champions_life(work: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "champion, latest-trained" in listed[2] and "passed" in listed[2] and "20.0" in listed[2]
     assert "refused" in listed[3] and "photo-warps/test -" in listed[3]
 
-    workflow = load_workflow(FILE, "quickstart", SETTINGS, Path())
     WorkflowRun(workflow, work / "quickstart", Tracker(work)).run("match")
     parts = list((work / "quickstart" / "match").rglob("part.parquet"))
     rows = [row for part in parts for row in pq.read_table(part).to_pylist()]
