@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 ZERO_MAXIMUM = 1e-30
-"""Stands for a row's or column's maximum of exactly 0, so that it can be divided by (ALGORITHM section 7)."""
+"""Stands for a row's or column's maximum of exactly 0, so that the mutual filter can divide by it."""
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ class JointMatching:
         """The candidates of source cells in the target. A pair's two ways go together; dicts keep their order."""
         pair = (min(source, target), max(source, target))
         if pair not in self._candidates:
-            mutuality = self._mutuality(*pair)
+            mutuality = self._mutuality(min(source, target), max(source, target))
             self._candidates[pair] = _Candidates.of(mutuality), _Candidates.of(mutuality.T)
             if len(self._candidates) > KEPT_PAIRS:
                 self._candidates.pop(next(iter(self._candidates)))

@@ -46,7 +46,7 @@ def cells_of_points(points: Tensor, valid: Tensor) -> Tensor:
 
 
 def transfer(found: BestCells, points: Tensor, valid: Tensor) -> TransferredPoints:
-    """Transfers source points to the target (ALGORITHM section 7).
+    """Transfers source points to the target: each moves as the source cells that cover it do, on the average.
 
     Args:
         found: of B pairs, matched with `cells_of_points(points, valid)` wanted.

@@ -1,4 +1,4 @@
-"""Pair records as JSON, and back from JSON that nobody vouches for."""
+"""Pair records as JSON, and back from untrusted JSON."""
 
 from __future__ import annotations
 

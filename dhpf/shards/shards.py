@@ -159,12 +159,13 @@ def _write_index(tar: bytes, images: dict[str, _Image], pairs: list[PairRecord])
             if kind == "image" and ending == "json":
                 continue
             data = tar[member.offset_data : member.offset_data + member.size]
-            place = (member.offset_data, member.size, hashlib.sha256(data).hexdigest())
+            digest = hashlib.sha256(data).hexdigest()
             if kind == "image":
-                image_id, image = list(images.items())[int(number)]
-                entries.append(IndexEntry("image", image_id, *place, image.width, image.height))
+                member_id, image = list(images.items())[int(number)]
+                width, height = image.width, image.height
             else:
-                entries.append(IndexEntry("pair", pairs[int(number)].pair_id, *place))
+                member_id, width, height = pairs[int(number)].pair_id, 0, 0
+            entries.append(IndexEntry(kind, member_id, member.offset_data, member.size, digest, width, height))
     return _json({"tar_size": len(tar), "entries": [dataclasses.asdict(entry) for entry in entries]})
 
 

@@ -1,4 +1,4 @@
-"""Where a stage's model comes from, as something that travels to workers and stands in plans."""
+"""The model of a stage, named so that it can travel to workers and stand in plans."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class ModelSource:
     version: str = ""
 
     def load(self, resources: Resources) -> HyperpixelNetwork:
-        """The network, ready for inference, in a process that may use so much.
+        """The network, ready for inference, in a process that may use these resources.
 
-        It lies on a GPU where one is reserved; a machine without any, which estimates or judges for others, does it
-        on its CPU.
+        It lies on a GPU where one is reserved and there is one: a machine without a GPU that estimates or judges for
+        others uses its CPU.
         """
         torch.set_num_threads(max(1, int(resources.cpus)))
         device = "cuda" if resources.gpus and torch.cuda.is_available() else "cpu"

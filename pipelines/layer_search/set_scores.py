@@ -1,5 +1,7 @@
-"""What sets of layers are worth on pairs with keypoints: each image is described once, with all layers of the backbone,
-and only the matching is repeated for each set."""
+"""Scores sets of layers on pairs with keypoints.
+
+Each image is described once, with all layers of the backbone; only the matching is repeated for each set.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,7 @@ from dhpf.planning.blocks import Block
 from dhpf.records import PairRecord, Points
 
 PAIRS_AT_ONCE = 16
-"""Pairs whose results are held at a time: about 0.1 MB each."""
+"""Pairs whose results are held in memory together, about 0.1 MB each."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,8 @@ def scorable_pairs(shards: ShardSet) -> Iterator[PairRecord]:
     """The pairs of a set that have a PCK by the set's main threshold, in order."""
     for _, shard in shards.shards:
         for record in shard.pairs:
-            sizes = shard.image_size(record.source), shard.image_size(record.target)
-            if _framed(record, *sizes, shards.thresholds[:1]) is not None:
+            source, target = shard.image_size(record.source), shard.image_size(record.target)
+            if _framed(record, source, target, shards.thresholds[:1]) is not None:
                 yield record
 
 
@@ -94,13 +96,13 @@ class SetScorer:
             raise InputError(f"shard set {self._shards.name}: {failure}; run again with --restart shard")
         framed = []
         for record in block.pairs:
-            sizes = facts[record.source].size, facts[record.target].size
-            pair = _framed(record, *sizes, self._shards.thresholds[:1])
+            source, target = facts[record.source].size, facts[record.target].size
+            pair = _framed(record, source, target, self._shards.thresholds[:1])
             assert pair is not None, "only scorable pairs are planned"
             framed.append(pair)
         numbers = [(places[p.source, p.mirrored], places[p.target, p.mirrored]) for p in block.pairs]
-        wanted = torch.cat([cells_of_points(*_one(pair.source)) for pair in framed]).to(self._device)
-        return _OpenedBlock(block.block_id, described.features, numbers, framed, wanted)
+        wanted = torch.cat([cells_of_points(_batch_of_one(pair.source), _all_valid(pair.source)) for pair in framed])
+        return _OpenedBlock(block.block_id, described.features, numbers, framed, wanted.to(self._device))
 
     def _score_set(self, opened: _OpenedBlock, layers: Layers) -> NDArray[np.float64]:
         gates = torch.zeros(len(opened.numbers), len(self._network.layers), device=self._device)
@@ -150,10 +152,15 @@ def _framed(record: PairRecord, source: Size, target: Size, thresholds: tuple[st
 
 
 def _pck(found: BestCells, pair: _FramedPair, alpha: float) -> float:
-    moved = transfer(found, *_one(pair.source))
+    moved = transfer(found, _batch_of_one(pair.source), _all_valid(pair.source))
     return float(pck(moved.points[0].numpy(), pair.target, moved.valid[0].numpy(), pair.side, (alpha,))[0])
 
 
-def _one(points: Points) -> tuple[Tensor, Tensor]:
-    """(1, K, 2) points of one pair, and (1, K) that all of them are valid."""
-    return torch.from_numpy(points)[None], torch.ones(1, len(points), dtype=torch.bool)
+def _batch_of_one(points: Points) -> Tensor:
+    """(1, K, 2) points of one pair."""
+    return torch.from_numpy(points)[None]
+
+
+def _all_valid(points: Points) -> Tensor:
+    """(1, K) bool: all points of one pair are valid."""
+    return torch.ones(1, len(points), dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""Matching a block: each of its images is described once, then every pair is matched."""
+"""Matches a block: each of its images is described once, then every pair is matched."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Describing a block: each of its images is read, decoded, and passed through the network once."""
+"""Describes a block: each of its images is read, decoded, and passed through the network once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dhpf.pipelines.inputs.block_job import OpenBlock
 from dhpf.pipelines.matching.caution import NO_CAUTION, Caution
 
 DECODED_AHEAD = 4
-"""Images that are decoded, or wait for it, while the network looks at one."""
+"""Images that are decoded, or wait for a decoder, while the network works on one."""
 
 DESCRIBE_BATCH = {"cpu": 1, "cuda": 8}
 """Images that pass through the backbone together. On a CPU one alone is as fast, and an image's features are then the
@@ -56,7 +56,7 @@ def describe_block(
     feature_type: FeatureType = "float32",
     caution: Caution = NO_CAUTION,
 ) -> DescribedBlock:
-    """Describes each image of a block once; the next images are decoded while the network looks at one.
+    """Describes each image of a block once; the next images are decoded while the network works on one.
 
     Args:
         feature_type: how the features are kept.

@@ -1,6 +1,6 @@
-"""Batch inference: actors that take blocks and commit one table per block.
+"""Pool of Ray actors that match blocks and commit a table for each.
 
-Evaluation and matching share them and differ in the rows they make of a pair.
+The evaluate and the match stage share it; they differ in the rows that they make of a pair.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from dhpf.pipelines.outputs.store import StageOutput
 REPORT_SECONDS = 5.0
 
 BLOCKS_OF_ACTOR = 100
-"""Blocks that are planned ahead for each actor; in between the pool starts anew, which costs little beside so many."""
+"""Blocks that are planned ahead for each actor. Then the pool is started again, which costs little."""
 
 MAX_ATTEMPTS = 4
-"""A run begins a block so often, all but the first time in quarantine; then the block is given up."""
+"""How often a run begins a block, all but the first time in quarantine, before it gives the block up."""
 
 MAX_RESTARTS, MAX_TASK_RETRIES = 100, 20
-"""Far more than images that end their actor need, since each does it once; they end what no block is to blame for."""
+"""For ends that no block causes. An image that ends its actor does so once, so these limits are far above that need."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def match_blocks(
     options: MatchOptions,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> None:
-    """Has actors do every block of the plan that is not done; a block is done when its table is committed.
+    """Has actors match every block of the plan whose table is not committed yet.
 
     Args:
         title: of the progress bar.
@@ -84,7 +84,7 @@ def match_blocks(
         report: told of the progress every few seconds.
 
     Raises:
-        InputError: something that a block needs cannot be had, and it is no image's fault; blocks that are done stay.
+        InputError: what a block needs cannot be had, and no image of it is to blame; committed blocks stay.
     """
     missing = set(output.missing())
     if not missing:
@@ -109,7 +109,7 @@ def match_blocks(
 def _matched(
     jobs: Iterable[BlockJob], settings: WorkerSettings, config: EvaluateConfig | MatchConfig
 ) -> Iterator[Mapping[str, Any]]:
-    """The counts of each block, as it is done, or why it stopped; jobs are taken a pool's work at a time."""
+    """The counts of each block when it is committed, or why it stopped; jobs are planned one pool's work at a time."""
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = DataContext.get_current()
     context.enable_progress_bars = False
@@ -141,7 +141,7 @@ def _matched(
 
 
 class BlockMatcher:
-    """The actor.
+    """The actor: matches a block at a time, in quarantine if the block ended a process before.
 
     Args:
         run: a name that no other run of the stage has.

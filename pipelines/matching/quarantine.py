@@ -1,6 +1,7 @@
-"""Blocks that end their worker's process: which image or pair does it is found out, and the rest is matched.
+"""Blocks that end their worker's process: the image or pair that does it is found and left out, the rest is matched.
 
-Such a block is matched again in a process of its own, which says what it does next, so that its end names the guilty.
+Such a block is matched again in a process of its own that announces each step before it takes it. The step at which
+that process ends is the cause.
 """
 
 from __future__ import annotations
@@ -25,23 +26,23 @@ from dhpf.pipelines.matching.worker import BlockWorker, WorkerSettings
 from dhpf.pipelines.outputs.store import StageOutput, put_if_absent
 
 ENDS_AT_A_STEP = 2
-"""What ends the process so often is left out; once may be bad luck: a machine short of memory kills anyone."""
+"""A step that ended the process this often is left out. Once may be chance, such as a lack of memory."""
 
 ENDS_OF_A_BLOCK = 20
-"""After so many the rest of the block is not tried."""
+"""After this many ends the rest of the block is not tried."""
 
 _NO_STEP = -1
-"""While the process loads the model."""
+"""The process has not taken a step yet: it loads the model."""
 
 
 class Quarantine:
-    """The images that ended a process, of one stage output; every block leaves them out."""
+    """The images of one stage output that ended a process; every block leaves them out."""
 
     def __init__(self, root: Path) -> None:
         self._folder = root / "quarantine"
 
     def images(self) -> dict[str, str]:
-        """Why, by image id."""
+        """Why each image is under quarantine, by its id."""
         entries = [json.loads(path.read_bytes()) for path in sorted(self._folder.glob("*.json"))]
         return {entry["image"]: entry["reason"] for entry in entries}
 
@@ -52,20 +53,20 @@ class Quarantine:
 
 
 def match_in_quarantine(settings: WorkerSettings, job: BlockJob) -> CommitRecord | str:
-    """Matches and commits a block without the images and pairs that end the process, which are found one by one.
+    """Matches and commits a block without the images and pairs that end its process, which it finds one by one.
 
     Returns:
         what was committed, or why the block is given up.
 
     Raises:
-        RuntimeError: an error in the process that is not its end.
+        RuntimeError: the process raised an error instead of being ended.
     """
     quarantine = Quarantine(Path(settings.root))
     block = job.open()
-    guilty_pairs: dict[int, str] = {}
+    fatal_pairs: dict[int, str] = {}
     ends: Counter[int] = Counter()
     while True:
-        step, how = _match_in_process(settings, job, Caution(quarantine.images(), guilty_pairs))
+        step, how = _match_in_process(settings, job, Caution(quarantine.images(), fatal_pairs))
         commit = StageOutput(settings.root).commit_of(job.task)
         if commit is not None:
             return commit
@@ -80,16 +81,16 @@ def match_in_quarantine(settings: WorkerSettings, job: BlockJob) -> CommitRecord
             quarantine.add(image_id, f"image {image_id}: {reason}")
         else:
             place = step - len(block.images)
-            guilty_pairs[place] = f"pair {block.pairs[place].pair_id}: {reason}"
+            fatal_pairs[place] = f"pair {block.pairs[place].pair_id}: {reason}"
 
 
 def refused(job: BlockJob, reason: str) -> Caution:
-    """So that no image of a block is touched."""
+    """The caution with which no image of a block is touched: all its pairs fail for this reason."""
     return Caution({image_id: reason for image_id, _ in job.open().images})
 
 
 def _match_in_process(settings: WorkerSettings, job: BlockJob, caution: Caution) -> tuple[int, str]:
-    """The step that the process was at last, and how it ended."""
+    """The last step that the process announced, and how it ended."""
     context = multiprocessing.get_context("spawn")
     step = context.Value("q", _NO_STEP)
     errors = context.SimpleQueue()

@@ -22,7 +22,7 @@ from dhpf.pipelines.outputs.writers import table_file
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """What a worker is made from; travels to the actors.
+    """What a worker is made of; it travels to the actors.
 
     Attributes:
         root: folder of the stage output that the tables go to.
@@ -40,7 +40,7 @@ class WorkerSettings:
 
 
 class BlockWorker:
-    """A network, and blocks one after the other."""
+    """Holds a network; matches one block after the other and commits their tables."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._network = settings.model.load(settings.resources)

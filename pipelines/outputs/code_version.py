@@ -1,4 +1,4 @@
-"""Which code made an output."""
+"""The version of the code that makes an output, which every record and row names."""
 
 from __future__ import annotations
 

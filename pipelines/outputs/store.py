@@ -1,4 +1,4 @@
-"""Outputs that are exact: however often a task runs, one result counts, and readers never see half of one.
+"""Stage outputs: however often a task runs, exactly one result of it counts, and no reader sees half of one.
 
 PLAN.json says what a stage will do; a task writes its files under a key that nobody else uses and commits by creating
 commits/<task>.json, which only the first can; MANIFEST.json comes last and means "complete". Large files may lie in an

@@ -1,4 +1,4 @@
-"""The Parquet tables that stages write: zstd, page checksums on, one schema each.
+"""The schemas of the tables that stages write, and how parts of a table are read.
 
 Points are lists of [x, y] in the original image's pixels. `status` is "matched", or why the pair could not be: then the
 other columns are empty. `layers` is a bit mask: bit l stands for hyperpixel layer l (see `layers_of_mask`).

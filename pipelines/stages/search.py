@@ -36,7 +36,7 @@ from dhpf.planning.blocks import Block, images_within, plan_blocks
 from dhpf.records import PairRecord
 
 SETS_PER_CALL = 4
-"""An actor is given so many sets at a time: the progress bar moves, and little is lost when an actor dies."""
+"""Sets that an actor scores in one call: few, so that the progress bar moves and little is lost when an actor dies."""
 
 Report = Callable[[Level], None]
 
