@@ -1,4 +1,4 @@
-"""Under which terms the data and the weights are that a trained model comes from, as far as their publishers say.
+"""Licences of the data sets and backbone weights that a trained model is made of, as far as their publishers say.
 
 These notes inform; they are no legal advice, and a publisher's own page counts.
 """

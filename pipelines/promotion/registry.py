@@ -1,4 +1,4 @@
-"""The versions of registered models: which is champion, what their verdicts are, and how the champion changes.
+"""The model registry: versions with their verdicts, which of them is champion, promoting and rolling back.
 
 The champion is MLflow's alias of that name. Which versions were champion before, oldest first, is a tag of the
 registered model, so that the way back is there whoever promoted.

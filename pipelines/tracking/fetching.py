@@ -1,4 +1,4 @@
-"""Versions of the registry fetched, each with the checkpoint that was registered and no other."""
+"""Fetches versions of registered models, and refuses a checkpoint that is not the one that was registered."""
 
 from __future__ import annotations
 
@@ -61,19 +61,27 @@ def fetch_version(tracker: Tracker, uri: str, folder: Path) -> RegisteredVersion
 
 def _resolve(tracker: Tracker, uri: str) -> tuple[str, str, str | None]:
     """Name, version, and the registered digest of its checkpoint, which a version made by other means lacks."""
-    alias_at = re.fullmatch(r"models:/([^/:@]+)@([^/:@]+)", uri)
-    version_of = re.fullmatch(r"models:/([^/:@]+)/(\d+)", uri)
-    if alias_at is None and version_of is None:
+    wanted = re.fullmatch(r"models:/(?P<name>[^/:@]+)(@(?P<alias>[^/:@]+)|/(?P<version>\d+))", uri)
+    if wanted is None:
         raise InputError(f"model {uri!r}: write models:/NAME@ALIAS or models:/NAME/VERSION")
+    name, alias, version = wanted.group("name", "alias", "version")
     with tracker.reaching():
         try:
-            if alias_at is not None:
-                found = tracker.client.get_model_version_by_alias(*alias_at.groups())
+            if alias:
+                found = tracker.client.get_model_version_by_alias(name, alias)
             else:
-                assert version_of is not None
-                found = tracker.client.get_model_version(*version_of.groups())
+                found = tracker.client.get_model_version(name, version)
         except MlflowException as error:
             # Raises in its turn when the reason is that the registry cannot be reached.
-            names = ", ".join(m.name for m in tracker.client.search_registered_models()) or "none"
-            raise InputError(f"model {uri}: not in the registry {tracker.uri}; models there: {names}") from error
+            raise InputError(f"model {uri}: {_what_is_there(tracker, name)}") from error
     return str(found.name), str(found.version), found.tags.get(CHECKPOINT_TAG)
+
+
+def _what_is_there(tracker: Tracker, name: str) -> str:
+    """Why a version was not found, and which could be."""
+    models = {str(model.name): model for model in tracker.client.search_registered_models()}
+    if name not in models:
+        return f"not in the registry {tracker.uri}; models there: {', '.join(sorted(models)) or 'none'}"
+    numbers = sorted(int(version.version) for version in tracker.client.search_model_versions(f"name = '{name}'"))
+    choices = [f"/{number}" for number in numbers] + [f"@{alias}" for alias in sorted(models[name].aliases)]
+    return f"{name} has no such version or alias; it has {', '.join(choices) or 'none'}"

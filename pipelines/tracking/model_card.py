@@ -1,4 +1,4 @@
-"""What a reader of the model registry must know of a version before using it, as MODEL_CARD.md."""
+"""The model card: what a user must know of a registered version before using it, as MODEL_CARD.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trained models into the registry: one version per checkpoint, with its card and the facts to search it by."""
+"""Registers trained models: one version per checkpoint, with its model card and tags by which it can be searched."""
 
 from __future__ import annotations
 

@@ -39,6 +39,18 @@ def test_a_model_that_is_not_there_is_one_sentence(tracker: Tracker, tmp_path: P
     assert sentence in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_model_without_the_alias_or_version_says_what_it_has(tracker: Tracker, tmp_path: Path) -> None:
+    tracker.client.create_registered_model("here")
+    with pytest.raises(InputError, match="models:/here@champion: here has no such version or alias; it has none"):
+        fetch_version(tracker, "models:/here@champion", tmp_path)
+    for _ in range(2):
+        tracker.client.create_model_version("here", (tmp_path / "nothing").as_uri())
+    tracker.client.set_registered_model_alias("here", "latest-trained", "2")
+    for uri in ("models:/here@champion", "models:/here/9"):
+        with pytest.raises(InputError, match=f"{uri}: here has no such version or alias; it has /1, /2, @latest-train"):
+            fetch_version(tracker, uri, tmp_path)
+
+
 def test_a_model_that_is_not_ours_is_refused(tracker: Tracker, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "weights.bin").write_bytes(b"x")
