@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,12 +17,13 @@ from dhpf.drawing import (
     draw_matches,
     draw_pck_bars,
     draw_warp,
+    in_words,
     warp_source_onto_target,
 )
 from dhpf.images import RGB, decode_image
 from dhpf.pipelines.inputs.block_source import BlockSource
 from dhpf.pipelines.inputs.shard_set import ShardSet
-from dhpf.pipelines.layer_search.beam import kept_sets
+from dhpf.pipelines.layer_search.beam import best_set, kept_sets
 from dhpf.pipelines.outputs.tables import layers_of_mask
 from dhpf.pipelines.stages.evaluate import MethodScores, correct_keypoints_of
 from dhpf.pipelines.stages.match import MatchResult
@@ -52,12 +52,14 @@ class PairImages:
 def method_pictures(result: MethodScores, shards: ShardSet, num_layers: int) -> Iterator[tuple[str, Picture]]:
     """Named pictures of one method on one shard set: layers per class, and the best, the median and the worst pair."""
     rows = {row["number"]: row for row in result.predictions.to_pylist()}
-    yield "layers-per-class", layer_picture(list(rows.values()), num_layers, f"{result.method} on {result.on}")
+    title = f"Layers that {result.method} uses on {result.on}"
+    yield "layers-per-class", layer_picture(list(rows.values()), num_layers, title)
     images = PairImages(shards)
     metric, ranked = _ranked(result)
     for name, number in best_median_worst(ranked).items():
         row = rows[number]
-        title = f"{result.method} on {result.on}: {name} pair {row['pair_id']} ({metric} {ranked[number]:.2f})"
+        score = f"{in_words(metric)} {100 * ranked[number]:.0f} %"
+        title = f"{result.method} on {result.on}: {name} pair {row['pair_id']}, {score}"
         yield from _pair_pictures(name, row, images.of(row), title, shards.thresholds[:1])
 
 
@@ -84,13 +86,14 @@ def comparison_picture(results: Sequence[MethodScores], title: str) -> Picture:
 def class_picture(results: Sequence[MethodScores]) -> Picture:
     """Several methods on one shard set, class by class, by the metric that pairs are ranked by."""
     metric = next((metric for metric, _ in map(_ranked, results) if metric), "")
-    table = {}
-    for result in results:
-        prefix = f"{metric}/class/"
-        of_class = {k.removeprefix(prefix): v for k, v in result.summary.items() if k.startswith(prefix)}
-        whole = {ALL_PAIRS: result.summary[metric]} if metric in result.summary else {}
-        table[result.method] = whole | of_class
-    return draw_class_bars(table, "mean over pairs, %", f"Methods on {results[0].on} by class: {metric}")
+    prefix = f"{metric}/class/"
+    table = {
+        result.method: {k.removeprefix(prefix): v for k, v in result.summary.items() if k.startswith(prefix)}
+        for result in results
+    }
+    whole = {result.method: result.summary[metric] for result in results if metric in result.summary}
+    title = f"Methods on {results[0].on} by class: {in_words(metric)}, %"
+    return draw_class_bars(table, whole, title)
 
 
 def search_picture(result: SearchResult) -> Picture:
@@ -98,7 +101,14 @@ def search_picture(result: SearchResult) -> Picture:
     levels = [{scored.layers: scored.pck for scored in level} for level in result.levels]
     kept = [[scored.layers for scored in kept_sets(level, result.beam)] for level in result.levels]
     title = f"Search for layers on {result.num_pairs} pairs of {result.on}"
-    return draw_layer_search(levels, kept, len(levels[0]), f"{result.metric}, %", title)
+    return draw_layer_search(levels, kept, len(levels[0]), f"{in_words(result.metric)}, %", title)
+
+
+def search_baselines(found: SearchResult) -> dict[str, float]:
+    """The PCK of untrained layers that a search scored, by what a picture calls them."""
+    named = {"best single layer": best_set(found.levels[:1]), "searched layers": found.best}
+    pairs = f"untrained, {found.num_pairs} pairs"
+    return {f"{name} {', '.join(map(str, s.layers))} ({pairs})": s.pck for name, s in named.items()}
 
 
 def correspondence_pictures(result: MatchResult, pairs: BlockSource) -> Iterator[tuple[str, Picture]]:
@@ -115,7 +125,7 @@ def correspondence_pictures(result: MatchResult, pairs: BlockSource) -> Iterator
             tuple(layers_of_mask(row["layers"])),
         )
         title = f"{name} pair {row['pair_id']}: score {row['score']:.2f}"
-        names = Path(row["source"]).name, Path(row["target"]).name
+        names = row["source"], row["target"]
         yield f"{name}-matches", draw_found_matches(*images.of(row), found, names=names, title=title)
 
 

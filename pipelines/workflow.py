@@ -25,11 +25,12 @@ from dhpf.pipelines.pictures import (
     comparison_picture,
     correspondence_pictures,
     method_pictures,
+    search_baselines,
     search_picture,
 )
 from dhpf.pipelines.stages.evaluate import MethodScores, evaluate
 from dhpf.pipelines.stages.match import estimate_run, match
-from dhpf.pipelines.stages.search import search, searched_model
+from dhpf.pipelines.stages.search import complete_search, search, searched_model
 from dhpf.pipelines.stages.shard import shard
 from dhpf.pipelines.stages.train import train
 from dhpf.pipelines.tracking.fetching import fetch_version
@@ -158,7 +159,8 @@ class WorkflowRun:
             config = dataclasses.replace(config, gates_start=found.fixed_layers)
         where = (run.tracking_uri, run.run_id)
         trained = train(self.workflow.model, config, joined(parts), val_set, self.folder / "train", where)
-        for name, picture in training_pictures(trained.history):
+        metric = f"PCK@{config.supervision.alpha:g} {val_set.thresholds[0]}"
+        for name, picture in training_pictures(trained.history, metric, self._baselines(val_set, metric)):
             run.log_picture(picture, f"pictures/{name}.png")
         run.log_file(trained.checkpoint, "checkpoint")
         best = trained.history[trained.best_epoch - 1]
@@ -171,6 +173,14 @@ class WorkflowRun:
         self._say(f"          registered as {self.workflow.registered_model} version {version}")
         if self.workflow.promotion is not None:
             self._say(f"          dhpf models promote {self.workflow.name} makes it champion if it passes")
+
+    def _baselines(self, val_set: ShardSet, metric: str) -> dict[str, float]:
+        """What the search found on the validation pairs by this metric, to compare a training with."""
+        config = self.workflow.search
+        if config is None or config.on != val_set.name:
+            return {}
+        found = complete_search(config, val_set, self.folder / "search")
+        return {} if found is None or found.metric != metric else search_baselines(found)
 
     def _evaluate(self, run: StageRun) -> None:
         config = self.workflow.evaluate

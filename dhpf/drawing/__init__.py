@@ -11,14 +11,16 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from PIL import Image
 
-from dhpf.drawing.charts import draw_curves, draw_differences, draw_layer_selection, draw_pck_bars
+from dhpf.drawing.charts import draw_differences, draw_layer_selection, draw_pck_bars
 from dhpf.drawing.class_bars import draw_class_bars
+from dhpf.drawing.curves import draw_curves
 from dhpf.drawing.found_matches import TransferredPoints, draw_found_matches, draw_transferred_points
 from dhpf.drawing.layer_search import draw_layer_search
 from dhpf.drawing.masks import draw_masks
 from dhpf.drawing.matches import draw_matches
 from dhpf.drawing.sheet import contact_sheet
 from dhpf.drawing.warp import draw_warp, warp_source_onto_target
+from dhpf.drawing.words import in_words
 from dhpf.images import RGB
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "draw_pck_bars",
     "draw_transferred_points",
     "draw_warp",
+    "in_words",
     "save_picture",
     "warp_source_onto_target",
 ]

@@ -1,4 +1,4 @@
-"""Charts of layer selections, scores and training."""
+"""Charts of layer selections, scores and differences."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from dhpf.drawing.figures import bar_look, empty_figure, legend_below, make_plain, new_figure, shortened
 from dhpf.drawing.style import CATEGORIES, SEQUENCE, SMALL_POINTS, TEXT_POINTS
+from dhpf.drawing.words import in_words
 
 ROW_HEIGHT, DENSE_ROW_HEIGHT, MIN_HEAT_HEIGHT, MAX_HEAT_HEIGHT = 0.24, 0.15, 0.7, 16.0
 """In inches; rows are dense when there are more than MAX_WIDE_ROWS."""
@@ -23,9 +23,6 @@ MAX_LAYER_LABELS = 40
 MIN_BARS_ROOM = 10
 """A chart of few bars leaves room for this many, so that they do not become blocks."""
 
-MAX_MARKED_POINTS = 30
-LINE_STYLES = ("-", "--", ":", "-.")
-
 
 def draw_layer_selection(
     rates: NDArray[np.float64], row_names: Sequence[str], layers: Sequence[int], title: str
@@ -33,7 +30,7 @@ def draw_layer_selection(
     """Heat map of layer selection, a row per class and a column per layer, and above it the mean over the rows.
 
     Args:
-        rates: (C, L) share of a class's pairs that use the layer, in [0, 1]; 1 is the brightest.
+        rates: (C, L) share of a class's pairs that use the layer, in [0, 1]; drawn in percent, 100 is the brightest.
         row_names: C names of classes, or of whatever the rows are.
         layers: L layer numbers.
         title: a line above.
@@ -50,17 +47,17 @@ def draw_layer_selection(
     heat_height = min(MAX_HEAT_HEIGHT, max(MIN_HEAT_HEIGHT, row_height * num_rows))
     figure = new_figure(max(6.0, min(14.0, 0.27 * num_layers + 2.6)), heat_height + 2.1, title)
     top, heat = figure.subplots(2, 1, sharex=True, height_ratios=(1, heat_height))
-    top.bar(np.arange(num_layers), rates.mean(axis=0), color=CATEGORIES[0], width=0.85)
-    top.set_ylim(0, 1)
-    top.set_yticks([0, 0.5, 1])
-    top.set_ylabel("mean", fontsize=TEXT_POINTS)
+    top.bar(np.arange(num_layers), 100 * rates.mean(axis=0), color=CATEGORIES[0], width=0.85)
+    top.set_ylim(0, 100)
+    top.set_yticks([0, 50, 100])
+    top.set_ylabel("mean, %", fontsize=TEXT_POINTS)
     make_plain(top)
-    image = heat.imshow(rates, aspect="auto", vmin=0, vmax=1, cmap=SEQUENCE, interpolation="nearest")
+    image = heat.imshow(100 * rates, aspect="auto", vmin=0, vmax=100, cmap=SEQUENCE, interpolation="nearest")
     _label_cells(heat, row_names, layers, num_labels=int(heat_height / DENSE_ROW_HEIGHT))
     top.tick_params(axis="x", which="both", length=0)
     bar = figure.colorbar(image, ax=[top, heat], fraction=0.05, aspect=(heat_height + 1.2) / 0.2, pad=0.02)
     bar.outline.set_visible(False)
-    bar.set_label("share of pairs that use the layer", fontsize=TEXT_POINTS)
+    bar.set_label("pairs that use the layer, %", fontsize=TEXT_POINTS)
     bar.ax.tick_params(labelsize=SMALL_POINTS, length=2)
     return figure
 
@@ -91,7 +88,7 @@ def draw_pck_bars(table: Mapping[str, Mapping[str, float]], title: str) -> Figur
             weight = "bold" if len(table) > 1 and values[metric] == best[metric] else "normal"
             axes.text(place, height + 1, f"{height:.1f}", ha="center", fontsize=SMALL_POINTS, weight=weight)
     middles = np.arange(len(metrics)) * group + (len(table) - 1) / 2
-    names = [textwrap.fill(metric, 16, break_on_hyphens=False) for metric in metrics]
+    names = [textwrap.fill(in_words(metric), 16, break_on_hyphens=False) for metric in metrics]
     axes.set_xticks(middles, names)
     axes.set_xlim(middles.mean() - room / 2, middles.mean() + room / 2)
     axes.set_ylim(0, 108)
@@ -99,39 +96,7 @@ def draw_pck_bars(table: Mapping[str, Mapping[str, float]], title: str) -> Figur
     axes.set_ylabel("mean over pairs, %", fontsize=TEXT_POINTS)
     make_plain(axes)
     axes.tick_params(axis="x", length=0)
-    legend_below(figure, len(table))
-    return figure
-
-
-def draw_curves(series: Mapping[str, Sequence[tuple[float, float]]], xlabel: str, ylabel: str, title: str) -> Figure:
-    """A line for each named series of (x, y) points, such as a loss over the epochs.
-
-    Args:
-        series: points in the order of x; dots mark them while they are few.
-        xlabel, ylabel: what the axes show, with units.
-        title: a line above.
-    """
-    drawn = {name: points for name, points in series.items() if points}
-    if not drawn:
-        return empty_figure(title)
-    figure = new_figure(6.4, 3.8, title)
-    axes = figure.subplots()
-    for index, (name, points) in enumerate(drawn.items()):
-        x, y = zip(*points, strict=True)
-        marker = "o" if len(points) <= MAX_MARKED_POINTS else ""
-        colour, style = CATEGORIES[index % len(CATEGORIES)], LINE_STYLES[index % len(LINE_STYLES)]
-        axes.plot(x, y, style, marker=marker, color=colour, label=shortened(name), markersize=4.5, linewidth=1.8)
-    if all(float(x).is_integer() for points in drawn.values() for x, _ in points):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    heights = [y for points in drawn.values() for _, y in points]
-    axes.margins(y=0.12)
-    # Where the values come near 0 anyway, the axis starts there and amounts can be compared.
-    if 0 <= min(heights) < 0.35 * max(heights):
-        axes.set_ylim(bottom=0)
-    axes.set_xlabel(xlabel, fontsize=TEXT_POINTS)
-    axes.set_ylabel(ylabel, fontsize=TEXT_POINTS)
-    make_plain(axes)
-    legend_below(figure, len(drawn))
+    legend_below(figure, [shortened(method) for method in table])
     return figure
 
 
@@ -171,7 +136,7 @@ def _label_cells(heat: Axes, row_names: Sequence[str], layers: Sequence[int], nu
         heat.set_xticks(np.arange(num_layers + 1) - 0.5, minor=True)
         heat.grid(which="minor", color="white", linewidth=0.8)
     row_step, layer_step = math.ceil(num_rows / max(1, num_labels)), math.ceil(num_layers / MAX_LAYER_LABELS)
-    heat.set_yticks(np.arange(num_rows)[::row_step], [shortened(name) for name in row_names[::row_step]])
+    heat.set_yticks(np.arange(num_rows)[::row_step], [shortened(in_words(name)) for name in row_names[::row_step]])
     heat.set_xticks(np.arange(num_layers)[::layer_step], [str(layer) for layer in layers[::layer_step]])
     heat.tick_params(which="both", length=0, labelsize=SMALL_POINTS)
     heat.spines[:].set_visible(False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from typing import Literal
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -17,6 +18,9 @@ PADDING = 0.12
 TITLE_LETTERS_PER_INCH, TITLE_LINE_HEIGHT = 8.5, 0.24
 LABEL_LETTERS = 28
 """Longer names of classes and methods are cut off."""
+
+LABEL_LETTERS_PER_INCH, LEGEND_MARK, MAX_LEGEND_COLUMNS = 12.0, 0.65, 4
+"""Of the text in a legend; inches that a mark takes with the space around it."""
 
 HATCHES = ("", "///", "...", "xxx")
 
@@ -44,19 +48,19 @@ def bar_look(index: int) -> tuple[str, str]:
     return CATEGORIES[colour], HATCHES[again % len(HATCHES)]
 
 
-def make_plain(axes: Axes) -> None:
-    """Pale horizontal lines behind the data, and no frame above and to the right of it."""
+def make_plain(axes: Axes, *, grid: Literal["x", "y"] = "y") -> None:
+    """Pale lines across the data's values, behind the data, and no frame above and to the right of it."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=TEXT_POINTS)
     axes.set_axisbelow(True)
-    axes.grid(axis="y", alpha=0.3)
+    axes.grid(axis=grid, alpha=0.3)
 
 
-def legend_below(figure: Figure, num_entries: int, handles: Sequence[Artist] | None = None) -> None:
+def legend_below(figure: Figure, labels: Sequence[str], handles: Sequence[Artist] | None = None) -> None:
     """A legend below all axes: of all labelled artists, or of some where axes repeat their labels."""
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=min(4, num_entries), frameon=False, fontsize=TEXT_POINTS
-    )
+    entry = LEGEND_MARK + max(map(len, labels), default=0) / LABEL_LETTERS_PER_INCH
+    columns = max(1, min(MAX_LEGEND_COLUMNS, len(labels), int(figure.get_figwidth() / entry)))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=TEXT_POINTS)
 
 
 def shortened(name: str) -> str:

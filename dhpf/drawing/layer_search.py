@@ -42,7 +42,7 @@ def draw_layer_search(
     _draw_values(top, levels, kept, ylabel)
     _draw_layers(heat, kept, num_layers)
     handles, labels = top.get_legend_handles_labels()
-    legend_below(figure, len(labels), handles)
+    legend_below(figure, labels, handles)
     return figure
 
 
@@ -75,8 +75,8 @@ def _draw_layers(axes: Axes, kept: Sequence[Sequence[Layers]], num_layers: int) 
     rates = np.zeros((num_layers, len(kept)))
     for column, sets in enumerate(kept):
         for layers in sets:
-            rates[list(layers), column] += 1 / len(sets)
-    image = axes.imshow(rates, aspect="auto", vmin=0, vmax=1, cmap=SEQUENCE, interpolation="nearest")
+            rates[list(layers), column] += 100 / len(sets)
+    image = axes.imshow(rates, aspect="auto", vmin=0, vmax=100, cmap=SEQUENCE, interpolation="nearest")
     marks = [(column, layer) for column, sets in enumerate(kept) for layer in sets[0]]
     x, y = zip(*marks, strict=True)
     axes.scatter(x, y, 80, marker="*", color=CATEGORIES[5], edgecolors="white", linewidths=1)
@@ -91,5 +91,5 @@ def _draw_layers(axes: Axes, kept: Sequence[Sequence[Layers]], num_layers: int) 
     axes.set_ylabel("hyperpixel layer (0 = stem)", fontsize=TEXT_POINTS)
     bar = axes.figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02)
     bar.outline.set_visible(False)
-    bar.set_label("share of the extended sets", fontsize=TEXT_POINTS)
+    bar.set_label("extended sets that use the layer, %", fontsize=TEXT_POINTS)
     bar.ax.tick_params(labelsize=SMALL_POINTS, length=2)

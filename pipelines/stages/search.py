@@ -116,8 +116,17 @@ def search(
                 "seconds": round(time.time() - started, 3),
             }
         )
+    found = complete_search(config, shards, folder)
+    assert found is not None
+    return found
+
+
+def complete_search(config: SearchConfig, shards: ShardSet, folder: Path) -> SearchResult | None:
+    """What a complete search in this folder found; None where there is none."""
+    output = StageOutput(folder)
     manifest = output.manifest()
-    assert manifest is not None
+    if manifest is None:
+        return None
     metric = f"PCK@{config.alpha:g} {shards.thresholds[0]}"
     return SearchResult(shards.name, metric, tuple(_levels(output)), config.beam, int(manifest.record["num_pairs"]))
 

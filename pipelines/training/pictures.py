@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dhpf.config import FRAME_SIDE
-from dhpf.drawing import Picture, contact_sheet, draw_curves, draw_layer_selection, draw_matches
+from dhpf.drawing import Picture, contact_sheet, draw_curves, draw_layer_selection, draw_matches, in_words
 from dhpf.images import RGB
 from dhpf.pipelines.training.learner import CheckedPair
 from dhpf.pipelines.training.pair_dataset import PairDataset
@@ -17,19 +17,39 @@ NUM_SHOWN_PAIRS = 6
 NO_LOSS = ("epoch", "workers", "seconds", "pairs_per_second", "val_pck", "selection_rates")
 """Entries of a training's history that are no loss terms."""
 
+LEAST_PCK_RANGE = 10.0
+"""Percentage points that the axis of a validation curve covers at least, so that noise does not look like learning."""
 
-def training_pictures(history: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Picture]]:
-    """Curves of loss, validation PCK and layer selection over the epochs."""
+
+def training_pictures(
+    history: Sequence[Mapping[str, Any]], metric: str, baselines: Mapping[str, float]
+) -> Iterator[tuple[str, Picture]]:
+    """Curves of loss, validation PCK and layer selection over the epochs.
+
+    Args:
+        history: an entry per epoch.
+        metric: by which epochs are compared, such as "PCK@0.1 image".
+        baselines: named values of that metric in [0, 1], to compare with.
+    """
     names = [n for n in history[0] if n not in NO_LOSS]
-    losses = {name: [(entry["epoch"], entry[name]) for entry in history] for name in names}
-    yield "loss", draw_curves(losses, "epoch", "mean over pairs", "Training loss")
-    pck = {"validation": [(entry["epoch"], entry["val_pck"]) for entry in history]}
-    yield "validation-pck", draw_curves(pck, "epoch", "PCK, mean over pairs", "PCK on the validation pairs")
+    losses = {in_words(name): [(entry["epoch"], entry[name]) for entry in history] for name in names}
+    yield "loss", draw_curves(losses, "epoch", "mean over pairs", "Training loss and its terms")
+    yield (
+        "validation-pck",
+        draw_curves(
+            {"trained": [(entry["epoch"], 100 * entry["val_pck"]) for entry in history]},
+            "epoch",
+            f"{in_words(metric)}, mean over pairs, %",
+            "Validation pairs: the model after each epoch",
+            levels={name: 100 * pck for name, pck in baselines.items()},
+            least_range=LEAST_PCK_RANGE,
+        ),
+    )
     rates = np.array([entry["selection_rates"] for entry in history])
     epochs = [f"epoch {entry['epoch']}" for entry in history]
     yield (
         "selection-rates",
-        draw_layer_selection(rates, epochs, list(range(rates.shape[1])), "Layer selection in training"),
+        draw_layer_selection(rates, epochs, list(range(rates.shape[1])), "Layers that training pairs use"),
     )
 
 
@@ -62,7 +82,7 @@ def checked_picture(data: PairDataset, checked: Sequence[CheckedPair], title: st
                 title=title,
             )
         )
-        captions.append(f"{data.record(pair.number).pair_id}: PCK {pair.pck:.2f}")
+        captions.append(f"{data.record(pair.number).pair_id}: PCK {100 * pair.pck:.0f} %")
     return contact_sheet(pictures, captions, columns=2)
 
 

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from dhpf.drawing import draw_curves, draw_differences, draw_layer_selection, draw_pck_bars
+from dhpf.drawing import draw_differences, draw_layer_selection, draw_pck_bars
 from tests.dhpf.drawing.seen import all_text, assert_nothing_is_cut_off
 
 
@@ -16,12 +16,12 @@ def test_layer_selection_shows_the_rates_and_their_mean() -> None:
     figure = draw_layer_selection(rates, ["cat", "dog"], [0, 3, 7], "Layers")
     top, heat, _ = figure.axes
 
-    np.testing.assert_array_equal(heat.images[0].get_array(), rates)
-    assert heat.images[0].get_clim() == (0, 1)
-    assert [bar.get_height() for bar in top.patches] == [0.25, 0.25, 0.5]
+    np.testing.assert_array_equal(heat.images[0].get_array(), 100 * rates)
+    assert heat.images[0].get_clim() == (0, 100)
+    assert [bar.get_height() for bar in top.patches] == [25, 25, 50]
     assert [label.get_text() for label in heat.get_xticklabels()] == ["0", "3", "7"]
     assert [label.get_text() for label in heat.get_yticklabels()] == ["cat", "dog"]
-    assert {"Layers", "share of pairs that use the layer"} <= set(all_text(figure))
+    assert {"Layers", "pairs that use the layer, %"} <= set(all_text(figure))
 
 
 @pytest.mark.parametrize(("num_rows", "num_layers"), [(1, 1), (1, 34), (101, 17), (400, 3)])
@@ -42,13 +42,13 @@ def test_layer_selection_refuses_names_that_do_not_fit() -> None:
 
 
 def test_pck_bars_show_percentages_and_leave_out_what_is_missing() -> None:
-    figure = draw_pck_bars({"ours": {"PCK@0.1": 0.757, "IoU": 0.5}, "theirs": {"PCK@0.1": 0.8}}, "Scores")
+    figure = draw_pck_bars({"ours": {"PCK@0.1 image": 0.757, "IoU": 0.5}, "theirs": {"PCK@0.1 image": 0.8}}, "Scores")
     heights = [bar.get_height() for bar in figure.axes[0].patches]
     weights = {text.get_text(): text.get_fontweight() for text in figure.axes[0].texts}
 
     assert heights == pytest.approx([75.7, 50.0, 80.0])
     assert weights == {"75.7": "normal", "50.0": "bold", "80.0": "bold"}
-    assert {"ours", "theirs", "Scores"} <= set(all_text(figure))
+    assert {"ours", "theirs", "Scores", "PCK@0.1 (image)"} <= set(all_text(figure))
 
 
 def test_many_methods_stay_apart() -> None:
@@ -61,18 +61,6 @@ def test_many_methods_stay_apart() -> None:
     assert_nothing_is_cut_off(figure)
     assert all(before[1] < after[0] for before, after in itertools.pairwise(spans))
     assert len(looks) == 12
-
-
-def test_curves_go_through_their_points() -> None:
-    series = {"loss": [(1.0, 3.0), (2.0, 2.0), (3.0, 0.5)], "never measured": []}
-    figure = draw_curves(series, "epoch", "loss", "Training")
-    (line,) = figure.axes[0].lines
-
-    assert list(zip(*line.get_data(), strict=True)) == series["loss"]
-    assert figure.axes[0].get_ylim()[0] == 0
-    assert_nothing_is_cut_off(figure)
-    assert all(float(label.get_text()).is_integer() for label in figure.axes[0].get_xticklabels())
-    assert {"epoch", "loss", "Training"} <= set(all_text(figure))
 
 
 def test_differences_stand_where_their_numbers_say() -> None:

@@ -22,7 +22,7 @@ from tests.dhpf.drawing.seen import all_text, assert_nothing_is_cut_off
     [
         draw_layer_selection(np.zeros((0, 17)), [], list(range(17)), "No pairs"),
         draw_pck_bars({}, "No methods"),
-        draw_class_bars({"ours": {}}, "PCK", "No classes"),
+        draw_class_bars({"ours": {}}, {"ours": 0.5}, "No classes"),
         draw_layer_search([], [], 17, "PCK", "No sets"),
         draw_pck_bars({"ours": {}}, "No metrics"),
         draw_curves({}, "epoch", "loss", "No series"),

@@ -18,10 +18,10 @@ def test_a_layer_search_shows_every_set_and_what_the_best_ones_use() -> None:
     assert scored == [[0, 20], [0, 50], [0, 40], [1, 45], [1, 75], [1, 50]]
     assert extended == [[0, 50], [0, 40], [1, 75], [1, 50]]
     assert best == [[1, 75]]
-    assert heat.images[0].get_array().tolist() == [[0, 0.5], [0.5, 0.5], [0.5, 1]]
+    assert heat.images[0].get_array().tolist() == [[0, 50], [50, 50], [50, 100]]
     assert heat.collections[0].get_offsets().tolist() == [[0, 1], [1, 1], [1, 2]]
     assert [label.get_text() for label in heat.get_xticklabels()] == ["1", "2"]
-    assert {"Search", "50.0", "75.0", "share of the extended sets"} <= set(all_text(figure))
+    assert {"Search", "50.0", "75.0", "extended sets that use the layer, %"} <= set(all_text(figure))
     assert_nothing_is_cut_off(figure)
 
 
