@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import machine
-from benchmarks.scaling_pictures import draw_actors, draw_collections
+from benchmarks.scaling_pictures import save_charts
 from dhpf.pipelines.cluster import set_ray_environment
 
 SIZES = (100, 1_000, 10_000)
@@ -47,8 +47,7 @@ def main() -> None:
     ratio = statistics.median(two / one for one, two in zip(rates[1], rates[2], strict=True))
     print(f"two actors against one: {ratio:.2f}x")
     options.out.mkdir(parents=True, exist_ok=True)
-    draw_collections([asdict(cost) for cost in collections]).savefig(options.out / "scaling-collection.png", dpi=110)
-    draw_actors(rates).savefig(options.out / "scaling-actors.png", dpi=110)
+    save_charts([asdict(cost) for cost in collections], rates, options.out)
     content: dict[str, Any] = {
         "machine": machine() | {"cpus": os.cpu_count()},
         "collections": [asdict(cost) for cost in collections],

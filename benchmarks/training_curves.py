@@ -18,9 +18,13 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from matplotlib.figure import Figure
 
 from dhpf.config import ModelConfig, SupervisionConfig
-from dhpf.drawing import draw_curves, save_picture
+from dhpf.drawing import save_picture
+from dhpf.drawing.curves import plot_curves
+from dhpf.drawing.figures import legend_below, new_figure
+from dhpf.drawing.style import TEXT_POINTS
 from dhpf.pairs import open_pair_source
 from dhpf.pipelines.config import TrainConfig
 from dhpf.pipelines.inputs.shard_set import ShardSet
@@ -34,6 +38,8 @@ from dhpf.shards.shards import Shard, encode_shard
 
 NUM_STEPS = 50
 KILLED_AFTER = 20
+EQUAL = 1e-9
+"""Relative differences below this, which single precision cannot tell from none, are drawn as this."""
 MODEL = ModelConfig(projection_divisor=1, exponent=4)
 CONFIG = TrainConfig(
     on="photos",
@@ -114,6 +120,30 @@ def _open(folder: Path) -> ShardSet:
     return ShardSet("photos/train", (("0", shard),), ("image",), "", {"num_pairs": len(shard)})
 
 
+def draw(curves: dict[str, list[float]]) -> Figure:
+    """The loss of one worker, and below how far the other curves lie from it, on a logarithmic axis."""
+    figure = new_figure(6.4, 4.6, "One curve, however many workers share the batch")
+    above, below = figure.subplots(2, 1, sharex=True)
+    (alone_name, alone), *others = curves.items()
+    steps = [n + 1.0 for n in range(len(alone))]
+    plot_curves(above, {alone_name: list(zip(steps, alone, strict=True))})
+    above.set_ylabel(f"loss, {alone_name}", fontsize=TEXT_POINTS)
+    apart = {name: [max(EQUAL, relative(x, y)) for x, y in zip(losses, alone, strict=True)] for name, losses in others}
+    plot_curves(below, {name: list(zip(steps, values, strict=True)) for name, values in apart.items()})
+    below.set_yscale("log")
+    below.set_ylim(EQUAL, 1)
+    below.set_ylabel("relative difference from it", fontsize=TEXT_POINTS)
+    below.set_xlabel(f"step (at the lower edge: equal to the last digit; killed after step {KILLED_AFTER})")
+    below.xaxis.label.set_size(TEXT_POINTS)
+    legend_below(figure, list(apart), below.get_lines())
+    return figure
+
+
+def relative(x: float, y: float) -> float:
+    """How far x lies from y, as a share of y."""
+    return abs(x - y) / abs(y)
+
+
 def main() -> None:
     curves: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as name:
@@ -125,11 +155,10 @@ def main() -> None:
         curves[f"2 killed at {KILLED_AFTER}, then 3"] = curve(halves)
     alone = curves["1 worker"]
     for title, losses in curves.items():
-        furthest = max(abs(x - y) / abs(y) for x, y in zip(losses, alone, strict=True))
+        furthest = max(relative(x, y) for x, y in zip(losses, alone, strict=True))
         print(f"{title:<44} {losses[0]:.6f} ... {losses[-1]:.6f}, furthest from one worker: {furthest:.1e} relative")
-    points = {title: [(n + 1.0, loss) for n, loss in enumerate(losses)] for title, losses in curves.items()}
     out = Path(__file__).parents[1] / "docs" / "training-curves.png"
-    save_picture(draw_curves(points, "step", "loss", "One curve, however many workers share the batch"), out)
+    save_picture(draw(curves), out)
     print(f"written to {out}")
 
 

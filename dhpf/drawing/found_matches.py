@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dhpf.drawing.page import Page, Place
-from dhpf.drawing.pair_page import LegendEntry, PairPage, PlacedImage
+from dhpf.drawing.pair_page import LegendEntry, PairPage, PlacedImage, dots_by_place
 from dhpf.drawing.style import MUTED, Colour, colours_by_place
 from dhpf.drawing.warp import warp_source_onto_target
 from dhpf.images import RGB
@@ -198,7 +198,7 @@ def _legend(points: TransferredPoints, *, is_thinned: bool) -> list[LegendEntry]
     what = "match" if is_thinned else "point"
     plural = {"match": "matches", "point": "points"}[what]
     text = f"no {plural}" if not num_found else f"{num_found} {plural if num_found > 1 else what}"
-    entries = [LegendEntry(f"{text}, coloured by place in the source", _three_dots)]
+    entries = [LegendEntry(f"{text}, coloured by place in the source", dots_by_place)]
     if num_found:
         low, high = (float(f(points.confidence[points.valid])) for f in (np.min, np.max))
         entries.append(LegendEntry(f"larger: more confident (here {low:.2f} to {high:.2f})", _two_sizes))
@@ -210,12 +210,6 @@ def _legend(points: TransferredPoints, *, is_thinned: bool) -> list[LegendEntry]
         mark = LegendEntry(f"no prediction: {', '.join(map(str, missing))}", _missing)
         entries.append(mark)
     return entries
-
-
-def _three_dots(page: Page, at: Place) -> None:
-    colours = colours_by_place(np.array([(0, 0), (1, 0), (2, 0)], dtype=np.float32))
-    for step, colour in zip((-7, 0, 7), colours, strict=True):
-        page.dot((at[0] + step, at[1]), 3.5, colour)
 
 
 def _two_sizes(page: Page, at: Place) -> None:

@@ -1,4 +1,4 @@
-"""Pictures of matched points."""
+"""Pictures of keypoints: where they were found, and where they should be."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dhpf.drawing.page import Page, Place
-from dhpf.drawing.pair_page import LegendEntry, PairPage
+from dhpf.drawing.pair_page import LegendEntry, PairPage, dots_by_place
 from dhpf.drawing.style import INK, MUTED, RIGHT, WRONG, Colour, colours_by_place
 from dhpf.images import RGB
 from dhpf.records import Points
+
+LINE_WIDTH = 0.44
+"""Of a match's line, in radii of its dots."""
 
 
 def draw_matches(
@@ -21,7 +24,6 @@ def draw_matches(
     true_points: Points | None = None,
     valid: NDArray[np.bool_] | None = None,
     correct: NDArray[np.bool_] | None = None,
-    confidence: NDArray[np.float32] | None = None,
     title: str = "",
 ) -> RGB:
     """Source and target side by side with a line per match, a legend below.
@@ -35,7 +37,6 @@ def draw_matches(
         true_points: (K, 2) where the target points should be: a ring, joined to the prediction by a short line.
         valid: (K,) False for a source point without prediction: a hollow cross on the source alone.
         correct: (K,) the verdict on each prediction.
-        confidence: (K,) in [0, 1]: the less confident, the thinner the line.
         title: a line above.
 
     Returns:
@@ -44,24 +45,21 @@ def draw_matches(
     Raises:
         ValueError: the arguments' lengths disagree.
     """
-    given = (predicted_points, true_points, valid, correct, confidence)
+    given = (predicted_points, true_points, valid, correct)
     if any(part is not None and len(part) != len(source_points) for part in given):
         raise ValueError(f"{len(source_points)} source points, but not as many of what belongs to them")
     everything = np.ones(len(source_points), dtype=bool)
     drawn = (everything if valid is None else valid) & np.isfinite(source_points).all(axis=1)
     drawn = drawn & np.isfinite(predicted_points).all(axis=1)
     radius = _dot_radius(len(source_points))
-    legend = _legend(drawn, correct, true_points is not None, confidence is not None)
+    legend = _legend(drawn, correct, true_points is not None)
     pair = PairPage(source, target, title, legend)
     starts, ends = pair.source.places(source_points), pair.target.places(predicted_points)
     colours = colours_by_place(source_points) if correct is None else [RIGHT if right else WRONG for right in correct]
     wrong = ~(everything if correct is None else correct)
-    weights = np.full(len(source_points), 0.5) if confidence is None else np.clip(confidence, 0, 1)
-    # The most confident come last: they lie on top.
-    order = [int(index) for index in np.argsort(weights, kind="stable") if drawn[index]]
+    order = np.flatnonzero(drawn).tolist()
     for index in order:
-        width = (1 + 2.4 * weights[index]) * radius / 5
-        pair.page.line(starts[index], ends[index], colours[index], width, dashed=bool(wrong[index]))
+        pair.page.line(starts[index], ends[index], colours[index], LINE_WIDTH * radius, dashed=bool(wrong[index]))
     for index in np.flatnonzero(~drawn).tolist():
         if np.isfinite(source_points[index]).all():
             pair.page.hollow_cross(starts[index], radius, MUTED)
@@ -88,14 +86,12 @@ def _mark(page: Page, at: Place, radius: float, colour: Colour, *, wrong: bool) 
         page.dot(at, radius, colour)
 
 
-def _legend(
-    drawn: NDArray[np.bool_], correct: NDArray[np.bool_] | None, has_truth: bool, has_confidence: bool
-) -> list[LegendEntry]:
+def _legend(drawn: NDArray[np.bool_], correct: NDArray[np.bool_] | None, has_truth: bool) -> list[LegendEntry]:
     num_drawn, num_missing = int(drawn.sum()), int((~drawn).sum())
     entries = []
     if correct is None:
         several = f"{num_drawn} matches, coloured by place in the source"
-        entries.append(LegendEntry({0: "no matches", 1: "1 match"}.get(num_drawn, several), _three_dots))
+        entries.append(LegendEntry({0: "no matches", 1: "1 match"}.get(num_drawn, several), dots_by_place))
     else:
         num_right = int((drawn & correct).sum())
         entries.append(LegendEntry(f"right: {num_right}", lambda page, at: page.dot(at, 5, RIGHT)))
@@ -106,17 +102,4 @@ def _legend(
     if num_missing:
         text = f"no prediction: {num_missing}"
         entries.append(LegendEntry(text, lambda page, at: page.hollow_cross(at, 5, MUTED)))
-    if has_confidence:
-        entries.append(LegendEntry("thicker line: more confident", _three_lines))
     return entries
-
-
-def _three_dots(page: Page, at: Place) -> None:
-    colours = colours_by_place(np.array([(0, 0), (1, 0), (2, 0)], dtype=np.float32))
-    for step, colour in zip((-7, 0, 7), colours, strict=True):
-        page.dot((at[0] + step, at[1]), 3.5, colour)
-
-
-def _three_lines(page: Page, at: Place) -> None:
-    for step, width in ((-5, 0.8), (0, 1.9), (5.5, 3.0)):
-        page.line((at[0] - 9, at[1] + step), (at[0] + 9, at[1] + step), MUTED, width)

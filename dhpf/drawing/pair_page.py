@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from dhpf.drawing.page import Page, Place
-from dhpf.drawing.style import MUTED, TEXT_PIXELS, TITLE_PIXELS, font, wrapped
+from dhpf.drawing.style import MUTED, TEXT_PIXELS, TITLE_PIXELS, colours_by_place, font, wrapped
 from dhpf.images import RGB
 from dhpf.records import Points
 
@@ -32,6 +32,13 @@ class LegendEntry:
 
     text: str
     mark: Callable[[Page, Place], None]
+
+
+def dots_by_place(page: Page, at: Place) -> None:
+    """The mark of points that are coloured by their place."""
+    colours = colours_by_place(np.array([(0, 0), (1, 0), (2, 0)], dtype=np.float32))
+    for step, colour in zip((-7, 0, 7), colours, strict=True):
+        page.dot((at[0] + step, at[1]), 3.5, colour)
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,17 @@ def test_points_asked_for_keep_their_numbers_and_those_without_prediction_are_ma
     assert any(text.startswith("2 points") for text in written)
 
 
+def test_more_confidence_makes_a_larger_number() -> None:
+    def painted(confidence: float) -> int:
+        asked = TransferredPoints(
+            points((50, 80)), points((75, 80)), np.array([True]), np.array([confidence], np.float32)
+        )
+        picture = draw_transferred_points(SOURCE, TARGET, asked, found(points(), points()))
+        return int(is_colour(inside(picture, DARK), colours_by_place(points((50, 80)))[0]).sum())
+
+    assert painted(0.0) < painted(0.5) < painted(1.0)
+
+
 @pytest.mark.parametrize("number", [0, 1, 300])
 def test_any_number_of_matches_gives_a_picture(number: int, words: Words) -> None:
     spread = (np.random.default_rng(0).random((number, 2)) * (100, 100)).astype(np.float32)

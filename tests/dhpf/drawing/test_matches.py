@@ -72,23 +72,6 @@ def test_a_prediction_far_outside_stays_at_the_edge_of_its_own_image() -> None:
     assert not is_colour(inside(picture, DARK)[:, :300], RIGHT).any()
 
 
-def test_more_confidence_makes_a_thicker_line() -> None:
-    def painted(confidence: float) -> int:
-        picture = draw_matches(
-            SOURCE,
-            TARGET,
-            points((50, 50)),
-            points((75, 50)),
-            correct=np.array([True]),
-            confidence=np.array([confidence], dtype=np.float32),
-        )
-        row, column = place(picture, DARK, (100, 100), (80, 50))
-        red, _, blue = picture[row - 10 : row + 10, column].astype(int).T
-        return int((blue - red).sum())
-
-    assert painted(0.0) < painted(0.5) < painted(1.0)
-
-
 def test_lists_of_different_lengths_are_an_error() -> None:
     with pytest.raises(ValueError, match="2 source points"):
         draw_matches(SOURCE, TARGET, points((1, 1), (2, 2)), points((1, 1)))
