@@ -34,9 +34,9 @@ FEW_IMAGES = 12
 KERNELS = ("multiply", "spread_targets", "make_appearance", "find_maxima", "find_filtered")
 TIMED_STEPS = 7
 IMAGE_OPERATIONS = 20.1e9
-"""Of backbone and projections, ResNet-101 (ALGORITHM section 12)."""
+"""Of backbone and projections, ResNet-101 (docs/algorithm.md, section 12)."""
 UPSAMPLING_OPERATIONS = 0.2e9
-"""Of a pair (ALGORITHM section 12)."""
+"""Of a pair (docs/algorithm.md, section 12)."""
 OPERATIONS_PER_CYCLE = {(8, 0): 128}
 """float32 operations of a multiprocessor, by compute capability; 256 in the others since 8.0."""
 

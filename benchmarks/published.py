@@ -2,7 +2,7 @@
 
 Every layer of both images is brought to 60 x 60 and correlated there, layer after layer, into one N x N matrix; Hough
 votes go through an (N, bins) matrix; the filtered matrix gives every source cell its target. Arithmetic and order are
-those of the published implementation (shared facts: ALGORITHM sections 3 to 7); the code is our own.
+those of the published implementation (docs/algorithm.md, sections 3 to 7); the code is our own.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Every layer of every pair is brought to 60 x 60, gated and correlated there with gradient, selected or not; votes go
 through an (N, bins) matrix per pair; the loss is taken of whole standardised or filtered matrices. Weak supervision
 sends the images of its negative pairs through the backbone again. Arithmetic and order are those of the published
-implementation (ALGORITHM sections 3 to 8); the code is our own.
+implementation (docs/algorithm.md, sections 3 to 8); the code is our own.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from dhpf.layer_selections import (
 )
 
 FRAME_SIDE = 240
-"""Side in pixels of the frame in which cells, boxes and PCK are defined (ALGORITHM: the paper's 240 x 240)."""
+"""Side in pixels of the frame in which cells, boxes and PCK are defined (docs/algorithm.md, section 1)."""
 
 GRID_SIDE = 60
 """Cells per side of the feature grid: FRAME_SIDE / 4."""
@@ -145,7 +145,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class SupervisionConfig:
-    """What training minimises (ALGORITHM section 8; "contrastive" is ours).
+    """What training minimises (docs/algorithm.md, section 8; "contrastive" is ours).
 
     Attributes:
         kind: "strong" uses keypoints, "weak" only the knowledge that two images show the same category. "contrastive"

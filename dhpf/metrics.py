@@ -1,4 +1,4 @@
-"""How good a prediction is: one value per pair, everything in the 240 x 240 frame (ALGORITHM section 9).
+"""How good a prediction is: one value per pair, everything in the 240 x 240 frame (docs/algorithm.md, section 9).
 
 A benchmark's figure is the mean over its pairs; `summarise` names every mean that it takes.
 """

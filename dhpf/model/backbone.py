@@ -70,7 +70,7 @@ class Backbone(nn.Module):
         return len(self.layers)
 
     def train(self, mode: bool = True) -> Backbone:
-        """Stays in evaluation mode, in training too (ALGORITHM section 11)."""
+        """Stays in evaluation mode, in training too (docs/algorithm.md, section 11)."""
         return self
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Appearance correlation, taken at each resolution's own size and upsampled once (ALGORITHM section 5).
+"""Appearance correlation, taken at each resolution's own size and upsampled once (docs/algorithm.md, section 5).
 
 Upsampling is linear, so the layers of one resolution share one small matrix product. The N x N matrix is made in
 blocks of one grid row of source cells (60 x 3600 values), which stay in cache.

@@ -15,7 +15,7 @@ CELL_STRIDE = FRAME_SIDE // GRID_SIDE
 """Pixels between the centres of neighbouring cells: 4."""
 
 BOX_RADIUS = 5
-"""Half the side of a cell's receptive field box, in pixels of the frame (ALGORITHM section 6)."""
+"""Half the side of a cell's receptive field box, in pixels of the frame (docs/algorithm.md, section 6)."""
 
 
 def cell_centres(dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Tensor:
@@ -45,7 +45,7 @@ def nearest_cells(points: Tensor) -> Tensor:
 
 
 def transfer_points(points: Tensor, covering: Tensor, target_points: Tensor) -> tuple[Tensor, Tensor]:
-    """Moves source points with the cells that cover them (ALGORITHM section 7).
+    """Moves source points with the cells that cover them (docs/algorithm.md, section 7).
 
     Args:
         points: (B, K, 2) source points in the frame.

@@ -1,7 +1,8 @@
-"""Regularized Hough matching: matches that agree on a displacement strengthen each other (ALGORITHM section 6).
+"""Regularized Hough matching: matches that agree on a displacement strengthen each other.
 
-A match's bin depends only on its displacement in cells (dy, dx), each in -59 .. 59, so votes are first added up per
-displacement (119 x 119) and only then put into bins; scores go back the same way. No gradient flows through any of it.
+Votes, bins and smoothing: docs/algorithm.md, section 6. A match's bin depends only on its displacement in cells (dy,
+dx), each in -59 .. 59, so votes are first added up per displacement (119 x 119) and only then put into bins; scores
+go back the same way. No gradient flows through any of it.
 
 Both binning and the Gaussian are separable: products with one small matrix per axis. They are taken in float64, so that
 no order of additions and no reduced precision of a GPU's convolutions shows in float32, whatever the batch.
@@ -115,7 +116,7 @@ class HoughVoting(nn.Module):
 
 
 def gaussian() -> Tensor:
-    """(7,) float64 weights along one axis, with sum 1; their outer product is the window of ALGORITHM section 6."""
+    """(7,) float64 weights along one axis, with sum 1; docs/algorithm.md, section 6, takes their outer product."""
     axis = torch.arange(GAUSSIAN_SIDE, dtype=torch.float64) - GAUSSIAN_SIDE // 2
     bell = torch.exp(-axis.square() / (2 * GAUSSIAN_SIGMA**2))
     return bell / bell.sum()

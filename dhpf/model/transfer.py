@@ -48,6 +48,8 @@ def cells_of_points(points: Tensor, valid: Tensor) -> Tensor:
 def transfer(found: BestCells, points: Tensor, valid: Tensor) -> TransferredPoints:
     """Transfers source points to the target: each moves as the source cells that cover it do, on the average.
 
+    See docs/algorithm.md, section 7.
+
     Args:
         found: of B pairs, matched with `cells_of_points(points, valid)` wanted.
         points: (B, K, 2) source points in the frame.
