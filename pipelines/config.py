@@ -266,7 +266,8 @@ class CollectionConfig:
         pair_list: CSV or Parquet file of the pairs, for "list", relative to the data folder (dhpf.pairs.pair_list).
         feature_memory_mb: memory that an actor gives to the features of a block's images; more means fewer blocks, and
             fewer images that are read for several.
-        max_pairs: a block holds at most this many: what is lost at most when an actor dies.
+        max_pairs: a block holds at most this many: what is lost at most when an actor dies. None takes what the number
+            of pairs suggests (dhpf.planning.block_size), or what an output that was begun before was planned with.
     """
 
     root: str
@@ -275,12 +276,12 @@ class CollectionConfig:
     reach: int | None = None
     pair_list: str | None = None
     feature_memory_mb: int = 1000
-    max_pairs: int = 500
+    max_pairs: int | None = None
 
     def __post_init__(self) -> None:
         require_options(self.select, reference=self.reference, reach=self.reach, pair_list=self.pair_list)
         _require("feature_memory_mb", self.feature_memory_mb, self.feature_memory_mb >= 1, "at least 1")
-        _require("max_pairs", self.max_pairs, self.max_pairs >= 1, "at least 1")
+        _require("max_pairs", self.max_pairs, self.max_pairs is None or self.max_pairs >= 1, "at least 1")
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ from dhpf.pipelines.tracking.runs import StageRun, stage_run, workflow_run
 from dhpf.pipelines.tracking.tracker import Tracker
 from dhpf.pipelines.training.pictures import training_pictures
 from dhpf.pipelines.workflow_file import method_model, search_model
+from dhpf.results import reading_line
 
 
 @dataclass
@@ -235,6 +236,7 @@ class WorkflowRun:
             f"match     {name}: {num_pairs} pairs in {seconds:.0f} s, {per_pair:.3f} images "
             f"described per pair, in {self.folder / 'match' / name}"
         )
+        self._say(f"          {reading_line(self.folder / 'match' / name)}")
         for what, reason in (("num_rejected", "first_rejection"), ("num_failed", "first_failure")):
             if record[what]:
                 self.outcome.num_rejected += record[what]
@@ -260,7 +262,14 @@ class WorkflowRun:
     def _collection(
         self, config: MatchConfig, name: str, model: ModelSource, scratch: Path | None = None
     ) -> AbstractContextManager[Collection]:
-        return open_collection(name, config.collections[name], model.bytes_per_image(config.features), scratch)
+        return open_collection(
+            name,
+            config.collections[name],
+            model.bytes_per_image(config.features),
+            scratch,
+            max_pairs_before=StageOutput(self.folder / "match" / name).planned("max_pairs"),
+            keep_together=config.intermediates > 0,
+        )
 
     def _model(self, choice: str | Mapping[str, Any], place: str) -> ModelSource:
         if not isinstance(choice, str):

@@ -17,6 +17,7 @@ from dhpf.pipelines.inputs.block_job import CollectionJob
 from dhpf.pipelines.inputs.block_source import RejectedRows
 from dhpf.pipelines.inputs.planned_pairs import PairsRequest, PlannedPairs, planned_pairs
 from dhpf.pipelines.outputs.store import REJECTS_TASK
+from dhpf.planning.block_size import LARGEST_BLOCK, pairs_of_a_block
 from dhpf.planning.blocks import block_name, images_within
 
 
@@ -27,11 +28,13 @@ class Collection:
     Attributes:
         name: as the workflow calls it.
         max_images: images of a block: what the memory for features holds.
+        max_pairs: pairs of a block.
     """
 
     name: str
     config: CollectionConfig
     max_images: int
+    max_pairs: int
     plan: PlannedPairs
 
     @property
@@ -56,8 +59,8 @@ class Collection:
     @property
     def settings(self) -> dict[str, Any]:
         """What else decides which pairs a block holds."""
-        chosen = {name: getattr(self.config, name) for name in ("select", "reference", "reach", "max_pairs")}
-        return chosen | {"max_images": self.max_images}
+        chosen = {name: getattr(self.config, name) for name in ("select", "reference", "reach")}
+        return chosen | {"max_images": self.max_images, "max_pairs": self.max_pairs}
 
     @property
     def rejected(self) -> RejectedRows | None:
@@ -100,21 +103,44 @@ class Collection:
 
 @contextlib.contextmanager
 def open_collection(
-    name: str, config: CollectionConfig, bytes_per_image: int, scratch: Path | None = None
+    name: str,
+    config: CollectionConfig,
+    bytes_per_image: int,
+    scratch: Path | None = None,
+    *,
+    max_pairs_before: int | None = None,
+    keep_together: bool = False,
 ) -> Iterator[Collection]:
     """Plans a collection; a list's plan lies on disk until the context ends.
 
     Args:
         bytes_per_image: memory that the features of one image take.
         scratch: folder for that plan, which actors read; default: where the system keeps temporary files.
+        max_pairs_before: what an output that was begun before was planned with; it counts if the configuration leaves
+            `max_pairs` open, so that what was begun goes on.
+        keep_together: blocks are as large as they may be, because images of a block help each other.
 
     Raises:
         InputError: no folder, no image in it, no pair, a list that cannot be read, or too little memory for a pair.
     """
     max_images = images_within(config.feature_memory_mb * 10**6, bytes_per_image)
-    limits = {"max_images": max_images, "max_pairs": config.max_pairs}
-    request = PairsRequest(config.root, config.select, config.reference, config.reach, config.pair_list, **limits)
     if scratch is not None:
         scratch.mkdir(parents=True, exist_ok=True)
-    with planned_pairs(request, scratch) as plan:
-        yield Collection(name, config, max_images, plan)
+    given = config.max_pairs or max_pairs_before
+    max_pairs = given or LARGEST_BLOCK
+    with contextlib.ExitStack() as stack:
+        plan = stack.enter_context(_planned(config, max_images, max_pairs, scratch))
+        suggested = pairs_of_a_block(plan.summary.num_pairs)
+        if given is None and not keep_together and suggested < max_pairs:  # few pairs, so planning again is cheap
+            max_pairs = suggested
+            plan = stack.enter_context(_planned(config, max_images, max_pairs, scratch))
+        yield Collection(name, config, max_images, max_pairs, plan)
+
+
+def _planned(
+    config: CollectionConfig, max_images: int, max_pairs: int, scratch: Path | None
+) -> contextlib.AbstractContextManager[PlannedPairs]:
+    request = PairsRequest(
+        config.root, config.select, config.reference, config.reach, config.pair_list, max_images, max_pairs
+    )
+    return planned_pairs(request, scratch)

@@ -77,6 +77,10 @@ class StageOutput:
         """Whether work on this output has begun."""
         return (self.root / PLAN).exists()
 
+    def planned(self, name: str) -> Any:
+        """The value of a field of the plan, or None if there is no such field or no plan yet."""
+        return read_json(self.root / PLAN).get(name) if self.has_plan() else None
+
     def commit(
         self,
         task: str,

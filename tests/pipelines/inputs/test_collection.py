@@ -18,6 +18,7 @@ from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.inputs.planned_pairs import PlannedPairs, pairs_of
 from dhpf.pipelines.matching.block_matching import match_block
 from dhpf.pipelines.matching.matched_pair import MatchedPair
+from dhpf.pipelines.outputs.store import PlanConflict, StageOutput
 from dhpf.pipelines.outputs.tables import table_of
 from dhpf.pipelines.stages.match import CorrespondenceRows
 
@@ -169,3 +170,52 @@ def test_a_file_name_that_is_no_text_costs_only_its_pairs(folder: Path) -> None:
     failed = [row for row in table if row["status"] != "matched"]
     assert len(failed) == 2
     assert all("its name is not UTF-8 text; rename the file" in row["status"] for row in failed)
+
+
+def many(folder: Path, number: int) -> CollectionConfig:
+    """All pairs of so many images."""
+    first = (folder / "top.png").read_bytes()
+    (folder / "many").mkdir()
+    for index in range(number):
+        (folder / "many" / f"{index:03d}.png").write_bytes(first)
+    return CollectionConfig(str(folder / "many"), "all")
+
+
+def test_a_small_collection_has_blocks_for_several_actors(folder: Path) -> None:
+    config = many(folder, 16)
+    with open_collection("photos", config, 10**6) as collection:
+        assert collection.num_pairs == 120 and len(collection.tasks) >= 4
+        assert collection.settings["max_pairs"] == 24
+    with open_collection("photos", replace(config, max_pairs=500), 10**6) as collection:
+        assert len(collection.tasks) == 1
+
+
+def test_images_that_help_each_other_stay_in_one_block(folder: Path) -> None:
+    with open_collection("photos", many(folder, 16), 10**6, keep_together=True) as collection:
+        assert len(collection.tasks) == 1 and collection.settings["max_pairs"] == 500
+
+
+def test_an_output_that_was_begun_goes_on_with_its_blocks(folder: Path, tmp_path: Path) -> None:
+    config = many(folder, 16)
+    output = StageOutput(tmp_path / "match" / "photos")
+    assert output.planned("max_pairs") is None
+    with open_collection("photos", replace(config, max_pairs=500), 10**6) as begun:
+        output.plan({"stage": "match", **begun.settings, "tasks": begun.tasks})
+    with open_collection("photos", config, 10**6, max_pairs_before=output.planned("max_pairs")) as collection:
+        output.plan({"stage": "match", **collection.settings, "tasks": collection.tasks})
+    with open_collection("photos", config, 10**6) as collection, pytest.raises(PlanConflict, match="max_pairs: 500"):
+        output.plan({"stage": "match", **collection.settings, "tasks": collection.tasks})
+
+
+def test_a_short_list_has_blocks_for_several_actors_too(folder: Path, tmp_path: Path) -> None:
+    images = [f"{n:03d}.png" for n in range(16)]
+    root = many(folder, 16).root
+    rows = [f"{a},{b}" for a in images for b in images if a < b]
+    (tmp_path / "list.csv").write_text("source,target\n" + "\n".join([*rows, "gone.png,000.png"]) + "\n")
+    config = CollectionConfig(root, "list", pair_list=str(tmp_path / "list.csv"))
+    with open_collection("photos", config, 10**6, tmp_path / "scratch") as collection:
+        assert collection.num_pairs == 120 and len(collection.tasks) >= 5
+        numbers = [number for job in collection.jobs(set(collection.tasks)) for number in job.open().numbers]
+        assert sorted(numbers) == list(range(120))
+        assert collection.rejected is not None and collection.rejected.num_rows == 1
+    assert list((tmp_path / "scratch").iterdir()) == []
