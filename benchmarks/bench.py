@@ -28,7 +28,7 @@ from benchmarks.subject import Subject, drawn_network
 from benchmarks.training import TrainingSubject
 from dhpf.config import EngineName
 from dhpf.model.engines.choose import choose_engine
-from dhpf.model.network import ImageFeatures
+from dhpf.model.features import ImageFeatures
 from dhpf.pipelines.training.freed_memory import return_freed_memory
 
 CPU_ENGINES: tuple[EngineName, ...] = ("torch", "compiled")

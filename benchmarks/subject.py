@@ -16,8 +16,9 @@ from dhpf.checkpoint import build_network
 from dhpf.config import ModelConfig
 from dhpf.model.best_cells import BestCells
 from dhpf.model.engines.problem import MatchEngine
+from dhpf.model.features import ImageFeatures
 from dhpf.model.geometry import NUM_CELLS
-from dhpf.model.network import HyperpixelNetwork, ImageFeatures
+from dhpf.model.network import HyperpixelNetwork
 from dhpf.pipelines.matching.block_matching import MATCH_BATCH
 
 NUM_KEYPOINT_CELLS = 60

@@ -11,7 +11,8 @@ from dhpf.config import SupervisionConfig
 from dhpf.model.engines.choose import choose_engine
 from dhpf.model.global_batch import TrainingPairs
 from dhpf.model.network import HyperpixelNetwork
-from dhpf.supervision import KeypointBatch, supervise_strongly, supervise_weakly
+from dhpf.model.training_step import embed_step
+from dhpf.supervision import KeypointBatch, Step, supervise_strongly, supervise_weakly
 
 BATCH_SIZE = 4
 NUM_KEYPOINTS = 10
@@ -57,10 +58,12 @@ class TrainingSubject:
     def strong(self, maps: tuple[list[Tensor], list[Tensor]] | None = None) -> Tensor:
         """Our strong step; with maps, those that are kept."""
         pairs = TrainingPairs.aligned(BATCH_SIZE)
-        source, target = self.network.embed_step(*(maps or self.extract()), pairs)
-        config, uniform = SupervisionConfig(), self.uniform[:BATCH_SIZE]
-        objective = supervise_strongly(self.network, source, target, self.keypoints, config, uniform, self.engine)
-        return self._gradients(objective.loss)
+        source, target = embed_step(self.network, *(maps or self.extract()), pairs)
+        uniform = self.uniform[:BATCH_SIZE]
+        step = Step(
+            self.network, SupervisionConfig(), source, target, pairs, uniform, self.engine, keypoints=self.keypoints
+        )
+        return self._gradients(supervise_strongly(step).loss)
 
     def published_strong(self) -> Tensor:
         """The published strong step."""
@@ -72,9 +75,10 @@ class TrainingSubject:
         every = torch.arange(BATCH_SIZE)
         targets = torch.cat([every, every.roll(-1)])
         pairs = TrainingPairs(torch.cat([every, every]), targets, BATCH_SIZE, torch.ones(2 * BATCH_SIZE))
-        source, target = self.network.embed_step(*self.extract(), pairs)
+        source, target = embed_step(self.network, *self.extract(), pairs)
         config = SupervisionConfig(kind="weak")
-        return self._gradients(supervise_weakly(self.network, source, target, pairs, config, self.uniform).loss)
+        step = Step(self.network, config, source, target, pairs, self.uniform, self.engine)
+        return self._gradients(supervise_weakly(step).loss)
 
     def published_weak(self) -> Tensor:
         """The published weak step."""

@@ -27,7 +27,6 @@ BackboneName = Literal["efficientnet_lite0", "resnet50", "resnet101"]
 HoughBinsName = Literal["current", "legacy"]
 EngineName = Literal["auto", "torch", "compiled", "triton"]
 
-SUPERVISIONS: tuple[SupervisionName, ...] = ("strong", "weak", "contrastive")
 BACKBONES: tuple[BackboneName, ...] = ("efficientnet_lite0", "resnet50", "resnet101")
 HOUGH_BINS: tuple[HoughBinsName, ...] = ("current", "legacy")
 ENGINES: tuple[EngineName, ...] = ("auto", "torch", "compiled", "triton")
@@ -162,7 +161,7 @@ class SupervisionConfig:
     alpha: float = 0.1
 
     def __post_init__(self) -> None:
-        require_choice("supervision.kind", self.kind, SUPERVISIONS)
+        require_choice("supervision.kind", self.kind, get_args(SupervisionName))
         if not 0 < self.selection_rate <= 1:
             raise InputError(f"supervision.selection_rate: {self.selection_rate} is outside (0, 1]")
         if not 0 <= self.selection_weight <= 100:

@@ -1,21 +1,27 @@
-"""What training minimises: strong supervision by keypoints, weak supervision by category (ALGORITHM section 8).
+"""Supervision: what training minimises, by kind (docs/algorithm.md, section 8).
 
-And a contrastive one by keypoints, or by matches that a pair is sure of: what voting finds, likeness alone shall find.
+Strong supervision learns from keypoints, weak supervision from categories alone. The contrastive one, which is ours,
+teaches likeness alone to find what likeness and votes find together: keypoints, or matches that a pair is sure of. A
+kind is one function over a `Step` and one entry of SUPERVISIONS, with its name in dhpf.config.SupervisionName.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from dhpf.config import SupervisionConfig
+from dhpf.config import SupervisionConfig, SupervisionName
 from dhpf.model.engines.problem import MatchEngine
+from dhpf.model.features import ImageFeatures
 from dhpf.model.geometry import cell_centres, nearest_cells
 from dhpf.model.global_batch import ALONE, TrainingPairs, Workers
-from dhpf.model.network import HyperpixelNetwork, ImageFeatures
+from dhpf.model.network import HyperpixelNetwork
+from dhpf.model.training_step import correlate_cells, cosines_at, match_entropies
 from dhpf.model.transfer import TransferredPoints, cells_of_points, transfer
 
 TINY = 1e-30
@@ -79,39 +85,60 @@ class Objective:
     open_shares: Tensor
 
 
-def supervise_strongly(
-    network: HyperpixelNetwork,
-    source: ImageFeatures,
-    target: ImageFeatures,
-    keypoints: KeypointBatch,
-    config: SupervisionConfig,
-    uniform: Tensor,
-    engine: MatchEngine,
-    pairs: TrainingPairs | None = None,
-    workers: Workers = ALONE,
-) -> Objective:
-    """The strong objective of a step, of whose pairs this process holds B.
+@dataclass(frozen=True)
+class Step:
+    """One process's share of a training step: all that an objective is computed from.
+
+    Attributes:
+        network: in training mode.
+        config: of the supervision.
+        source, target: `embed_step` of this process's images.
+        pairs: which of them go together; where there are keypoints, source n goes with target n.
+        uniform: (P, L, 2) draws from [0, 1) that make the gates' noise.
+        engine: matches, for what needs no gradient.
+        keypoints: of the positive pairs, on the network's device; or matches that stand for them; None where the kind
+            of supervision asks for none.
+        workers: the processes that share the step.
+    """
+
+    network: HyperpixelNetwork
+    config: SupervisionConfig
+    source: ImageFeatures
+    target: ImageFeatures
+    pairs: TrainingPairs
+    uniform: Tensor
+    engine: MatchEngine
+    keypoints: KeypointBatch | None = None
+    workers: Workers = ALONE
+
+    def gates(self) -> Tensor:
+        """(P, L) gates of the pairs, with gradient; called once, for batch normalisation follows the step."""
+        activations = self.source.gate_activations, self.target.gate_activations
+        return self.network.selector.decide_step(*activations, self.pairs, self.uniform, self.workers)
+
+    def points(self) -> KeypointBatch:
+        """The keypoints, of a kind that asks for them."""
+        assert self.keypoints is not None
+        return self.keypoints
+
+
+def supervise_strongly(step: Step) -> Objective:
+    """The strong objective: the correlation's rows at keypoints shall point at the true target cells.
 
     The whole correlation is needed only for votes and for the verdict on the current transfer, which carry no
     gradient; the gradient goes through the rows of the keypoints' cells alone.
-
-    Args:
-        source, target: `embed_step` of the B source and the B target images.
-        uniform: (B, L, 2) draws that make the gates' noise.
-        engine: matches, for the part without gradient.
-        pairs: default: B pairs of this process alone.
     """
-    pairs = TrainingPairs.aligned(len(source)) if pairs is None else pairs
-    gates = network.select_step(source, target, pairs, uniform, workers)
+    network, source, target, keypoints = step.network, step.source, step.target, step.points()
+    gates = step.gates()
     wanted = cells_of_points(keypoints.source, keypoints.valid)
-    found = network.match_selected(source, target, [(n, n) for n in range(len(source))], gates, wanted, engine)
+    aligned = [(n, n) for n in range(len(source))]
+    found = network.match_selected(source, target, aligned, gates, wanted, step.engine)
     moved = transfer(found, keypoints.source, keypoints.valid)
-    weights = keypoint_weights(moved, keypoints, config.alpha)
+    weights = keypoint_weights(moved, keypoints, step.config.alpha)
     source_cells, target_cells = nearest_cells(keypoints.source), nearest_cells(keypoints.target)
-    rows = network.correlate_cells(source, target, gates, source_cells, found.geometric_scores)
+    rows = correlate_cells(network, source, target, gates, source_cells, found.geometric_scores)
     loss = strong_loss(rows, target_cells, weights, keypoints.valid)
-    matching = _mean_over_pairs(loss, pairs.weights, workers)
-    return _with_selection_rate("cross_entropy", matching, gates, network, config, pairs, workers)
+    return _with_selection_rate("cross_entropy", _mean_over_pairs(loss, step.pairs.weights, step), gates, step)
 
 
 def keypoint_weights(moved: TransferredPoints, keypoints: KeypointBatch, alpha: float) -> Tensor:
@@ -142,30 +169,16 @@ def strong_loss(rows: Tensor, target_cells: Tensor, weights: Tensor, valid: Tens
     return cross_entropy.sum(dim=1) / valid.sum(dim=1)
 
 
-def supervise_contrastively(
-    network: HyperpixelNetwork,
-    source: ImageFeatures,
-    target: ImageFeatures,
-    points: KeypointBatch,
-    config: SupervisionConfig,
-    uniform: Tensor,
-    pairs: TrainingPairs | None = None,
-    workers: Workers = ALONE,
-) -> Objective:
-    """The contrastive objective of a step, of whose pairs this process holds B; no votes and no whole matrix in it.
+def supervise_contrastively(step: Step) -> Objective:
+    """The contrastive objective: likeness alone shall point at the truth; no votes and no whole matrix in it.
 
-    Args:
-        source, target: `embed_step` of the B source and the B target images.
-        points: keypoints, or matches that stand for them; a pair may have none. Thresholds are not read.
-        uniform: (B, L, 2) draws that make the gates' noise.
-        pairs: default: B pairs of this process alone.
+    A pair may have no points; thresholds are not read.
     """
-    pairs = TrainingPairs.aligned(len(source)) if pairs is None else pairs
-    gates = network.select_step(source, target, pairs, uniform, workers)
-    rows = network.cosines(source, target, gates, nearest_cells(points.source))
+    points, gates = step.points(), step.gates()
+    rows = cosines_at(step.network, step.source, step.target, gates, nearest_cells(points.source))
     loss = contrastive_loss(rows, points.target, points.valid)
-    matching = _mean_over_pairs(loss, pairs.weights.to(loss) * points.valid.any(dim=1), workers)
-    return _with_selection_rate("contrastive", matching, gates, network, config, pairs, workers)
+    weights = step.pairs.weights.to(loss) * points.valid.any(dim=1)
+    return _with_selection_rate("contrastive", _mean_over_pairs(loss, weights, step), gates, step)
 
 
 def contrastive_loss(cosines: Tensor, target_points: Tensor, valid: Tensor) -> Tensor:
@@ -186,28 +199,15 @@ def contrastive_loss(cosines: Tensor, target_points: Tensor, valid: Tensor) -> T
     return (cross_entropy * valid).sum(dim=1) / valid.sum(dim=1).clamp(min=1)
 
 
-def supervise_weakly(
-    network: HyperpixelNetwork,
-    source: ImageFeatures,
-    target: ImageFeatures,
-    pairs: TrainingPairs,
-    config: SupervisionConfig,
-    uniform: Tensor,
-    workers: Workers = ALONE,
-) -> Objective:
-    """The weak objective of a step: positive pairs are of one category each, negative ones of two.
-
-    Args:
-        source, target: `embed_step` of this process's images.
-        uniform: (P, L, 2) draws that make the gates' noise.
-    """
-    gates = network.select_step(source, target, pairs, uniform, workers)
-    entropy = network.match_entropy(source, target, pairs, gates)
+def supervise_weakly(step: Step) -> Objective:
+    """The weak objective: matches of pairs of one category shall be more decided than those of pairs of two."""
+    pairs, gates = step.pairs, step.gates()
+    entropy = match_entropies(step.network, step.source, step.target, pairs, gates)
     weights, positive = pairs.weights.to(entropy), torch.arange(len(entropy)) < pairs.num_positive
     weights = torch.stack([weights * positive.to(weights), weights * (~positive).to(weights)])
-    sums = workers.add_up(torch.cat([weights @ entropy, weights.sum(dim=1)]).double())
+    sums = step.workers.add_up(torch.cat([weights @ entropy, weights.sum(dim=1)]).double())
     matching = weak_loss(sums[:2], sums[2:]).to(entropy.dtype)
-    return _with_selection_rate("entropy_ratio", matching, gates, network, config, pairs, workers)
+    return _with_selection_rate("entropy_ratio", matching, gates, step)
 
 
 def negative_pairs(categories: Sequence[str]) -> list[tuple[int, int]]:
@@ -232,30 +232,47 @@ def selection_rate_loss(open_shares: Tensor, rate: float) -> Tensor:
     return (open_shares - rate).square().sum()
 
 
-def _mean_over_pairs(loss: Tensor, weights: Tensor, workers: Workers) -> Tensor:
+def _mean_over_pairs(loss: Tensor, weights: Tensor, step: Step) -> Tensor:
     """Mean of the (B,) losses of all processes' pairs, each counted (B,) `weights` times; 0 when none counts."""
     weights = weights.to(loss)
-    total, num_pairs = workers.add_up(torch.stack([weights @ loss, weights.sum()]).double())
+    total, num_pairs = step.workers.add_up(torch.stack([weights @ loss, weights.sum()]).double())
     mean: Tensor = (total / num_pairs.clamp(min=1)).to(loss.dtype)
     return mean
 
 
-def _with_selection_rate(
-    name: str,
-    matching: Tensor,
-    gates: Tensor,
-    network: HyperpixelNetwork,
-    config: SupervisionConfig,
-    pairs: TrainingPairs,
-    workers: Workers,
-) -> Objective:
+def _with_selection_rate(name: str, matching: Tensor, gates: Tensor, step: Step) -> Objective:
     """Args: matching: the loss of the whole step, equal in all processes."""
-    weights = pairs.weights.to(gates)
-    sums = workers.add_up(torch.cat([weights @ gates, weights.sum()[None]]).double())
+    weights, config = step.pairs.weights.to(gates), step.config
+    sums = step.workers.add_up(torch.cat([weights @ gates, weights.sum()[None]]).double())
     shares = sums[:-1] / sums[-1]
     selection = selection_rate_loss(shares, config.selection_rate).to(matching.dtype)
     loss = matching + config.selection_weight * selection
     terms = {"loss": loss.item(), name: matching.item(), "selection_rate_term": selection.item()}
     # Every process holds the whole loss; gradients are added up over the processes.
-    open_shares = network.on_all_layers(shares.detach()[None])[0]
-    return Objective(loss / workers.count, terms, gates.detach(), open_shares)
+    open_shares = step.network.on_all_layers(shares.detach()[None])[0]
+    return Objective(loss / step.workers.count, terms, gates.detach(), open_shares)
+
+
+@dataclass(frozen=True)
+class Supervision:
+    """A kind of supervision.
+
+    Attributes:
+        objective: of a step.
+        points: what it learns from: the pairs' keypoints, which each must have; keypoints where a pair has some and
+            else the matches that its images' own maps agree on; or nothing but the pairs' categories.
+        has_negatives: whether pairs of different categories are made of a step's images besides.
+    """
+
+    objective: Callable[[Step], Objective]
+    points: Literal["keypoints", "keypoints or matches", "none"]
+    has_negatives: bool = False
+
+
+SUPERVISIONS: Mapping[SupervisionName, Supervision] = MappingProxyType(
+    {
+        "strong": Supervision(supervise_strongly, "keypoints"),
+        "weak": Supervision(supervise_weakly, "none", has_negatives=True),
+        "contrastive": Supervision(supervise_contrastively, "keypoints or matches"),
+    }
+)

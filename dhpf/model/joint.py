@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dhpf.model.best_cells import ZERO_MAXIMUM, nonzero
+from dhpf.model.features import ImageFeatures
 from dhpf.model.geometry import NUM_CELLS, cell_centres
-from dhpf.model.network import HyperpixelNetwork, ImageFeatures
+from dhpf.model.network import HyperpixelNetwork
 
 SHARPNESS = 4
 """Power of a match's mutuality, which makes the shares that a cell's candidates have."""

@@ -19,7 +19,7 @@ from dhpf.frame import Size, box_to_frame, points_to_frame
 from dhpf.metrics import pck, threshold_side
 from dhpf.model.best_cells import BestCells
 from dhpf.model.engines.choose import choose_engine
-from dhpf.model.network import ImageFeatures
+from dhpf.model.features import ImageFeatures
 from dhpf.model.transfer import cells_of_points, transfer
 from dhpf.pipelines.config import Resources
 from dhpf.pipelines.inputs.block_job import OpenBlock

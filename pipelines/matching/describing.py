@@ -13,7 +13,8 @@ from torch import Tensor
 
 from dhpf.frame import Size, to_square
 from dhpf.images import ImageError, decode_image, require_text
-from dhpf.model.network import HyperpixelNetwork, ImageFeatures
+from dhpf.model.features import ImageFeatures
+from dhpf.model.network import HyperpixelNetwork
 from dhpf.pipelines.config import FeatureType
 from dhpf.pipelines.inputs.block_job import OpenBlock
 from dhpf.pipelines.matching.caution import NO_CAUTION, Caution

@@ -37,7 +37,7 @@ from dhpf.pipelines.training.learner import CheckedPair, Learner
 from dhpf.pipelines.training.pair_dataset import PairDataset, epoch_steps
 from dhpf.pipelines.training.pictures import checked_picture, step_picture
 from dhpf.pipelines.training.state import BEST, PROGRESS, TrainingState
-from dhpf.supervision import Objective
+from dhpf.supervision import SUPERVISIONS, Objective
 
 FREE_TO_CHANGE = ("resources", "max_failures", "num_workers", "min_workers", "checkpoint_steps", "kept_maps_mb")
 """Settings that may differ when a training goes on: they do not decide what it gives."""
@@ -134,7 +134,8 @@ def _check(model: ModelConfig, config: TrainConfig, train_set: ShardSet, val_set
             raise InputError(f"shard set {shards.name}: has no usable pair to train on")
     if train_set.num_pairs < 2:
         raise InputError(f"shard set {train_set.name}: one pair cannot be normalised; training needs at least 2")
-    needing = [train_set, val_set] if config.supervision.kind == "strong" else [val_set]
+    supervision = SUPERVISIONS[config.supervision.kind]
+    needing = [train_set, val_set] if supervision.points == "keypoints" else [val_set]
     for shards in needing:
         if any(pair.target_keypoints is None for _, shard in shards.shards for pair in shard.pairs):
             raise InputError(f"shard set {shards.name}: its pairs have no keypoints, which training needs there")

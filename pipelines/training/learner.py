@@ -21,17 +21,13 @@ from dhpf.errors import InputError
 from dhpf.model.consistent import consistent_matches
 from dhpf.model.engines.choose import choose_engine
 from dhpf.model.global_batch import Workers
+from dhpf.model.projections import start_near_identity
+from dhpf.model.training_step import embed_step, match_own_maps
 from dhpf.model.transfer import cells_of_points, transfer
 from dhpf.pipelines.config import TrainConfig
 from dhpf.pipelines.training.frozen_maps import FrozenMaps
 from dhpf.pipelines.training.pair_dataset import PairDataset, StepShare, gumbel_uniforms, share_of_step
-from dhpf.supervision import (
-    KeypointBatch,
-    Objective,
-    supervise_contrastively,
-    supervise_strongly,
-    supervise_weakly,
-)
+from dhpf.supervision import SUPERVISIONS, KeypointBatch, Objective, Step
 
 NUM_IMAGES_TO_START = 8
 """Images whose features set the scale of projections that start near the identity."""
@@ -104,6 +100,7 @@ class Learner:
         self.network = build_network(model).to(self.device)
         self.learned = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
         self.optimiser = torch.optim.SGD(self.learned.values(), lr=config.learning_rate, momentum=config.momentum)
+        self.supervision = SUPERVISIONS[config.supervision.kind]
         self.train_data, self.val_data = train_data, val_data
         budget = config.kept_maps_mb * 1_000_000 // workers.count
         self.maps = FrozenMaps(self.network, maps_folder, budget, config.precision)
@@ -117,23 +114,35 @@ class Learner:
     def _start_near_identity(self) -> None:
         """All workers look at the same images, so they start with the same projections."""
         numbers = range(0, len(self.train_data), max(1, len(self.train_data) // NUM_IMAGES_TO_START))
-        self.network.start_near_identity(self.maps.of([self.train_data.source(n) for n in numbers]))
+        start_near_identity(self.network.projections, self.maps.of([self.train_data.source(n) for n in numbers]))
 
     # -- learning --
 
     def load(self, step: Sequence[int], epoch: int) -> LoadedShare:
         """This worker's share of a step; can run in another thread, a step ahead."""
         data, seed = self.train_data, self.config.seed
-        kind = self.config.supervision.kind
-        categories = [data.record(n).category for n in step] if kind == "weak" else None
+        categories = [data.record(n).category for n in step] if self.supervision.has_negatives else None
         share = share_of_step(step, categories, len(data), self.rank, self.workers.count)
         source = self.maps.of([data.source(n) for n in share.sources])
         target = self.maps.of([data.target(n) for n in share.targets])
-        keypoints = data.keypoints(share.sources) if kind == "strong" else None
-        if kind == "contrastive":
-            keypoints = self._keypoints_or_matches(share.sources, source, target)
+        keypoints = self._points(share.sources, source, target)
         uniform = gumbel_uniforms(share.noise, len(self.network.layers), seed, epoch)
         return LoadedShare(tuple(step), share, source, target, keypoints, uniform)
+
+    def _points(self, numbers: Sequence[int], source: list[Tensor], target: list[Tensor]) -> KeypointBatch | None:
+        """What the kind of supervision learns from, of these pairs."""
+        match self.supervision.points:
+            case "keypoints":
+                keypoints = self.train_data.keypoints(numbers)
+                if keypoints is None:
+                    ids = ", ".join(self.train_data.record(n).pair_id for n in numbers)
+                    kind = self.config.supervision.kind
+                    raise InputError(f"{kind} supervision: pairs {ids} have no keypoints")
+                return keypoints
+            case "keypoints or matches":
+                return self._keypoints_or_matches(numbers, source, target)
+            case "none":
+                return None
 
     def _keypoints_or_matches(
         self, numbers: Sequence[int], source: list[Tensor], target: list[Tensor]
@@ -150,7 +159,7 @@ class Learner:
                 start = self.config.gates_start
                 layers = range(len(source)) if isinstance(start, str) else start
                 own_source, own_target = ([m[place : place + 1] for m in side] for side in (source, target))
-                found = self.network.match_own_maps(own_source, own_target, layers, self._engine)
+                found = match_own_maps(self.network, own_source, own_target, layers, self._engine)
                 matched_source, matched_target, valid = (t.cpu() for t in consistent_matches(found, NUM_MATCHES))
                 of_pair = KeypointBatch(matched_source, matched_target, valid, torch.zeros(1))
                 self._own_matches[number] = of_pair
@@ -179,20 +188,20 @@ class Learner:
         return objective
 
     def _objective(self, loaded: LoadedShare) -> Objective:
-        network, supervision, workers = self.network, self.config.supervision, self.workers
-        pairs, uniform = loaded.share.pairs, loaded.uniform.to(self.device)
-        source, target = network.embed_step(loaded.source, loaded.target, pairs, workers)
-        if supervision.kind == "weak":
-            return supervise_weakly(network, source, target, pairs, supervision, uniform, workers)
-        if loaded.keypoints is None:
-            ids = ", ".join(self.train_data.record(n).pair_id for n in loaded.share.sources)
-            raise InputError(f"strong supervision: pairs {ids} have no keypoints")
-        keypoints = loaded.keypoints.to(self.device)
-        if supervision.kind == "contrastive":
-            return supervise_contrastively(network, source, target, keypoints, supervision, uniform, pairs, workers)
-        return supervise_strongly(
-            network, source, target, keypoints, supervision, uniform, self._engine, pairs, workers
+        pairs = loaded.share.pairs
+        source, target = embed_step(self.network, loaded.source, loaded.target, pairs, self.workers)
+        step = Step(
+            network=self.network,
+            config=self.config.supervision,
+            source=source,
+            target=target,
+            pairs=pairs,
+            uniform=loaded.uniform.to(self.device),
+            engine=self._engine,
+            keypoints=None if loaded.keypoints is None else loaded.keypoints.to(self.device),
+            workers=self.workers,
         )
+        return self.supervision.objective(step)
 
     # -- validation --
 

@@ -1,13 +1,16 @@
 """Small tensors with answers by hand; parity with the published losses is in tests/parity."""
 
 import math
+from typing import get_args
 
 import pytest
 import torch
 
+from dhpf.config import SupervisionName
 from dhpf.model.transfer import TransferredPoints
 from dhpf.supervision import (
     COSINE_SCALE,
+    SUPERVISIONS,
     KeypointBatch,
     contrastive_loss,
     keypoint_weights,
@@ -16,6 +19,10 @@ from dhpf.supervision import (
     strong_loss,
     weak_loss,
 )
+
+
+def test_every_name_that_a_config_may_give_has_its_kind() -> None:
+    assert SUPERVISIONS.keys() == set(get_args(SupervisionName))
 
 
 def test_right_keypoints_weigh_less() -> None:

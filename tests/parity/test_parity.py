@@ -29,17 +29,19 @@ from dhpf.config import EngineName, HoughBinsName, ModelConfig, SupervisionConfi
 from dhpf.model.best_cells import BestCells
 from dhpf.model.engines.choose import choose_engine
 from dhpf.model.engines.row_blocks import RowBlockEngine
+from dhpf.model.features import ImageFeatures
 from dhpf.model.gates import LayerGates
 from dhpf.model.global_batch import TrainingPairs
-from dhpf.model.network import HyperpixelNetwork, ImageFeatures
+from dhpf.model.network import HyperpixelNetwork
+from dhpf.model.training_step import embed_step
 from dhpf.model.transfer import cells_of_points, mutual_filter, transfer
 from dhpf.supervision import (
+    SUPERVISIONS,
     KeypointBatch,
     Objective,
+    Step,
     keypoint_weights,
     negative_pairs,
-    supervise_strongly,
-    supervise_weakly,
 )
 
 MEASURED = Path(__file__).parent / "measured"
@@ -329,13 +331,12 @@ def training_step(network: HyperpixelNetwork, archive: Any, folder: Path, kind: 
     )
     uniform = torch.from_numpy(archive["uniform"]).permute(1, 0, 2).to(dtype)
     maps = network.extract(images(folder))
-    source, target = network.embed_step([m[sources] for m in maps], [m[targets] for m in maps], pairs)
-    if kind == "weak":
-        return supervise_weakly(network, source, target, pairs, SupervisionConfig(kind="weak"), uniform)
+    source, target = embed_step(network, [m[sources] for m in maps], [m[targets] for m in maps], pairs)
     engine = RowBlockEngine(torch.device("cpu"), dtype)
-    return supervise_strongly(
-        network, source, target, keypoints_of(archive, dtype), SupervisionConfig(), uniform, engine
-    )
+    keypoints = keypoints_of(archive, dtype) if kind == "strong" else None
+    config = SupervisionConfig(kind=kind)  # type: ignore[arg-type]
+    step = Step(network, config, source, target, pairs, uniform, engine, keypoints)
+    return SUPERVISIONS[config.kind].objective(step)
 
 
 def keypoints_of(archive: Any, dtype: torch.dtype) -> KeypointBatch:

@@ -14,9 +14,10 @@ import dhpf.model.joint
 from dhpf.checkpoint import build_network
 from dhpf.config import ModelConfig
 from dhpf.frame import to_square
+from dhpf.model.features import ImageFeatures
 from dhpf.model.geometry import NUM_CELLS, cell_centres
 from dhpf.model.joint import JointMatching
-from dhpf.model.network import HyperpixelNetwork, ImageFeatures
+from dhpf.model.network import HyperpixelNetwork
 
 CELL = 30 * 60 + 30
 

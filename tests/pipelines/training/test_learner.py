@@ -166,7 +166,7 @@ def test_keypoints_are_learned_where_there_are_some_and_own_matches_where_not(
     known = learners[0].train_data.keypoints([0, 1])
     assert known is not None and torch.equal(told.source, known.source) and torch.equal(told.target, known.target)
     assert untold.valid.any(dim=1).all() and untold.source.shape[1] != told.source.shape[1]
-    monkeypatch.setattr(learners[1].network, "match_own_maps", None)  # they are found once
+    monkeypatch.setattr("dhpf.pipelines.training.learner.match_own_maps", None)  # they are found once
     again = learners[1].load([1, 0], 1).keypoints
     assert again is not None and torch.equal(again.target.flip(0), untold.target)
 
