@@ -10,7 +10,7 @@ from dhpf.model.network import HyperpixelNetwork
 
 @pytest.fixture(scope="session")
 def squares() -> torch.Tensor:
-    photos = [skimage.data.chelsea(), skimage.data.astronaut(), skimage.data.coffee(), skimage.data.rocket()]
+    photos = [skimage.data.chelsea(), skimage.data.astronaut(), skimage.data.coffee(), skimage.data.rocket()]  # type: ignore[no-untyped-call]
     return torch.stack([to_square(photo, 240) for photo in photos])
 
 
