@@ -6,6 +6,7 @@ An image's id is its path below the collection's root, with forward slashes. A b
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -24,15 +25,18 @@ class ImageStore(Protocol):
     def ids(self) -> list[str]:
         """Ids of the images, sorted; hidden ones are left out."""
 
+    def num_other_files(self) -> int:
+        """How many files below the root are neither images nor hidden."""
+
     def read(self, image_id: str) -> bytes:
-        """The encoded image.
+        """The bytes of an image's file.
 
         Raises:
             ImageError: no such image, or it lies outside the root.
         """
 
     def size(self, image_id: str) -> int:
-        """Bytes of the encoded image."""
+        """Size of an image's file in bytes."""
 
 
 def open_image_store(root: str, kind: str) -> ImageStore:
@@ -57,14 +61,18 @@ class FolderImages:
         root = Path(self.root)
         inside = root.resolve()
         found = []
-        for folder, subfolders, files in os.walk(root):
-            subfolders[:] = [s for s in subfolders if _is_shown(s)]
-            for name in files:
-                path = Path(folder) / name
-                if not _is_image(name) or (path.is_symlink() and not path.resolve().is_relative_to(inside)):
-                    continue
+        for path in self._shown():
+            if _is_image(path.name) and (not path.is_symlink() or path.resolve().is_relative_to(inside)):
                 found.append(path.relative_to(root).as_posix())
         return sorted(found)
+
+    def num_other_files(self) -> int:
+        return sum(not _is_image(path.name) for path in self._shown())
+
+    def _shown(self) -> Iterator[Path]:
+        for folder, subfolders, files in os.walk(self.root):
+            subfolders[:] = [s for s in subfolders if _is_shown(s)]
+            yield from (Path(folder) / name for name in files if _is_shown(name))
 
     def read(self, image_id: str) -> bytes:
         return read_inside(self.root, image_id)
@@ -87,6 +95,13 @@ class BucketImages:
         require_uri(self.uri, "collection")
 
     def ids(self) -> list[str]:
+        return sorted(path.as_posix() for path in self._shown() if _is_image(path.name))
+
+    def num_other_files(self) -> int:
+        return sum(not _is_image(path.name) for path in self._shown())
+
+    def _shown(self) -> Iterator[PurePosixPath]:
+        """Paths below the prefix."""
         store, prefix = open_store(self.uri, "collection")
         try:
             files = store.get_file_info(fs.FileSelector(prefix, recursive=True))
@@ -95,7 +110,7 @@ class BucketImages:
         except OSError as error:
             raise InputError(f"collection {self.uri!r}: cannot be listed ({first_line(error)})") from error
         paths = (PurePosixPath(file.path).relative_to(prefix) for file in files if file.is_file)
-        return sorted(path.as_posix() for path in paths if all(map(_is_shown, path.parts)) and _is_image(path.name))
+        return (path for path in paths if all(map(_is_shown, path.parts)))
 
     def read(self, image_id: str) -> bytes:
         store, prefix = open_store(self.uri, "collection")

@@ -92,6 +92,10 @@ class Collection:
         sample = images[:: max(1, len(images) // 100)]
         return sum(self._store.size(image) for image in sample) / len(sample)
 
+    def num_other_files(self) -> int:
+        """How many files below the root are no images, and are skipped; hidden ones are not counted."""
+        return self._store.num_other_files()
+
     def read(self, image_id: str) -> bytes:
         """The bytes of an image's file."""
         return self._store.read(image_id)

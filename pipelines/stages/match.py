@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dhpf.images import EXTENSIONS
 from dhpf.model.engines.choose import choose_engine
 from dhpf.pipelines.config import MatchConfig
 from dhpf.pipelines.inputs.block_source import BlockSource, RejectedRows
@@ -19,7 +20,7 @@ from dhpf.pipelines.inputs.collection import Collection
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.matching.block_matching import MatchOptions
 from dhpf.pipelines.matching.matched_pair import MatchedPair
-from dhpf.pipelines.matching.measured_costs import NUM_IMAGES, measure_costs
+from dhpf.pipelines.matching.measured_costs import NUM_IMAGES, MeasuredCosts, measure_costs
 from dhpf.pipelines.matching.pool import Progress, as_planned, match_blocks
 from dhpf.pipelines.outputs.code_version import code_version
 from dhpf.pipelines.outputs.store import REJECTS_TASK, StageOutput
@@ -185,22 +186,34 @@ def _keep_rejects(rejected: RejectedRows | None, output: StageOutput) -> dict[st
 
 
 def estimate_run(config: MatchConfig, collection: Collection, model: ModelSource) -> list[str]:
-    """Lines that say what matching a collection comes to, at the speed that a few images and pairs show here."""
-    summary, rejected = collection.plan.summary, collection.plan.num_rejected
-    lines = str(summary).splitlines()
-    if rejected:
-        lines.append(
-            f"{counted(rejected, 'row')} of the list cannot be used; the first: {collection.plan.first_rejection}"
-        )
-    if not summary.num_pairs:
+    """Lines that say what matching a collection comes to, from what a few of its images and pairs cost here."""
+    lines = plan_lines(collection)
+    if not collection.num_pairs:
         return lines
     network = model.load(config.resources)
     engine = choose_engine(config.engine, network.backbone.mean.device)
     images = list(dict.fromkeys(image for pair in collection.first_pairs(NUM_IMAGES) for image in pair))
     row_of = CorrespondenceRows(config.matches_per_pair, config.flow, "", "")
     costs = measure_costs(network, engine, images, collection.read, row_of, match_options(config))
+    return [*lines, *cost_lines(config, collection, costs)]
+
+
+def plan_lines(collection: Collection) -> list[str]:
+    """Lines that say what would be matched, and what is left out."""
+    lines = str(collection.plan.summary).splitlines()
+    num_others, rejected = collection.num_other_files(), collection.rejected
+    if num_others:
+        lines.append(f"{counted(num_others, 'file')} skipped: no image by its name ({', '.join(EXTENSIONS)})")
+    if rejected is not None and rejected.num_rows:
+        rows = counted(rejected.num_rows, "row")
+        lines.append(f"{rows} of the list cannot be used; the first: {rejected.first_reason}")
+    return lines
+
+
+def cost_lines(config: MatchConfig, collection: Collection, costs: MeasuredCosts) -> list[str]:
+    """Lines that say what that will take, at these costs."""
     wanted = estimate(
-        summary,
+        collection.plan.summary,
         seconds_per_image=costs.seconds_per_image,
         seconds_per_pair=costs.seconds_per_pair,
         bytes_per_image_file=collection.mean_file_size(),
@@ -213,4 +226,4 @@ def estimate_run(config: MatchConfig, collection: Collection, model: ModelSource
         f"{costs.seconds_per_image * 1000:.0f} ms per image and {costs.seconds_per_pair * 1000:.0f} ms per pair "
         "on one actor, measured here"
     )
-    return [*lines, speed, f"{wanted} with {counted(config.num_actors, 'actor')}"]
+    return [speed, f"{wanted} with {counted(config.num_actors, 'actor')}"]

@@ -35,6 +35,7 @@ def test_a_bucket_gives_what_a_folder_gives(uri: str, tmp_path: Path) -> None:
     folder, bucket = (open_image_store(root, "collection") for root in (str(tmp_path), uri))
     assert isinstance(folder, FolderImages) and isinstance(bucket, BucketImages)
     assert folder.ids() == bucket.ids() == sorted(NAMES)
+    assert folder.num_other_files() == bucket.num_other_files() == 1, "notes.txt; hidden files are not counted"
     for name in NAMES:
         assert folder.read(name) == bucket.read(name) == name.encode()
         assert folder.size(name) == bucket.size(name) == len(name.encode())

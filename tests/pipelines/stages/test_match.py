@@ -21,10 +21,19 @@ from dhpf.pipelines.inputs.collection import Collection, open_collection
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.matching.describing import ImageFacts
 from dhpf.pipelines.matching.matched_pair import MatchedPair, common_row
+from dhpf.pipelines.matching.measured_costs import MeasuredCosts
 from dhpf.pipelines.outputs.store import PlanConflict, StageOutput
 from dhpf.pipelines.outputs.tables import CORRESPONDENCES, table_of
 from dhpf.pipelines.outputs.writers import table_file
-from dhpf.pipelines.stages.match import CorrespondenceRows, MatchResult, _keep_rejects, match, num_described
+from dhpf.pipelines.stages.match import (
+    CorrespondenceRows,
+    MatchResult,
+    _keep_rejects,
+    cost_lines,
+    match,
+    num_described,
+    plan_lines,
+)
 from dhpf.records import PairRecord
 
 MODEL = ModelSource(ModelConfig(selection="fixed", layers=(11,)))
@@ -155,3 +164,24 @@ def test_the_rows_of_a_list_that_cannot_be_used_are_kept(collection: Collection,
 
 def test_counts_of_both_names_add_up() -> None:
     assert sum(map(num_described, [{"num_described": 3}, {"num_encoded": 4}])) == 7
+
+
+def test_a_dry_run_says_what_is_matched_what_is_skipped_and_what_it_costs(
+    collection: Collection, tmp_path: Path
+) -> None:
+    config = MatchConfig(collections={"photos": collection.config}, num_actors=1)
+    assert len(plan_lines(collection)) == 3
+    for name in ("notes.txt", ".hidden"):
+        (tmp_path / "photos" / name).write_text("no image")
+    first, _, skipped, rejected = plan_lines(collection)
+    assert first.startswith("1 block, 1 pair, 2 images to read")
+    assert skipped.startswith("1 file skipped: no image by its name (.jpg, ")
+    assert rejected.startswith("1 row of the list cannot be used; the first: ") and "9.png" in rejected
+    speed, wanted = cost_lines(config, collection, MeasuredCosts(30.0, 60.0, 8_000, 300))
+    assert speed == "30000 ms per image and 60000 ms per pair on one actor, measured here"
+    assert wanted.startswith("about 2.0 minutes, 0.0 actor hours, ")
+    assert wanted.endswith(" of images to read, 8.3 kB of results with 1 actor")
+    priced = MatchConfig(collections={"photos": collection.config}, price_per_hour=30.0)
+    assert cost_lines(priced, collection, MeasuredCosts(30.0, 60.0, 8_000, 300))[1].endswith(
+        "8.3 kB of results, price 1.00 with 2 actors"
+    )
