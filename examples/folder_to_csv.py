@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dhpf.images import EXTENSIONS, ImageError
-from dhpf.matcher import Matcher
+from dhpf import Matcher
 
 COLUMNS = ("image", "point", "x", "y", "confidence", "problem")
 

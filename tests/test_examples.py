@@ -11,6 +11,10 @@ import skimage.data
 from nbclient import NotebookClient
 from PIL import Image
 
+from dhpf.pipelines.outputs.store import StageOutput
+from dhpf.pipelines.outputs.tables import CORRESPONDENCES, MATCHED, table_of
+from dhpf.pipelines.outputs.writers import table_file
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
@@ -57,3 +61,36 @@ def test_the_notebook_finds_the_points_of_the_other_face() -> None:
 def test_the_notebook_is_kept_without_outputs() -> None:
     notebook = nbformat.read(EXAMPLES / "two_images.ipynb", as_version=4)
     assert all(not cell.get("outputs") and cell.get("execution_count") is None for cell in notebook.cells)
+
+
+def row(number: int, category: str, moved: float, status: str = MATCHED) -> dict[str, object]:
+    """A row of correspondences with two points that move to the right."""
+    points = [[10.0, 20.0], [30.0, 40.0]] if status == MATCHED else None
+    return dict.fromkeys(CORRESPONDENCES.names, "") | {
+        "number": number,
+        "category": category,
+        "source": f"{number}.jpg",
+        "status": status,
+        "mirrored": False,
+        "source_size": [100, 100],
+        "target_size": [100, 100],
+        "layers": 6,
+        "score": moved / 10 if points else None,
+        "source_points": points,
+        "target_points": points and [[x + moved, y] for x, y in points],
+        **dict.fromkeys(("confidence", "given_points", "transferred_points", "transferred_valid", "flow")),
+    }
+
+
+def test_a_run_answers_questions_in_sql(tmp_path: Path) -> None:
+    output = StageOutput(tmp_path / "match" / "photos")
+    output.plan({"stage": "match", "tasks": ["block-0", "block-1"]})
+    blocks = [[row(0, "cats", 3.0), row(1, "dogs", 5.0)], [row(2, "dogs", 7.0), row(3, "dogs", 0, "image: damaged")]]
+    for number, rows in enumerate(blocks):
+        output.commit(f"block-{number}", table_file("part", table_of(rows, CORRESPONDENCES)), {})
+    output.finish({"stage": "match"})
+    printed = run(EXAMPLES / "query_with_duckdb.py", tmp_path)
+    cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in printed.splitlines() if "│" in line]
+    assert ["image: damaged", "1"] in cells and ["matched", "3"] in cells
+    assert [line[0] for line in cells if line[1].endswith(".jpg")] == ["2", "1", "0"]
+    assert ["cats", "2", "3.0"] in cells and ["dogs", "4", "6.0"] in cells
