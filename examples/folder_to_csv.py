@@ -12,8 +12,8 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from dhpf.images import EXTENSIONS, ImageError
 from dhpf import Matcher
+from dhpf.images import EXTENSIONS, ImageError
 
 COLUMNS = ("image", "point", "x", "y", "confidence", "problem")
 

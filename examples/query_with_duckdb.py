@@ -1,6 +1,6 @@
 """Questions in SQL about the correspondences of a finished run.
 
-    python examples/query_with_duckdb.py dhpf-work/match-folder
+python examples/query_with_duckdb.py dhpf-work/match-folder
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import duckdb
 import dhpf.results
 
 QUESTIONS = {
-    "pairs by what became of them": "SELECT status, count(*) AS pairs FROM correspondences GROUP BY status ORDER BY status",
+    "pairs by what became of them": """
+        SELECT status, count(*) AS pairs FROM correspondences GROUP BY status ORDER BY status""",
     "the five pairs that match best": """
         SELECT number, source, target, round(score, 3) AS score, len(source_points) AS matches
         FROM correspondences WHERE status = 'matched' ORDER BY score DESC, number LIMIT 5""",
@@ -21,7 +22,7 @@ QUESTIONS = {
             SELECT category, unnest(source_points) AS source_point, unnest(target_points) AS target_point
             FROM correspondences WHERE status = 'matched')
         SELECT category, count(*) AS matches,
-            round(median(sqrt((target_point[1] - source_point[1]) ** 2 + (target_point[2] - source_point[2]) ** 2)), 1) AS median
+            round(median(list_distance(source_point::FLOAT[], target_point::FLOAT[])), 1) AS median
         FROM matches GROUP BY category ORDER BY category""",
 }
 
