@@ -32,10 +32,7 @@ def set_ray_environment(address: str | None, work: Path) -> None:
 
 def needed_cpus(workflow: Workflow) -> int:
     """CPUs that the workflow's largest stage reserves; on a private cluster they are logical, there may be fewer."""
-    actor_stages = (workflow.search, workflow.evaluate, workflow.match)
-    reserved = [stage.num_actors * stage.resources.cpus for stage in actor_stages if stage]
-    if workflow.train is not None:
-        reserved.append(workflow.train.num_workers * workflow.train.resources.cpus)
+    reserved = (config.reserved_cpus for config in workflow.stages.values())
     return math.ceil(max(reserved, default=1)) + CPUS_BESIDE_ACTORS
 
 

@@ -1,15 +1,18 @@
 """What a workflow is: one frozen, checked dataclass per stage, filled strictly from workflows.yaml.
 
-Each of them raises InputError for a value that is out of range.
+Each of them raises InputError for a value that is out of range. A field is a setting that decides the stage's result,
+unless it is declared as an INPUT or as HOW_IT_RUNS; see `deciding_settings`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, Protocol
 
 from dhpf.config import ENGINES, EngineName, ModelConfig, SupervisionConfig, require_choice
 from dhpf.errors import InputError
@@ -18,8 +21,77 @@ from dhpf.planning.select import require_options
 
 FeatureType = Literal["float32", "float16"]
 
-StageName = Literal["shard", "search", "train", "evaluate", "match"]
-STAGES: tuple[StageName, ...] = ("shard", "search", "train", "evaluate", "match")
+_ROLE, _AT_DEFAULT = "role", "left out at its default"
+
+INPUT = MappingProxyType({_ROLE: "input"})
+"""Of a field that names what a stage works on: plans hold a digest of that instead."""
+
+HOW_IT_RUNS = MappingProxyType({_ROLE: "how it runs"})
+"""Of a field that changes what a stage costs and nothing that it gives: it may differ when a stage goes on."""
+
+NEWER = MappingProxyType({_ROLE: "decides", _AT_DEFAULT: True})
+"""Of a setting that plans do not mention at its default: those that were made before there was such a setting stay
+valid."""
+
+
+@dataclass(frozen=True)
+class OutputPlace:
+    """Where a stage puts one of its outputs.
+
+    Attributes:
+        folder: below the stage's own.
+        pairs_of: the shard sets whose pairs it is made from; none for those of a collection.
+    """
+
+    folder: str
+    pairs_of: tuple[str, ...] = ()
+
+
+class StageConfig(Protocol):
+    """What the settings of every stage tell, so that nobody else needs to know the stages."""
+
+    @property
+    def shard_sets(self) -> tuple[str, ...]:
+        """The shard sets that it reads, SOURCE/SPLIT."""
+
+    @property
+    def reserved_cpus(self) -> float:
+        """What its workers or actors reserve together."""
+
+    @property
+    def outputs(self) -> Mapping[str, OutputPlace]:
+        """Each of its outputs, by a title."""
+
+
+def deciding_settings(config: Any) -> dict[str, Any]:
+    """The settings that decide a stage's result, besides its inputs, as plain values: what its plan says of them."""
+    return _settings(config, ("decides",))
+
+
+def deciding_settings_and_inputs(config: Any) -> dict[str, Any]:
+    """The same with the names of its inputs: by this, runs of a stage are told apart in MLflow."""
+    return _settings(config, ("decides", "input"))
+
+
+def _settings(config: Any, roles: tuple[str, ...]) -> dict[str, Any]:
+    found = {}
+    for declared in dataclasses.fields(config):
+        value = getattr(config, declared.name)
+        if declared.metadata.get(_ROLE, "decides") in roles and not _is_left_out(declared, value):
+            found[declared.name] = _plain(value, roles)
+    return found
+
+
+def _is_left_out(declared: dataclasses.Field[Any], value: object) -> bool:
+    return declared.metadata.get(_AT_DEFAULT, False) and value == declared.default
+
+
+def _plain(value: Any, roles: tuple[str, ...]) -> Any:
+    if dataclasses.is_dataclass(value):
+        return _settings(value, roles)
+    if isinstance(value, Mapping):
+        return {key: _plain(item, roles) for key, item in value.items()}
+    return value
 
 
 def _require(name: str, value: object, is_valid: bool, wanted: str) -> None:
@@ -32,13 +104,17 @@ def _require_distinct(name: str, values: Collection[object]) -> None:
         raise InputError(f"{name}: {list(values)} must be one or more different values")
 
 
-def _require_names(name: str, values: Collection[str]) -> None:
-    """What becomes the name of a folder, of a metric and of a part of `stage.key` on the command line."""
+def require_name(what: str, value: str) -> None:
+    """Raises InputError unless this can be the name of a folder, of a metric and of a part of `stage.key`."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", value):
+        raise InputError(f"{what}: {value!r} must consist of letters, digits, '-' and '_', and not begin with '-'")
+
+
+def _require_names(what: str, values: Collection[str]) -> None:
     if not values:
-        raise InputError(f"{name}: must name at least one")
+        raise InputError(f"{what}: must name at least one")
     for value in values:
-        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", value):
-            raise InputError(f"{name}: {value!r} must consist of letters, digits, '-' and '_', and not begin with '-'")
+        require_name(what, value)
 
 
 def _require_actors(num_actors: int, min_actors: int | None) -> None:
@@ -86,11 +162,11 @@ class ShardConfig:
         store: s3:// URI below which the tars are put; without it they lie in the work folder. Indexes always do.
     """
 
-    sources: Mapping[str, SourceConfig]
+    sources: Mapping[str, SourceConfig] = field(metadata=INPUT)
     max_pairs: int = 64
     max_images: int = 64
     store: str | None = None
-    resources: Resources = Resources()
+    resources: Resources = field(default=Resources(), metadata=HOW_IT_RUNS)
 
     def __post_init__(self) -> None:
         if self.store is not None:
@@ -98,6 +174,23 @@ class ShardConfig:
         _require_names("sources", self.sources)
         _require("max_pairs", self.max_pairs, self.max_pairs >= 1, "at least 1")
         _require("max_images", self.max_images, self.max_images >= 2, "at least 2, the images of one pair")
+
+    @property
+    def shard_sets(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def given_sets(self) -> tuple[str, ...]:
+        """The shard sets that it makes, SOURCE/SPLIT."""
+        return tuple(f"{name}/{split}" for name, source in self.sources.items() for split in source.splits)
+
+    @property
+    def reserved_cpus(self) -> float:
+        return self.resources.cpus
+
+    @property
+    def outputs(self) -> Mapping[str, OutputPlace]:
+        return {name: OutputPlace(name, (name,)) for name in self.given_sets}
 
 
 @dataclass(frozen=True)
@@ -117,16 +210,16 @@ class SearchConfig:
         engine: which implementation matches; "auto" takes the fastest for the device.
     """
 
-    on: str
-    model: Mapping[str, Any] = field(default_factory=dict)
+    on: str = field(metadata=INPUT)
+    model: Mapping[str, Any] = field(default_factory=dict, metadata=INPUT)
     beam: int = 4
     max_layers: int = 8
     max_pairs: int | None = None
     alpha: float = 0.1
-    feature_memory_mb: int = 1000
-    num_actors: int = 2
-    engine: EngineName = "auto"
-    resources: Resources = Resources()
+    feature_memory_mb: int = field(default=1000, metadata=HOW_IT_RUNS)
+    num_actors: int = field(default=2, metadata=HOW_IT_RUNS)
+    engine: EngineName = field(default="auto", metadata=HOW_IT_RUNS)
+    resources: Resources = field(default=Resources(), metadata=HOW_IT_RUNS)
 
     def __post_init__(self) -> None:
         found = [name for name in ("selection", "layers") if name in self.model]
@@ -137,6 +230,18 @@ class SearchConfig:
             _require("max_pairs", self.max_pairs, self.max_pairs >= 1, "at least 1")
         _require("alpha", self.alpha, 0 < self.alpha <= 1, "in (0, 1]")
         require_choice("engine", self.engine, ENGINES)
+
+    @property
+    def shard_sets(self) -> tuple[str, ...]:
+        return (self.on,)
+
+    @property
+    def reserved_cpus(self) -> float:
+        return self.num_actors * self.resources.cpus
+
+    @property
+    def outputs(self) -> Mapping[str, OutputPlace]:
+        return {f"on {self.on}": OutputPlace(".", (self.on,))}
 
 
 @dataclass(frozen=True)
@@ -172,13 +277,13 @@ class TrainConfig:
     projection_start: Literal["near-identity", "random"] = "random"
     gates_start: str | tuple[int, ...] = "random"
     seed: int = 0
-    num_workers: int = 2
-    min_workers: int | None = None
-    max_failures: int = 2
-    checkpoint_steps: int = 50
-    kept_maps_mb: int = 8000
+    num_workers: int = field(default=2, metadata=HOW_IT_RUNS)
+    min_workers: int | None = field(default=None, metadata=HOW_IT_RUNS)
+    max_failures: int = field(default=2, metadata=HOW_IT_RUNS)
+    checkpoint_steps: int = field(default=50, metadata=HOW_IT_RUNS)
+    kept_maps_mb: int = field(default=8000, metadata=HOW_IT_RUNS)
     precision: Literal["float32", "bfloat16"] = "float32"
-    resources: Resources = Resources()
+    resources: Resources = field(default=Resources(), metadata=HOW_IT_RUNS)
 
     def __post_init__(self) -> None:
         if isinstance(self.gates_start, str):
@@ -211,6 +316,18 @@ class TrainConfig:
         """The shard set that validates, SOURCE/SPLIT."""
         return self.validate_on or f"{self.on}/val"
 
+    @property
+    def shard_sets(self) -> tuple[str, ...]:
+        return (*self.train_sets, self.validation_set)
+
+    @property
+    def reserved_cpus(self) -> float:
+        return self.num_workers * self.resources.cpus
+
+    @property
+    def outputs(self) -> Mapping[str, OutputPlace]:
+        return {f"on {', '.join(self.train_sets)}": OutputPlace(".", self.train_sets)}
+
 
 @dataclass(frozen=True)
 class EvaluateConfig:
@@ -229,15 +346,15 @@ class EvaluateConfig:
         engine: which implementation matches; "auto" takes the fastest for the device.
     """
 
-    on: tuple[str, ...]
-    methods: Mapping[str, str | Mapping[str, Any]]
+    on: tuple[str, ...] = field(metadata=INPUT)
+    methods: Mapping[str, str | Mapping[str, Any]] = field(metadata=INPUT)
     alphas: tuple[float, ...] = (0.05, 0.1, 0.15)
     intermediates: Mapping[str, int] = field(default_factory=dict)
-    batch_size: int | None = None
-    num_actors: int = 2
-    min_actors: int | None = None
-    engine: EngineName = "auto"
-    resources: Resources = Resources()
+    batch_size: int | None = field(default=None, metadata=HOW_IT_RUNS)
+    num_actors: int = field(default=2, metadata=HOW_IT_RUNS)
+    min_actors: int | None = field(default=None, metadata=HOW_IT_RUNS)
+    engine: EngineName = field(default="auto", metadata=HOW_IT_RUNS)
+    resources: Resources = field(default=Resources(), metadata=HOW_IT_RUNS)
 
     def __post_init__(self) -> None:
         _require_distinct("on", self.on)
@@ -251,6 +368,22 @@ class EvaluateConfig:
         _require("batch_size", self.batch_size, self.batch_size is None or self.batch_size >= 1, "at least 1")
         _require_actors(self.num_actors, self.min_actors)
         require_choice("engine", self.engine, ENGINES)
+
+    @property
+    def shard_sets(self) -> tuple[str, ...]:
+        return self.on
+
+    @property
+    def reserved_cpus(self) -> float:
+        return self.num_actors * self.resources.cpus
+
+    @property
+    def outputs(self) -> Mapping[str, OutputPlace]:
+        return {
+            f"{method} on {on}": OutputPlace(f"{on}/{method}/predictions", (on,))
+            for on in self.on
+            for method in self.methods
+        }
 
 
 @dataclass(frozen=True)
@@ -270,12 +403,12 @@ class CollectionConfig:
             of pairs suggests (dhpf.planning.block_size), or what an output that was begun before was planned with.
     """
 
-    root: str
+    root: str = field(metadata=INPUT)
     select: Literal["all", "within-folders", "reference", "neighbours", "list"] = "within-folders"
     reference: str | None = None
     reach: int | None = None
-    pair_list: str | None = None
-    feature_memory_mb: int = 1000
+    pair_list: str | None = field(default=None, metadata=INPUT)
+    feature_memory_mb: int = field(default=1000, metadata=HOW_IT_RUNS)
     max_pairs: int | None = None
 
     def __post_init__(self) -> None:
@@ -302,19 +435,19 @@ class MatchConfig:
         engine: which implementation matches; "auto" takes the fastest for the device.
     """
 
-    on: tuple[str, ...] = ()
-    collections: Mapping[str, CollectionConfig] = field(default_factory=dict)
-    model: str | Mapping[str, Any] = "trained"
+    on: tuple[str, ...] = field(default=(), metadata=INPUT)
+    collections: Mapping[str, CollectionConfig] = field(default_factory=dict, metadata=INPUT)
+    model: str | Mapping[str, Any] = field(default="trained", metadata=INPUT)
     matches_per_pair: int = 50
     flow: bool = False
-    intermediates: int = 0
-    price_per_hour: float = 0.0
-    batch_size: int | None = None
-    num_actors: int = 2
-    min_actors: int | None = None
+    intermediates: int = field(default=0, metadata=NEWER)
+    price_per_hour: float = field(default=0.0, metadata=HOW_IT_RUNS)
+    batch_size: int | None = field(default=None, metadata=HOW_IT_RUNS)
+    num_actors: int = field(default=2, metadata=HOW_IT_RUNS)
+    min_actors: int | None = field(default=None, metadata=HOW_IT_RUNS)
     features: FeatureType = "float32"
-    engine: EngineName = "auto"
-    resources: Resources = Resources()
+    engine: EngineName = field(default="auto", metadata=HOW_IT_RUNS)
+    resources: Resources = field(default=Resources(), metadata=HOW_IT_RUNS)
 
     def __post_init__(self) -> None:
         if self.on:
@@ -329,6 +462,19 @@ class MatchConfig:
         _require("batch_size", self.batch_size, self.batch_size is None or self.batch_size >= 1, "at least 1")
         _require_actors(self.num_actors, self.min_actors)
         require_choice("engine", self.engine, ENGINES)
+
+    @property
+    def shard_sets(self) -> tuple[str, ...]:
+        return self.on
+
+    @property
+    def reserved_cpus(self) -> float:
+        return self.num_actors * self.resources.cpus
+
+    @property
+    def outputs(self) -> Mapping[str, OutputPlace]:
+        of_sets = {on: OutputPlace(on, (on,)) for on in self.on}
+        return of_sets | {name: OutputPlace(name) for name in self.collections}
 
 
 @dataclass(frozen=True)
@@ -365,9 +511,12 @@ class PromotionConfig:
         _require("checked_pairs", self.checked_pairs, self.checked_pairs >= 1, "at least 1")
 
 
+_STAGE = MappingProxyType({"stage": True})
+
+
 @dataclass(frozen=True)
 class Workflow:
-    """One block of workflows.yaml: a model and the stages to run, in the order of STAGES.
+    """One block of workflows.yaml: a model and its stages, which run in the order of the fields.
 
     Attributes:
         promotion: what a version must hold for `dhpf models promote`; no stage, `dhpf run` does not look at it.
@@ -377,14 +526,24 @@ class Workflow:
     name: str
     summary: str
     model: ModelConfig
-    shard: ShardConfig | None = None
-    search: SearchConfig | None = None
-    train: TrainConfig | None = None
-    evaluate: EvaluateConfig | None = None
-    match: MatchConfig | None = None
+    shard: ShardConfig | None = field(default=None, metadata=_STAGE)
+    search: SearchConfig | None = field(default=None, metadata=_STAGE)
+    train: TrainConfig | None = field(default=None, metadata=_STAGE)
+    evaluate: EvaluateConfig | None = field(default=None, metadata=_STAGE)
+    match: MatchConfig | None = field(default=None, metadata=_STAGE)
     promotion: PromotionConfig | None = None
     registered_model: str = "dhpf"
 
     def __post_init__(self) -> None:
-        _require_names("name", [self.name])
-        _require_names("registered_model", [self.registered_model])
+        require_name("name", self.name)
+        require_name("registered_model", self.registered_model)
+
+    @property
+    def stages(self) -> dict[str, StageConfig]:
+        """The stages that it has, by name, in their order."""
+        configs = {name: getattr(self, name) for name in STAGES}
+        return {name: config for name, config in configs.items() if config is not None}
+
+
+STAGES = tuple(declared.name for declared in dataclasses.fields(Workflow) if declared.metadata.get("stage"))
+"""The names of all stages, in their order."""

@@ -167,13 +167,9 @@ def _check_references(workflow: Workflow) -> None:
             if split not in known:
                 place = f"{name}.shard.sources.{key}.splits"
                 raise InputError(f"{place}: {source.kind} has no split {split!r}; {nearest_name(split, known)}")
-    shard_sets = {f"{key}/{split}" for key, source in sources.items() for split in source.splits}
-    wanted = [("evaluate", on) for on in (workflow.evaluate.on if workflow.evaluate else ())]
-    wanted += [("match", on) for on in (workflow.match.on if workflow.match else ())]
-    wanted += [("search", workflow.search.on)] if workflow.search else []
+    shard_sets = workflow.shard.given_sets if workflow.shard else ()
+    wanted = [(stage, on) for stage, config in workflow.stages.items() for on in config.shard_sets]
     wanted += [("promotion", on) for on in (workflow.promotion.on if workflow.promotion else ())]
-    wanted += [("train", on) for on in (workflow.train.train_sets if workflow.train else ())]
-    wanted += [("train", workflow.train.validation_set)] if workflow.train else []
     for stage, on in wanted:
         if on not in shard_sets:
             choices = nearest_name(on, shard_sets) if shard_sets else "the workflow has no shard stage"

@@ -16,10 +16,12 @@ from dhpf.pipelines.commands.options import (
     DataFolder,
     Quiet,
     RayAddress,
+    RunName,
     Settings,
     WorkflowFile,
     WorkflowName,
     WorkFolder,
+    run_folder,
 )
 
 Version = Annotated[str, typer.Argument(help="Number or alias of a version of the workflow's model.")]
@@ -54,6 +56,7 @@ def compare(
     workflow: WorkflowName,
     version: Version = "latest-trained",
     set_: Settings = None,
+    name: RunName = None,
     address: RayAddress = None,
     file: WorkflowFile = DEFAULT_FILE,
     work: WorkFolder = DEFAULT_WORK,
@@ -63,7 +66,7 @@ def compare(
 ) -> int:
     """Judge a version by the workflow's promotion settings, against the champion, which stays."""
     answer = Answer(quiet, as_json)
-    return _judge(workflow, version, set_ or [], address, file, work, data, answer, promote=False)
+    return _judge(workflow, version, set_ or [], name, address, file, work, data, answer, promote=False)
 
 
 @commands.command()
@@ -71,6 +74,7 @@ def promote(
     workflow: WorkflowName,
     version: Version = "latest-trained",
     set_: Settings = None,
+    name: RunName = None,
     address: RayAddress = None,
     file: WorkflowFile = DEFAULT_FILE,
     work: WorkFolder = DEFAULT_WORK,
@@ -80,13 +84,14 @@ def promote(
 ) -> int:
     """Judge a version as `compare` does, and make it champion if it passes."""
     answer = Answer(quiet, as_json)
-    return _judge(workflow, version, set_ or [], address, file, work, data, answer, promote=True)
+    return _judge(workflow, version, set_ or [], name, address, file, work, data, answer, promote=True)
 
 
 def _judge(
     workflow: str,
     reference: str,
     settings: list[str],
+    name: str | None,
     address: str | None,
     file: Path,
     work: Path,
@@ -103,7 +108,7 @@ def _judge(
     from dhpf.pipelines.promotion.contest import Contest
     from dhpf.pipelines.tracking.tracker import Tracker
 
-    contest = Contest(loaded, (work / loaded.name).resolve(), Tracker(work), reference)
+    contest = Contest(loaded, run_folder(work, loaded.name, name), Tracker(work), reference)
     version = contest.candidate.version
     before = contest.champion.version if contest.champion else None
     facts = {"model": contest.name, "version": version, "champion_before": before}

@@ -40,6 +40,14 @@ Settings = Annotated[
         show_default=False,
     ),
 ]
+RunName = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Name of this run and of its folder below --work, instead of the workflow's: so that runs with other "
+        "settings live beside each other.",
+    ),
+]
 WorkflowFile = Annotated[Path, typer.Option("--file", help="Workflow file.", rich_help_panel=FOLDERS)]
 WorkFolder = Annotated[
     Path, typer.Option("--work", help="Folder of outputs and of the model registry.", rich_help_panel=FOLDERS)
@@ -59,3 +67,16 @@ Quiet = Annotated[
         "--quiet", "-q", help="Print errors and nothing else; with --json, the facts.", rich_help_panel=OUTPUT
     ),
 ]
+
+
+def run_folder(work: Path, workflow: str, name: str | None) -> Path:
+    """The folder of a run: below the work folder, under the run's name or its workflow's.
+
+    Raises:
+        InputError: a name that cannot be one.
+    """
+    from dhpf.pipelines.config import require_name
+
+    if name is not None:
+        require_name("--name", name)
+    return (work / (name or workflow)).resolve()

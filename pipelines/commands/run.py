@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,23 +19,27 @@ from dhpf.pipelines.commands.options import (
     DataFolder,
     Quiet,
     RayAddress,
+    RunName,
     Settings,
     WorkflowFile,
     WorkflowName,
     WorkFolder,
+    run_folder,
 )
+from dhpf.pipelines.commands.summary import show_summary
 
 if TYPE_CHECKING:
-    from dhpf.pipelines.config import StageName
+    from dhpf.pipelines.stage_runs.context import StageContext
 
 Only = Annotated[str | None, typer.Option(metavar="STAGE", help="Run this stage alone.")]
 Restart = Annotated[str | None, typer.Option(metavar="STAGE", help="Delete this stage's output first.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what matching the collections takes, and run nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run and what it takes, and run nothing.")]
 
 
 def run(
     workflow: WorkflowName,
     set_: Settings = None,
+    name: RunName = None,
     only: Only = None,
     restart: Restart = None,
     dry_run: DryRun = False,
@@ -49,10 +54,11 @@ def run(
     from dhpf.pipelines.cluster import needed_cpus, ray_cluster, set_ray_environment
     from dhpf.pipelines.workflow_file import load_workflow
 
-    only_stage, restarted_stage = _stage("--only", only), _stage("--restart", restart)
+    _require_stage("--only", only)
+    _require_stage("--restart", restart)
     answer = Answer(quiet, as_json)
     loaded = load_workflow(file, workflow, set_ or [], data.resolve())
-    folder = (work / loaded.name).resolve()
+    folder = run_folder(work, loaded.name, name)
     set_ray_environment(address, work)
     from dhpf.pipelines.tracking.tracker import Tracker
     from dhpf.pipelines.workflow import WorkflowRun
@@ -60,28 +66,15 @@ def run(
     tracker = Tracker(work)
     running = WorkflowRun(loaded, folder, tracker)
     if dry_run:
-        lines = running.dry_run()
-        answer.facts({"workflow": loaded.name, "lines": lines})
-        answer.text(*lines)
+        running.stages(only)
+        _show_plan(answer, folder.name, running.context, only)
         return DONE
-    running.require_models(only_stage)
-    if restarted_stage:
-        _remove(folder / restarted_stage)
+    if restart:
+        _remove(folder / restart)
+    running.check(only)
     with ray_cluster(address, needed_cpus(loaded)):
-        outcome = running.run(only_stage)
-    answer.facts(
-        {
-            "workflow": loaded.name,
-            "lines": outcome.lines,
-            "outputs": str(folder),
-            "tracking": tracker.uri,
-            "num_rejected": outcome.num_rejected,
-            "first_rejection": outcome.first_rejection or None,
-        }
-    )
-    answer.text(f"\n{loaded.name}: done", *(f"  {line}" for line in outcome.lines))
-    answer.text(f"  outputs   {folder}")
-    answer.text(f"  tracking  {tracker.uri}   (look: mlflow ui --backend-store-uri {tracker.uri})")
+        outcome = running.run(only)
+    show_summary(answer, folder.name, outcome, folder, tracker.uri)
     if outcome.num_rejected:
         complain(
             f"{outcome.num_rejected} pairs rejected, all others done; the first: {outcome.first_rejection}; "
@@ -91,14 +84,12 @@ def run(
     return DONE
 
 
-def _stage(option: str, given: str | None) -> StageName | None:
+def _require_stage(option: str, stage: str | None) -> None:
     from dhpf.config import nearest_name
     from dhpf.pipelines.config import STAGES
 
-    found = next((stage for stage in STAGES if stage == given), None)
-    if given is not None and found is None:
-        raise InputError(f"{option} {given}: no such stage; {nearest_name(given, STAGES)}")
-    return found
+    if stage is not None and stage not in STAGES:
+        raise InputError(f"{option} {stage}: no such stage; {nearest_name(stage, STAGES)}")
 
 
 def _remove(folder: Path) -> None:
@@ -111,3 +102,18 @@ def _remove(folder: Path) -> None:
         pass
     except OSError as error:
         raise InputError(f"--restart: {error.filename} cannot be removed ({error.strerror})") from error
+
+
+def _show_plan(answer: Answer, name: str, context: StageContext, only: str | None) -> None:
+    from dhpf.pipelines.dry_run import planned_outputs
+
+    outputs = list(planned_outputs(context, only))
+    answer.facts({"workflow": name, "outputs": [dataclasses.asdict(output) for output in outputs]})
+    rows = [
+        (output.stage, output.title, output.state, "-" if output.num_pairs is None else f"{output.num_pairs:,}")
+        for output in outputs
+    ]
+    answer.table(["stage", "output", "state", "pairs"], rows)
+    for output in outputs:
+        if output.estimate:
+            answer.text(f"{output.title}:", *output.estimate)

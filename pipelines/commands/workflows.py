@@ -12,10 +12,12 @@ from dhpf.pipelines.commands.options import (
     AsJson,
     DataFolder,
     Quiet,
+    RunName,
     Settings,
     WorkflowFile,
     WorkflowName,
     WorkFolder,
+    run_folder,
 )
 
 
@@ -33,6 +35,7 @@ def list_workflows(file: WorkflowFile = DEFAULT_FILE, as_json: AsJson = False, q
 def describe(
     workflow: WorkflowName,
     set_: Settings = None,
+    name: RunName = None,
     file: WorkflowFile = DEFAULT_FILE,
     work: WorkFolder = DEFAULT_WORK,
     data: DataFolder = DEFAULT_DATA,
@@ -40,13 +43,13 @@ def describe(
     quiet: Quiet = False,
 ) -> int:
     """Say what a workflow would do and which of its outputs are complete."""
-    from dhpf.pipelines.workflow import stage_states
+    from dhpf.pipelines.stage_states import stage_states
     from dhpf.pipelines.workflow_file import load_workflow
 
     answer = Answer(quiet, as_json)
     loaded = load_workflow(file, workflow, set_ or [], data.resolve())
     model, judged_on = loaded.model, loaded.promotion.on if loaded.promotion else ()
-    states = stage_states(loaded, work / loaded.name)
+    states = stage_states(loaded, run_folder(work, loaded.name, name))
     answer.facts(
         {
             "name": loaded.name,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dhpf.pairs.image_store import ImageStore, open_image_store
-from dhpf.pipelines.config import CollectionConfig
+from dhpf.pipelines.config import CollectionConfig, deciding_settings
 from dhpf.pipelines.inputs.block_job import CollectionJob
 from dhpf.pipelines.inputs.block_source import RejectedRows
 from dhpf.pipelines.inputs.planned_pairs import PairsRequest, PlannedPairs, planned_pairs
@@ -59,8 +59,7 @@ class Collection:
     @property
     def settings(self) -> dict[str, Any]:
         """What else decides which pairs a block holds."""
-        chosen = {name: getattr(self.config, name) for name in ("select", "reference", "reach")}
-        return chosen | {"max_images": self.max_images, "max_pairs": self.max_pairs}
+        return deciding_settings(self.config) | {"max_images": self.max_images, "max_pairs": self.max_pairs}
 
     @property
     def rejected(self) -> RejectedRows | None:

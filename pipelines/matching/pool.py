@@ -60,11 +60,6 @@ class Progress:
     seconds: float
 
 
-def as_planned(intermediates: int) -> dict[str, int]:
-    """What the plan of an output says of joint matching: nothing where each pair is matched alone."""
-    return {"intermediates": intermediates} if intermediates else {}
-
-
 def match_blocks(
     pairs: BlockSource,
     model: ModelSource,

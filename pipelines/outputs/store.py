@@ -62,15 +62,26 @@ class StageOutput:
         Raises:
             PlanConflict: another plan is there; the message names the fields that differ.
         """
+        if not put_if_absent(self.root / PLAN, canonical_json(plan)):
+            self._require_same(read_json(self.root / PLAN), plan)
+
+    def require_settings(self, settings: Mapping[str, Any]) -> None:
+        """Checks that the plan, if there is one, says what a part of the wanted one says; writes nothing.
+
+        Raises:
+            PlanConflict: it says otherwise.
+        """
+        if self.has_plan():
+            found = read_json(self.root / PLAN)
+            self._require_same({name: found.get(name) for name in settings}, settings)
+
+    def _require_same(self, found: Mapping[str, Any], plan: Mapping[str, Any]) -> None:
         wanted = json.loads(canonical_json(plan))
-        if put_if_absent(self.root / PLAN, canonical_json(plan)):
-            return
-        found = read_json(self.root / PLAN)
         changes = _differences(found, wanted)
         if changes:
             raise PlanConflict(
                 f"{self.root} holds an earlier {wanted['stage']} with other settings ({'; '.join(changes[:4])}); "
-                f"use another --work folder, or --restart {wanted['stage']} to delete it and run again"
+                f"use another --name or --work folder, or --restart {wanted['stage']} to delete it and run again"
             )
 
     def has_plan(self) -> bool:

@@ -27,7 +27,7 @@ from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.inputs.shard_set import ShardSet
 from dhpf.pipelines.matching.block_matching import MatchOptions
 from dhpf.pipelines.matching.matched_pair import MatchedPair
-from dhpf.pipelines.matching.pool import as_planned, match_blocks
+from dhpf.pipelines.matching.pool import match_blocks
 from dhpf.pipelines.outputs.code_version import code_version
 from dhpf.pipelines.outputs.store import StageOutput
 from dhpf.pipelines.outputs.tables import PREDICTIONS, SCORES, read_parquet, table_of
@@ -119,11 +119,9 @@ def _predict(
     started = time.time()
     intermediates = config.intermediates.get(method, 0)
     plan = {
-        "stage": "evaluate",
-        "on": shards.name,
+        **planned_settings(config, shards.name, method),
         "dataset": shards.digest,
         "model": model.identity(),
-        **as_planned(intermediates),
         "tasks": shards.tasks,
     }
     output.plan(plan)
@@ -134,6 +132,12 @@ def _predict(
         record = {"stage": "evaluate", "num_pairs": shards.num_pairs, "code_version": code_version()}
         output.finish(record | {"seconds": round(time.time() - started, 3)})
     return output
+
+
+def planned_settings(config: EvaluateConfig, on: str, method: str) -> dict[str, Any]:
+    """What the plan of a method's predictions says before pairs and model are looked at."""
+    intermediates = config.intermediates.get(method, 0)
+    return {"stage": "evaluate", "on": on, **({"intermediates": intermediates} if intermediates else {})}
 
 
 def _score(

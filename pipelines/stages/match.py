@@ -14,14 +14,14 @@ import pyarrow.compute as pc
 
 from dhpf.images import EXTENSIONS
 from dhpf.model.engines.choose import choose_engine
-from dhpf.pipelines.config import MatchConfig
+from dhpf.pipelines.config import MatchConfig, deciding_settings
 from dhpf.pipelines.inputs.block_source import BlockSource, RejectedRows
 from dhpf.pipelines.inputs.collection import Collection
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.matching.block_matching import MatchOptions
 from dhpf.pipelines.matching.matched_pair import MatchedPair
 from dhpf.pipelines.matching.measured_costs import NUM_IMAGES, MeasuredCosts, measure_costs
-from dhpf.pipelines.matching.pool import Progress, as_planned, match_blocks
+from dhpf.pipelines.matching.pool import Progress, match_blocks
 from dhpf.pipelines.outputs.code_version import code_version
 from dhpf.pipelines.outputs.store import REJECTS_TASK, StageOutput
 from dhpf.pipelines.outputs.tables import CORRESPONDENCES, read_parquet
@@ -124,14 +124,9 @@ def match(
     started = time.time()
     output = StageOutput(folder / pairs.name)
     plan = {
-        "stage": "match",
-        "on": pairs.name,
+        **planned_settings(config, pairs.name),
         "dataset": pairs.digest,
         "model": model.identity(),
-        "matches_per_pair": config.matches_per_pair,
-        "flow": config.flow,
-        "features": config.features,
-        **as_planned(config.intermediates),
         **pairs.settings,
         "tasks": pairs.tasks,
     }
@@ -174,6 +169,15 @@ def num_described(counts: Mapping[str, Any]) -> int:
 def match_options(config: MatchConfig) -> MatchOptions:
     """How the blocks of the match stage are matched."""
     return MatchOptions(config.batch_size, config.features, config.intermediates)
+
+
+def planned_settings(config: MatchConfig, name: str) -> dict[str, Any]:
+    """What the plan of a shard set's or a collection's correspondences says before pairs and model are looked at."""
+    collection = config.collections.get(name)
+    of_collection = {} if collection is None else deciding_settings(collection)
+    if of_collection.get("max_pairs", 0) is None:  # is chosen when the pairs are counted
+        del of_collection["max_pairs"]
+    return {"stage": "match", "on": name, **deciding_settings(config), **of_collection}
 
 
 def _keep_rejects(rejected: RejectedRows | None, output: StageOutput) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from dhpf.config import ModelConfig
 from dhpf.errors import InputError
 from dhpf.model.backbone import load_backbone
-from dhpf.pipelines.config import SearchConfig
+from dhpf.pipelines.config import SearchConfig, deciding_settings
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.inputs.shard_set import ShardSet
 from dhpf.pipelines.layer_search.beam import Layers, Level, ScoredSet, best_set, kept_sets, next_sets
@@ -95,11 +95,8 @@ def search(
     output, source = StageOutput(folder), ModelSource(config=model)
     output.plan(
         {
-            "stage": "search",
-            "on": shards.name,
+            **planned_settings(model, config),
             "dataset": shards.digest,
-            "model": source.identity(),
-            "config": {name: getattr(config, name) for name in ("beam", "max_layers", "max_pairs", "alpha")},
             "tasks": [f"layers-{number:02d}" for number in range(1, config.max_layers + 1)],
         }
     )
@@ -129,6 +126,12 @@ def complete_search(config: SearchConfig, shards: ShardSet, folder: Path) -> Sea
         return None
     metric = f"PCK@{config.alpha:g} {shards.thresholds[0]}"
     return SearchResult(shards.name, metric, tuple(_levels(output)), config.beam, int(manifest.record["num_pairs"]))
+
+
+def planned_settings(model: ModelConfig, config: SearchConfig) -> dict[str, Any]:
+    """What the plan of a search says before its pairs are looked at."""
+    identity = ModelSource(config=model).identity()
+    return {"stage": "search", "on": config.on, "model": identity, "config": deciding_settings(config)}
 
 
 def searched_model(folder: Path) -> ModelConfig:

@@ -17,7 +17,7 @@ from dhpf.errors import InputError
 from dhpf.manifest import canonical_json
 from dhpf.object_store import object_uri
 from dhpf.pairs import open_pair_source
-from dhpf.pipelines.config import ShardConfig, SourceConfig
+from dhpf.pipelines.config import ShardConfig, SourceConfig, deciding_settings
 from dhpf.pipelines.inputs.shard_set import ShardSet, open_shard_set, shard_set_folder
 from dhpf.pipelines.outputs.code_version import code_version
 from dhpf.pipelines.outputs.store import REJECTS_TASK, StageOutput
@@ -84,6 +84,12 @@ def _shard_split(name: str, config: ShardConfig, source: SourceConfig, split: st
     output.finish(record)
 
 
+def planned_settings(config: ShardConfig, source: SourceConfig, split: str) -> dict[str, Any]:
+    """What the plan of a split's shards says before the source is looked at."""
+    of_source = {"kind": source.kind, "options": dict(source.options), "split": split}
+    return {"stage": "shard", **of_source, **deciding_settings(config)}
+
+
 def _plan(config: ShardConfig, source: SourceConfig, split: str) -> tuple[dict[str, Any], list[Rejection]]:
     """What will be done, and the rows of the source that are no usable pairs."""
     rejections: list[Rejection] = []
@@ -103,13 +109,7 @@ def _plan(config: ShardConfig, source: SourceConfig, split: str) -> tuple[dict[s
 
     tasks = [b.block_id for b in plan_blocks(accepted(), max_pairs=config.max_pairs, max_images=config.max_images)]
     plan = {
-        "stage": "shard",
-        "kind": source.kind,
-        "options": dict(source.options),
-        "split": split,
-        "max_pairs": config.max_pairs,
-        "max_images": config.max_images,
-        "store": config.store,
+        **planned_settings(config, source, split),
         "num_listed": num_listed,
         "pairs_sha256": digest.hexdigest(),
         "tasks": [*tasks, REJECTS_TASK],

@@ -24,7 +24,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from dhpf.config import ModelConfig
 from dhpf.errors import InputError
 from dhpf.manifest import canonical_json
-from dhpf.pipelines.config import TrainConfig
+from dhpf.pipelines.config import TrainConfig, deciding_settings
 from dhpf.pipelines.inputs.shard_set import ShardSet
 from dhpf.pipelines.outputs.code_version import code_version
 from dhpf.pipelines.outputs.store import StageOutput
@@ -38,9 +38,6 @@ from dhpf.pipelines.training.pair_dataset import PairDataset, epoch_steps
 from dhpf.pipelines.training.pictures import checked_picture, step_picture
 from dhpf.pipelines.training.state import BEST, PROGRESS, TrainingState
 from dhpf.supervision import SUPERVISIONS, Objective
-
-FREE_TO_CHANGE = ("resources", "max_failures", "num_workers", "min_workers", "checkpoint_steps", "kept_maps_mb")
-"""Settings that may differ when a training goes on: they do not decide what it gives."""
 
 LOGGED_EVERY = 10
 """Steps between entries in MLflow."""
@@ -93,9 +90,7 @@ def train(
     started = time.time()
     output = StageOutput(folder)
     plan = {
-        "stage": "train",
-        "model": dataclasses.asdict(model),
-        "config": {k: v for k, v in dataclasses.asdict(config).items() if k not in FREE_TO_CHANGE},
+        **planned_settings(model, config),
         "train": train_set.digest,
         "val": val_set.digest,
         "tasks": ["model"],
@@ -112,6 +107,11 @@ def train(
     commit = output.committed()["model"]
     progress = json.loads(output.read(commit, PROGRESS))
     return TrainedModel(output.path(commit, BEST), progress["history"], progress["best_epoch"])
+
+
+def planned_settings(model: ModelConfig, config: TrainConfig) -> dict[str, Any]:
+    """What the plan of a training says before its pairs are looked at."""
+    return {"stage": "train", "model": dataclasses.asdict(model), "config": deciding_settings(config)}
 
 
 def _check(model: ModelConfig, config: TrainConfig, train_set: ShardSet, val_set: ShardSet) -> None:

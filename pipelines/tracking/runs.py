@@ -23,19 +23,15 @@ from dhpf.pipelines.tracking.entries import clean_name, log_picture_to_run, log_
 from dhpf.pipelines.tracking.tracker import CODE_TAG, Tracker
 
 FOLDER_TAG, STAGE_TAG, CONFIG_TAG, PARENT_TAG = "dhpf.folder", "dhpf.stage", "dhpf.config", "mlflow.parentRunId"
-CHANGEABLE = (
-    *("resources", "num_actors", "min_actors", "max_failures", "feature_memory_mb"),
-    *("num_workers", "min_workers", "checkpoint_steps", "kept_maps_mb"),
-)
-"""Settings of a stage that may differ when it goes on: they do not decide what it gives."""
 
 
 class StageRun:
     """A child run: what one stage logs. `log_config` comes first, for it decides which run this is."""
 
-    def __init__(self, tracker: Tracker, workflow: str, parent: str, stage: str) -> None:
+    def __init__(self, tracker: Tracker, workflow: str, parent: str, stage: str, title: str) -> None:
         self._tracker, self._client = tracker, tracker.client
         self.workflow, self._tags = workflow, {PARENT_TAG: parent, STAGE_TAG: stage}
+        self._title = title
         self._run_id: str | None = None
         self.tracking_uri = tracker.uri
 
@@ -50,18 +46,21 @@ class StageRun:
         assert self._run_id is not None, "log_config comes first"
         return self._run_id
 
-    def log_config(self, config: Mapping[str, Any]) -> None:
+    def log_config(self, config: Mapping[str, Any], deciding: Mapping[str, Any] | None = None) -> None:
         """Opens the run of this configuration, and logs it whole as JSON and flat as parameters.
 
         The run of an earlier attempt is taken up again. Its parameters stay, as MLflow's parameters cannot change;
-        only what does not decide the stage's output (CHANGEABLE) can differ from them.
+        only what does not decide the stage's output can differ from them.
+
+        Args:
+            deciding: what tells this run from others; None for the whole configuration.
 
         Raises:
             InputError: MLflow cannot be reached.
         """
-        deciding = {name: value for name, value in config.items() if name not in CHANGEABLE}
-        tags = self._tags | {CONFIG_TAG: hashlib.sha256(canonical_json(deciding)).hexdigest()}
-        self._run_id = _open_run(self._tracker, self.workflow, tags, f"{self.workflow}/{tags[STAGE_TAG]}")
+        identity = config if deciding is None else deciding
+        tags = self._tags | {CONFIG_TAG: hashlib.sha256(canonical_json(identity)).hexdigest()}
+        self._run_id = _open_run(self._tracker, self.workflow, tags, self._title)
         with tolerant("config"):
             self._client.log_dict(self.run_id, dict(config), "config.json")
             known = self._client.get_run(self.run_id).data.params
@@ -101,15 +100,21 @@ def workflow_run(tracker: Tracker, workflow: str, folder: Path) -> Iterator[str]
     Raises:
         InputError: MLflow cannot be reached.
     """
-    run_id = _open_run(tracker, workflow, {FOLDER_TAG: str(folder.resolve()), STAGE_TAG: "workflow"}, workflow)
+    run_id = _open_run(tracker, workflow, {FOLDER_TAG: str(folder.resolve()), STAGE_TAG: "workflow"}, folder.name)
     with _status(tracker, lambda: run_id):
         yield run_id
 
 
 @contextlib.contextmanager
-def stage_run(tracker: Tracker, workflow: str, parent: str, stage: str) -> Iterator[StageRun]:
-    """A stage's child run of a workflow run; FINISHED or FAILED when the block ends."""
-    run = StageRun(tracker, workflow, parent, stage)
+def stage_run(
+    tracker: Tracker, workflow: str, parent: str, stage: str, run_name: str | None = None
+) -> Iterator[StageRun]:
+    """A stage's child run of a workflow run; FINISHED or FAILED when the block ends.
+
+    Args:
+        run_name: of the workflow's run, where that is not the workflow's name.
+    """
+    run = StageRun(tracker, workflow, parent, stage, f"{run_name or workflow}/{stage}")
     with _status(tracker, lambda: run.run_id if run.is_open else None):
         yield run
 

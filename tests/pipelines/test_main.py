@@ -8,11 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 import safetensors.torch
 import torch
 from PIL import Image
 
 from dhpf.pipelines.__main__ import main
+from dhpf.pipelines.outputs.store import StageOutput
+from dhpf.pipelines.stages.match import planned_settings
+from dhpf.pipelines.workflow_file import load_workflow
 
 FILE = Path(__file__).parents[2] / "workflows.yaml"
 NO_SUCH_LAYER = "evaluate.methods={one: {selection: fixed, layers: [99]}}"
@@ -142,6 +146,47 @@ def test_list_names_every_workflow(folder: Path, capsys: pytest.CaptureFixture[s
     assert "quickstart" in said and "match-collection" in said
     assert main(["list", "--file", str(FILE), "--json"]) == 0
     assert {"quickstart", "match-collection"} <= {workflow["name"] for workflow in json.loads(capsys.readouterr().out)}
+
+
+def test_a_dry_run_says_what_every_stage_would_do(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--set", "shard.sources.photo-warps.options={views: 2, keypoints: 6}"]
+    assert main(["run", "quickstart", "--file", str(FILE), "--dry-run", *small]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert rows[0] == ["stage", "output", "state", "pairs"]
+    assert ["shard", "photo-warps/train", "to", "do", "16"] in rows
+    assert [
+        "search",
+        "on",
+        "photo-warps/val",
+        "to",
+        "do",
+        "4",
+    ] in rows
+    assert main(["run", "quickstart", "--file", str(FILE), "--dry-run", *small, "--only", "match", "--json"]) == 0
+    (output,) = json.loads(capsys.readouterr().out)["outputs"]
+    assert (output["stage"], output["title"], output["num_pairs"]) == ("match", "photo-warps/test", 10)
+    assert not (folder / "dhpf-work" / "quickstart").exists()
+
+
+def test_other_settings_are_refused_before_anything_starts(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Under another name the same workflow has a folder of its own."""
+    (folder / "datasets" / "photos").mkdir(parents=True)
+    flow = load_workflow(FILE, "match-folder", [], (folder / "datasets").resolve())
+    assert flow.match is not None
+    StageOutput(folder / "dhpf-work" / "match-folder" / "match" / "photos").plan(
+        planned_settings(flow.match, "photos") | {"tasks": []}
+    )
+    run = ["run", "match-folder", "--file", str(FILE), "--set", "match.collections.photos.select=all"]
+    assert main(run) == 2
+    said = capsys.readouterr().err
+    assert 'select: "within-folders" -> "all"' in said and "use another --name or --work folder" in said
+    assert not ray.is_initialized() and "starting Ray" not in said
+    assert main(["describe", *run[1:]]) == 0
+    assert "begun" in capsys.readouterr().out
+    assert main(["describe", *run[1:], "--name", "all-pairs"]) == 0
+    assert "begun" not in capsys.readouterr().out
+    assert main([*run, "--name", "../up"]) == 2
+    assert "--name: '../up' must consist of letters" in capsys.readouterr().err
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:

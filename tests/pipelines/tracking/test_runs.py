@@ -27,9 +27,13 @@ CONFIG = {"epochs": 2, "learning_rate": 0.03, "resources": {"cpus": 1.0}, "on": 
 PICTURE = np.tile(np.arange(64, dtype=np.uint8)[None, :, None], (48, 1, 3)) * 4
 
 
+def deciding(config: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in config.items() if name != "resources"}
+
+
 def stage(tracker: Tracker, folder: Path, name: str, config: dict[str, object]) -> StageRun:
     with workflow_run(tracker, "w", folder) as parent, stage_run(tracker, "w", parent, name) as run:
-        run.log_config(config)
+        run.log_config(config, deciding(config))
     return run
 
 
@@ -49,7 +53,7 @@ def test_a_workflow_that_goes_on_stays_one_run(tracker: Tracker, tmp_path: Path)
         workflow_run(tracker, "w", folder) as parent,
         stage_run(tracker, "w", parent, "train") as run,
     ):
-        run.log_config(CONFIG)
+        run.log_config(CONFIG, deciding(CONFIG))
         raise KeyboardInterrupt
     assert {run.info.status for run in runs_of(tracker, folder)} == {"FAILED"}
     first = {run.info.run_id for run in runs_of(tracker, folder)}

@@ -1,0 +1,64 @@
+"""What running a workflow would take: every output, how far it is, and how many pairs it is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from dhpf.pairs import open_pair_source
+from dhpf.pipelines.config import ShardConfig
+from dhpf.pipelines.outputs.store import StageOutput
+from dhpf.pipelines.stage_runs.context import StageContext
+from dhpf.pipelines.stage_runs.match import estimates
+from dhpf.pipelines.stage_states import state_of
+from dhpf.records import PairRecord
+
+
+@dataclass(frozen=True)
+class PlannedOutput:
+    """An output that a run would make.
+
+    Attributes:
+        title: what it is.
+        state: "to do", "begun, ..." or "complete".
+        num_pairs: that it is made from; None where the pairs are a collection's.
+        estimate: lines that say what a collection takes.
+    """
+
+    stage: str
+    title: str
+    state: str
+    num_pairs: int | None
+    estimate: list[str] = field(default_factory=list)
+
+
+def planned_outputs(context: StageContext, only: str | None = None) -> Iterator[PlannedOutput]:
+    """Every output of a workflow or of one of its stages; nothing is run, and nothing is written.
+
+    Raises:
+        InputError: a data set, a collection or a model that cannot be used.
+    """
+    workflow = context.workflow
+    counts = num_pairs_of(context, workflow.shard)
+    for stage, config in workflow.stages.items():
+        if only not in (None, stage):
+            continue
+        of_collections = estimates(workflow.match, context) if stage == "match" and workflow.match else {}
+        for title, place in config.outputs.items():
+            state = state_of(StageOutput(context.folder_of(stage) / place.folder))
+            num_pairs = sum(counts[name] for name in place.pairs_of) if place.pairs_of else None
+            yield PlannedOutput(stage, title, state, num_pairs, of_collections.get(title, []))
+
+
+def num_pairs_of(context: StageContext, config: ShardConfig | None) -> Mapping[str, int]:
+    """The pairs of each shard set: of a complete one those that it holds, of others those that its source lists."""
+    counts = {}
+    for name, source in (config.sources if config else {}).items():
+        for split in source.splits:
+            manifest = StageOutput(context.folder_of("shard") / name / split).manifest()
+            if manifest is not None:
+                counts[f"{name}/{split}"] = int(manifest.record["num_pairs"])
+            else:
+                listed = open_pair_source(source.kind, source.options).pairs(split)
+                counts[f"{name}/{split}"] = sum(isinstance(pair, PairRecord) for pair in listed)
+    return counts

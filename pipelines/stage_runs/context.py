@@ -1,0 +1,107 @@
+"""What a workflow knows of a stage, and what a stage finds in its workflow's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dhpf.checkpoint import load_network
+from dhpf.config import ModelConfig
+from dhpf.errors import InputError
+from dhpf.pipelines.config import Workflow
+from dhpf.pipelines.inputs.model_source import ModelSource
+from dhpf.pipelines.inputs.shard_set import ShardSet, open_shard_set
+from dhpf.pipelines.outputs.store import StageOutput
+from dhpf.pipelines.stage_runs.outcome import Outcome
+from dhpf.pipelines.stages.search import searched_model
+from dhpf.pipelines.tracking.fetching import fetch_version
+from dhpf.pipelines.tracking.runs import StageRun
+from dhpf.pipelines.tracking.tracker import Tracker
+from dhpf.pipelines.workflow_file import method_model
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """A workflow in its folder, as its stages see it.
+
+    Attributes:
+        folder: where the stages write, one sub-folder each.
+        tracker: MLflow.
+        outcome: what the stages have done so far.
+    """
+
+    workflow: Workflow
+    folder: Path
+    tracker: Tracker
+    outcome: Outcome = field(default_factory=Outcome)
+
+    def folder_of(self, stage: str) -> Path:
+        """Where a stage writes."""
+        return self.folder / stage
+
+    def shard_set(self, name: str) -> ShardSet:
+        """A complete shard set; an InputError where it is not."""
+        return open_shard_set(self.folder_of("shard"), name)
+
+    def untrained_models(self, choices: Mapping[str, str | Mapping[str, Any]]) -> Iterable[ModelConfig]:
+        """Those among the choices of models that are given by their configuration.
+
+        Args:
+            choices: by the place where each stands below the workflow.
+        """
+        for place, choice in choices.items():
+            if not isinstance(choice, str):
+                yield self._configured(choice, place)
+
+    def planned_model(self, choice: str | Mapping[str, Any], place: str) -> dict[str, Any]:
+        """What plans say of a choice's model as far as that is known before anything has run."""
+        return {} if isinstance(choice, str) else {"model": self.model(choice, place).identity()}
+
+    def model(self, choice: str | Mapping[str, Any], place: str) -> ModelSource:
+        """The model that a stage's choice means.
+
+        Args:
+            choice: "trained", "searched", a checkpoint's path, models:/NAME@ALIAS, or fields of the model.
+            place: where it stands below the workflow, for an error.
+
+        Raises:
+            InputError: there is no such model, or it cannot be used.
+        """
+        if not isinstance(choice, str):
+            return ModelSource(config=self._configured(choice, place))
+        if choice == "trained":
+            return ModelSource(checkpoint=str(self._trained_checkpoint()))
+        if choice == "searched":
+            return ModelSource(config=searched_model(self.folder_of("search")))
+        if choice.startswith("models:/"):
+            found = fetch_version(self.tracker, choice, self.folder / "models")
+            return ModelSource(checkpoint=str(found.checkpoint), version=found.uri)
+        load_network(choice)  # a bad checkpoint is said here, not by every actor
+        return ModelSource(checkpoint=choice)
+
+    def _configured(self, choice: Mapping[str, Any], place: str) -> ModelConfig:
+        return method_model(self.workflow, choice, f"{self.workflow.name}.{place}")
+
+    def _trained_checkpoint(self) -> Path:
+        output = StageOutput(self.folder_of("train"))
+        if output.manifest() is None:
+            raise InputError(f"model 'trained': no complete training in {output.root}; run the train stage first")
+        return output.path(output.committed()["model"], "best.safetensors")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage as a workflow runs it; the registry of them is dhpf.pipelines.workflow.STAGE_RUNS.
+
+    Attributes:
+        run: runs it with its config, in a Ray cluster; what is complete is left as it is.
+        models: the untrained models that it builds; an InputError for one that cannot be configured.
+        settings: what the plan of each of its outputs says before any input is looked at, by the output's folder below
+            the stage's: an output that says otherwise is refused before anything is started.
+    """
+
+    run: Callable[[Any, StageContext, StageRun], None]
+    settings: Callable[[Any, StageContext], Mapping[str, Mapping[str, Any]]]
+    models: Callable[[Any, StageContext], Iterable[ModelConfig]] = lambda config, context: ()

@@ -1,0 +1,104 @@
+"""Runs the match stage of a workflow, or says what it would take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from dhpf.config import ModelConfig
+from dhpf.pipelines.config import MatchConfig
+from dhpf.pipelines.inputs.block_source import BlockSource
+from dhpf.pipelines.inputs.collection import Collection, open_collection
+from dhpf.pipelines.inputs.model_source import ModelSource
+from dhpf.pipelines.outputs.store import StageOutput
+from dhpf.pipelines.pictures import correspondence_pictures
+from dhpf.pipelines.stage_runs.context import Stage, StageContext
+from dhpf.pipelines.stages.match import estimate_run, match, planned_settings
+from dhpf.pipelines.tracking.runs import StageRun
+from dhpf.results import reading_line
+
+MODEL = "match.model"
+
+
+def _run(config: MatchConfig, context: StageContext, run: StageRun) -> None:
+    model = context.model(config.model, MODEL)
+    run.set_tags({"model": str(model.identity())})
+    for on in config.on:
+        _match_one(config, context, run, context.shard_set(on), model)
+    for name in config.collections:
+        scratch = StageOutput(context.folder_of("match") / name).scratch
+        with _collection(config, context, name, model, scratch) as pairs:
+            _match_one(config, context, run, pairs, model)
+
+
+def _match_one(
+    config: MatchConfig, context: StageContext, run: StageRun, pairs: BlockSource, model: ModelSource
+) -> None:
+    name, folder = pairs.name, context.folder_of("match")
+    result = match(config, pairs, model, folder, run.log_metrics)
+    record = result.record
+    num_pairs, seconds = int(record["num_pairs"]), float(record["seconds"])
+    per_pair = result.num_described / max(num_pairs, 1)
+    metrics = {
+        "num_pairs": num_pairs,
+        "num_failed": record["num_failed"],
+        "pairs_per_second": num_pairs / max(seconds, 1e-9),
+        "described_per_pair": per_pair,
+    }
+    run.log_metrics({f"{name}/{metric}": value for metric, value in metrics.items()})
+    run.set_tags({f"dataset {name}": pairs.digest})
+    for title, picture in correspondence_pictures(result, pairs):
+        run.log_picture(picture, f"pictures/{name}/{title}.png")
+    context.outcome.report(
+        "match",
+        {
+            "on": name,
+            "folder": str(folder / name),
+            "seconds": seconds,
+            "num_rejected": record["num_rejected"],
+            **metrics,
+        },
+        f"{name}: {num_pairs} pairs in {seconds:.0f} s, {per_pair:.3f} images described per pair, in {folder / name}",
+        reading_line(folder / name),
+    )
+    context.outcome.reject(int(record["num_rejected"]), record["first_rejection"])
+    context.outcome.reject(int(record["num_failed"]), record["first_failure"])
+
+
+def estimates(config: MatchConfig, context: StageContext) -> dict[str, list[str]]:
+    """What matching each collection comes to; nothing is written."""
+    if not config.collections:
+        return {}
+    model = context.model(config.model, MODEL)
+    found = {}
+    for name in config.collections:
+        with _collection(config, context, name, model) as collection:
+            found[name] = estimate_run(config, collection, model)
+    return found
+
+
+def _collection(
+    config: MatchConfig, context: StageContext, name: str, model: ModelSource, scratch: Path | None = None
+) -> AbstractContextManager[Collection]:
+    return open_collection(
+        name,
+        config.collections[name],
+        model.bytes_per_image(config.features),
+        scratch,
+        max_pairs_before=StageOutput(context.folder_of("match") / name).planned("max_pairs"),
+        keep_together=config.intermediates > 0,
+    )
+
+
+def _settings(config: MatchConfig, context: StageContext) -> Mapping[str, Mapping[str, Any]]:
+    model = context.planned_model(config.model, MODEL)
+    return {name: planned_settings(config, name) | model for name in (*config.on, *config.collections)}
+
+
+def _models(config: MatchConfig, context: StageContext) -> Iterable[ModelConfig]:
+    return context.untrained_models({MODEL: config.model})
+
+
+MATCH = Stage(run=_run, settings=_settings, models=_models)

@@ -1,0 +1,30 @@
+"""How far each output of a workflow is, by its files alone: no cluster and no model is needed to say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dhpf.pipelines.config import Workflow
+from dhpf.pipelines.outputs.store import StageOutput
+
+
+def stage_states(workflow: Workflow, folder: Path) -> list[tuple[str, str]]:
+    """(output, state) of everything that a run would make.
+
+    Args:
+        folder: of the workflow.
+    """
+    return [
+        (f"{stage} {title}", state_of(StageOutput(folder / stage / place.folder)))
+        for stage, config in workflow.stages.items()
+        for title, place in config.outputs.items()
+    ]
+
+
+def state_of(output: StageOutput) -> str:
+    """Complete, begun or to do."""
+    if output.manifest() is not None:
+        return "complete"
+    if not output.has_plan():
+        return "to do"
+    return f"begun, {len(output.missing())} tasks to do"
