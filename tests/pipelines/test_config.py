@@ -84,7 +84,8 @@ def test_plans_say_what_those_of_earlier_outputs_say() -> None:
     assert jointly == {"stage": "evaluate", "on": SET, "intermediates": 2}
     matching = {"stage": "match", "matches_per_pair": 50, "flow": False, "features": "float32"}
     assert match.planned_settings(flow.match, SET) == {"on": SET} | matching
-    settings = dataclasses.replace(flow.match, collections={"photos": CollectionConfig("x", max_pairs=500)}, intermediates=3)
+    photos = {"photos": CollectionConfig("x", max_pairs=500)}
+    settings = dataclasses.replace(flow.match, collections=photos, intermediates=3)
     of_photos = {"select": "within-folders", "reference": None, "reach": None, "max_pairs": 500}
     found = match.planned_settings(settings, "photos")
     assert found == {"on": "photos", "intermediates": 3} | matching | of_photos
