@@ -19,7 +19,6 @@ WITHOUT_OWN_TEST = {
     "pipelines/commands/": "tested as a user meets them, test_main.py, test_pair_table.py and test_contest.py",
     "pipelines/cluster.py": "tested by every run, test_workflow.py",
     "pipelines/outputs/code_version.py": "tested by every run, test_workflow.py",
-    "pipelines/stages/evaluate.py": "tested by every run, test_workflow.py",
     "pipelines/load.py": "tested by the command line, test_main.py",
     "pipelines/matching/caution.py": "tested with describing, matching and the quarantine",
     "pipelines/matching/matched_pair.py": "tested with matching, test_block_matching.py",
@@ -28,7 +27,6 @@ WITHOUT_OWN_TEST = {
     "pipelines/inputs/planned_pairs.py": "tested through its two users, test_pairs.py and test_collection.py",
     "pipelines/layer_search/set_scores.py": "tested by every search, test_search.py",
     "pipelines/inputs/block_source.py": "a protocol, tested by what keeps it, test_collection.py and test_shard.py",
-    "pipelines/inputs/shard_set.py": "tested by every run, test_workflow.py",
 }
 
 
