@@ -32,6 +32,7 @@ from dhpf.pipelines.matching.pool import match_blocks
 from dhpf.pipelines.outputs.store import StageOutput
 from dhpf.pipelines.stages.match import CorrespondenceRows
 from dhpf.planning.blocks import block_name
+from dhpf.planning.select import All, Neighbours, PairList
 
 LISTED_PER_IMAGE = 20
 REACH = 5
@@ -104,9 +105,9 @@ def requests(folder: Path, num_images: int) -> dict[str, CollectionConfig]:
     """The pairs of a collection that are looked at, in words."""
     listed = str(pair_list(folder, num_images))
     return {
-        "all pairs": CollectionConfig(str(folder), "all", max_pairs=MAX_PAIRS),
-        f"{REACH} neighbours": CollectionConfig(str(folder), "neighbours", reach=REACH, max_pairs=MAX_PAIRS),
-        "random list": CollectionConfig(str(folder), "list", pair_list=listed, max_pairs=MAX_PAIRS),
+        "all pairs": CollectionConfig(str(folder), All(), max_pairs=MAX_PAIRS),
+        f"{REACH} neighbours": CollectionConfig(str(folder), Neighbours(REACH), max_pairs=MAX_PAIRS),
+        "random list": CollectionConfig(str(folder), PairList(listed), max_pairs=MAX_PAIRS),
     }
 
 
@@ -121,7 +122,7 @@ def measure_collections(folders: dict[int, Path], scratch: Path) -> Iterator[Col
             ROWS(pair)
         return {"block_pairs": len(block.pairs), "block_images": len(block.images)}
 
-    warm_up = CollectionConfig(str(folders[min(folders)]), "neighbours", reach=1, max_pairs=3)
+    warm_up = CollectionConfig(str(folders[min(folders)]), Neighbours(1), max_pairs=3)
     with open_collection("warm-up", warm_up, bytes_per_image) as collection:
         match(middle_job(collection))
     for size, folder in folders.items():
@@ -151,7 +152,7 @@ def measure_half_precision(folder: Path) -> dict[str, float]:
     """What keeping features in float16 changes: memory, and where random points of the pairs of one block go."""
     network, engine = MODEL.load(Resources()), choose_engine()
     drawn = np.random.default_rng(0)
-    config = CollectionConfig(str(folder), "neighbours", reach=REACH, max_pairs=80)
+    config = CollectionConfig(str(folder), Neighbours(REACH), max_pairs=80)
     with open_collection("half", config, MODEL.bytes_per_image()) as collection:
         block = middle_job(collection).open()
     pairs = [replace(p, source_keypoints=drawn.uniform(0, SIDE, (20, 2)).astype(np.float32)) for p in block.pairs]
@@ -186,7 +187,7 @@ def costs(work: Callable[[], Any]) -> tuple[Any, float, float]:
 
 def measure_actors(folder: Path, work: Path, rounds: int) -> dict[int, list[float]]:
     """Pairs per second with one and two actors, round by round."""
-    images = CollectionConfig(str(folder), "neighbours", reach=8, max_pairs=40)
+    images = CollectionConfig(str(folder), Neighbours(8), max_pairs=40)
     rates: dict[int, list[float]] = {1: [], 2: []}
     with ray_cluster(None, 4), open_collection("actors", images, MODEL.bytes_per_image()) as collection:
         for number in range(rounds):

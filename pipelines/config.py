@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 from dhpf.config import ENGINES, EngineName, ModelConfig, SupervisionConfig, require_choice
 from dhpf.errors import InputError
 from dhpf.object_store import require_uri
-from dhpf.planning.select import require_options
+from dhpf.planning.select import PAIR_SELECTS, PairSelect, WithinFolders
 
 FeatureType = Literal["float32", "float16"]
 
@@ -74,12 +74,22 @@ def deciding_settings_and_inputs(config: Any) -> dict[str, Any]:
 
 
 def _settings(config: Any, roles: tuple[str, ...]) -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
     for declared in dataclasses.fields(config):
         value = getattr(config, declared.name)
-        if declared.metadata.get(_ROLE, "decides") in roles and not _is_left_out(declared, value):
+        if isinstance(value, tuple(PAIR_SELECTS.values())):
+            found |= _choice_of_pairs(value, roles)
+        elif declared.metadata.get(_ROLE, "decides") in roles and not _is_left_out(declared, value):
             found[declared.name] = _plain(value, roles)
     return found
+
+
+def _choice_of_pairs(select: Any, roles: tuple[str, ...]) -> dict[str, Any]:
+    """Its name and options side by side, as in workflows.yaml; every plan has `reference` and `reach`, used or not."""
+    chosen = dataclasses.asdict(select)
+    if "input" not in roles:
+        chosen.pop("pair_list", None)  # a list is an input
+    return {"select": chosen.pop("name"), "reference": None, "reach": None} | chosen
 
 
 def _is_left_out(declared: dataclasses.Field[Any], value: object) -> bool:
@@ -141,7 +151,7 @@ class SourceConfig:
     Attributes:
         kind: a name in dhpf.pairs.PAIR_SOURCES.
         splits: which of its splits are sharded.
-        options: the fields of that pair source's dataclass (root, pairing, ...), checked against it.
+        options: the fields of that pair source's dataclass (root, select, ...), checked against it.
     """
 
     kind: str
@@ -392,11 +402,9 @@ class CollectionConfig:
 
     Attributes:
         root: the folder, relative to the data folder.
-        select: which pairs: "all", those "within-folders", one "reference" against all, "neighbours" in order, or
-            those of a "list".
-        reference: id of the reference image: its path below the folder.
-        reach: how many next images each is matched with, for "neighbours".
-        pair_list: CSV or Parquet file of the pairs, for "list", relative to the data folder (dhpf.pairs.pair_list).
+        select: which pairs. In workflows.yaml it is a name of dhpf.planning.select.PAIR_SELECTS, with the options of
+            that choice beside it, as in `select: neighbours` and `reach: 3`; a pair_list's path is relative to the data
+            folder.
         feature_memory_mb: memory that an actor gives to the features of a block's images; more means fewer blocks, and
             fewer images that are read for several.
         max_pairs: a block holds at most this many: what is lost at most when an actor dies. None takes what the number
@@ -404,15 +412,11 @@ class CollectionConfig:
     """
 
     root: str = field(metadata=INPUT)
-    select: Literal["all", "within-folders", "reference", "neighbours", "list"] = "within-folders"
-    reference: str | None = None
-    reach: int | None = None
-    pair_list: str | None = field(default=None, metadata=INPUT)
+    select: PairSelect = WithinFolders()
     feature_memory_mb: int = field(default=1000, metadata=HOW_IT_RUNS)
     max_pairs: int | None = None
 
     def __post_init__(self) -> None:
-        require_options(self.select, reference=self.reference, reach=self.reach, pair_list=self.pair_list)
         _require("feature_memory_mb", self.feature_memory_mb, self.feature_memory_mb >= 1, "at least 1")
         _require("max_pairs", self.max_pairs, self.max_pairs is None or self.max_pairs >= 1, "at least 1")
 

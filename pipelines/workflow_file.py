@@ -16,6 +16,7 @@ from dhpf.errors import InputError
 from dhpf.object_store import is_uri
 from dhpf.pairs import open_pair_source
 from dhpf.pipelines.config import SourceConfig, Workflow
+from dhpf.planning.select import SELECT_OPTIONS, PairList, PairSelect, gather_select
 
 PATH_OPTIONS = ("root", "pair_list")
 """Options of pair sources that are paths, relative to the data folder."""
@@ -95,7 +96,7 @@ def load_workflow(path: Path, name: str, overrides: Sequence[str], data_folder: 
             key: dataclasses.replace(
                 collection,
                 root=_located(collection.root, data_folder),
-                pair_list=collection.pair_list and str(data_folder / collection.pair_list),
+                select=_with_located_list(collection.select, data_folder),
             )
             for key, collection in workflow.match.collections.items()
         }
@@ -153,6 +154,10 @@ def _resolved(source: SourceConfig, data_folder: Path) -> SourceConfig:
         if isinstance(options.get(key), str):
             options[key] = _located(options[key], data_folder)
     return dataclasses.replace(source, options=options)
+
+
+def _with_located_list(select: PairSelect, data_folder: Path) -> PairSelect:
+    return PairList(str(data_folder / select.pair_list)) if isinstance(select, PairList) else select
 
 
 def _located(path: str, data_folder: Path) -> str:
@@ -221,7 +226,7 @@ def _methods(workflow: Workflow) -> dict[str, str | Mapping[str, Any]]:
 def _convert(value: Any, wanted: Any, place: str) -> Any:
     """A YAML value as the type that a field declares; the error names the place."""
     origin, arguments = get_origin(wanted), get_args(wanted)
-    if wanted is Any:
+    if wanted is Any or wanted == PairSelect:
         return value
     if dataclasses.is_dataclass(wanted):
         return _convert_dataclass(value, wanted, place)
@@ -272,9 +277,13 @@ def _convert_dataclass(value: Any, wanted: Any, place: str) -> Any:
         raise InputError(f"{place}: {value!r} should be a mapping")
     types_of = get_type_hints(wanted)
     fields = {field.name: field for field in dataclasses.fields(wanted)}
+    takes_select = types_of.get("select") == PairSelect
+    known = {*fields, *SELECT_OPTIONS} if takes_select else fields
     for key in value:
-        if key not in fields:
-            raise InputError(f"{place}: unknown key {key!r}; {nearest_name(str(key), fields)}")
+        if key not in known:
+            raise InputError(f"{place}: unknown key {key!r}; {nearest_name(str(key), known)}")
+    if takes_select:
+        value = _convert_select(value, fields["select"].default, place)
     for name, field in fields.items():
         optional = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
         if not optional and name not in value:
@@ -284,3 +293,10 @@ def _convert_dataclass(value: Any, wanted: Any, place: str) -> Any:
         return wanted(**converted)
     except InputError as error:
         raise InputError(f"{place}: {error}") from error
+
+
+def _convert_select(value: Mapping[str, Any], default: Any, place: str) -> Mapping[str, Any]:
+    try:
+        return gather_select(value, default)
+    except InputError as error:
+        raise InputError(f"{place}.{error}") from error

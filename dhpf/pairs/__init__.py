@@ -1,4 +1,4 @@
-"""Pair sources: one file and one line here each."""
+"""Where pairs come from: each pair source is a file in this folder and a line in PAIR_SOURCES."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from dhpf.pairs.pf_willow import PFWillow
 from dhpf.pairs.photo_warps import PhotoWarps
 from dhpf.pairs.source import PairSource
 from dhpf.pairs.spair import SPair
+from dhpf.planning.select import SELECT_OPTIONS, PairSelect, gather_select
 
-PAIR_SOURCES: Mapping[str, type] = MappingProxyType(
+PAIR_SOURCES: Mapping[str, type[Any]] = MappingProxyType(
     {
         "caltech101": Caltech101,
         "image_folder": ImageFolder,
@@ -39,17 +40,33 @@ def open_pair_source(kind: str, options: Mapping[str, Any]) -> PairSource:
     source_class = PAIR_SOURCES[kind]
     types = get_type_hints(source_class)
     fields = {field.name: field for field in dataclasses.fields(source_class)}
+    takes_select = types.get("select") == PairSelect
+    known = {*fields, *SELECT_OPTIONS} if takes_select else {*fields}
     for name, value in options.items():
-        if name not in fields:
-            raise InputError(f"pair source {kind}: unknown option {name!r}; {nearest_name(name, fields)}")
-        accepted = get_args(types[name]) or (types[name],)
-        if float in accepted and type(value) is int:
-            continue
-        if type(value) not in accepted:
-            wanted = " or ".join(t.__name__ for t in accepted if t is not type(None))
-            raise InputError(f"pair source {kind}: option {name} is {value!r}, expected {wanted}")
+        if name == "pairing" and takes_select:
+            raise InputError(f"pair source {kind}: option pairing is called select now, as in select: within-folders")
+        if name not in known:
+            raise InputError(f"pair source {kind}: unknown option {name!r}; {nearest_name(name, known)}")
+        if not (takes_select and name in ("select", *SELECT_OPTIONS)):
+            _require_type(kind, name, value, types[name])
     for name, field in fields.items():
         if field.default is dataclasses.MISSING and name not in options:
             raise InputError(f"pair source {kind}: option {name} is missing")
-    source: PairSource = source_class(**options)
+    given = _with_select(kind, options, source_class.select) if takes_select else options
+    source: PairSource = source_class(**given)
     return source
+
+
+def _require_type(kind: str, name: str, value: object, wanted: Any) -> None:
+    accepted = get_args(wanted) or (wanted,)
+    if type(value) in accepted or (float in accepted and type(value) is int):
+        return
+    names = " or ".join(t.__name__ for t in accepted if t is not type(None))
+    raise InputError(f"pair source {kind}: option {name} is {value!r}, expected {names}")
+
+
+def _with_select(kind: str, options: Mapping[str, Any], default: PairSelect) -> Mapping[str, Any]:
+    try:
+        return gather_select(options, default)
+    except InputError as error:
+        raise InputError(f"pair source {kind}: {error}") from error

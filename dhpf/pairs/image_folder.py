@@ -1,4 +1,4 @@
-"""A user's own images, in a folder or a bucket: all pairs, pairs within each sub-folder, or a pair list."""
+"""Pair source of a user's own images, in a folder or a bucket."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from dhpf.config import require_choice
 from dhpf.errors import InputError
 from dhpf.images import EXTENSIONS
 from dhpf.pairs.image_store import open_image_store
@@ -20,10 +19,8 @@ from dhpf.pairs.pair_list import (
     twice_the_same,
 )
 from dhpf.pairs.source import require_split
-from dhpf.planning.select import select
+from dhpf.planning.select import All, PairList, PairSelect, choose_pairs
 from dhpf.records import PairRecord, Rejection
-
-PAIRINGS = ("all", "within_folders", "list")
 
 
 @dataclass(frozen=True)
@@ -32,37 +29,25 @@ class ImageFolder:
 
     Attributes:
         root: the folder, or an s3:// URI (image_store.py).
-        pairing: "all" unordered pairs, those "within_folders" (each image with the others of its own folder), or a
-            "list".
-        pair_list: a CSV or Parquet file with the columns source and target and, if wanted, category, and
-            source_points and target_points: "x,y;x,y;..." in CSV, lists of [x, y] in Parquet.
+        select: which pairs. A pair list may have, beside the columns source and target, a category, source_points and
+            target_points: "x,y;x,y;..." in CSV, lists of [x, y] in Parquet.
     """
 
     root: str
-    pairing: str = "all"
-    pair_list: str | None = None
+    select: PairSelect = All()
 
     splits = ("all",)
     thresholds = ("image",)
-
-    def __post_init__(self) -> None:
-        require_choice("image_folder.pairing", self.pairing, PAIRINGS)
-        if (self.pairing == "list") != (self.pair_list is not None):
-            raise InputError(
-                f"image_folder.pair_list: {self.pair_list!r} with pairing {self.pairing!r}; "
-                "give a pair_list with pairing 'list', and only with it"
-            )
 
     def pairs(self, split: str) -> Iterator[PairRecord | Rejection]:
         require_split(split, self.splits, "image_folder")
         images = open_image_store(self.root, "image_folder").ids()
         if not images:
             raise InputError(f"pair source image_folder: no image ({', '.join(EXTENSIONS)}) in {self.root!r}")
-        if self.pairing == "list":
-            yield from _listed(Path(str(self.pair_list)), frozenset(images))
+        if isinstance(self.select, PairList):
+            yield from _listed(Path(self.select.pair_list), frozenset(images))
             return
-        selection = select(images, self.pairing.replace("_", "-"))
-        for number, (source, target) in enumerate(selection.pairs()):
+        for number, (source, target) in enumerate(choose_pairs(self.select, images).pairs()):
             yield folder_pair(number, source, target)
 
     def read(self, image_id: str) -> bytes:

@@ -15,10 +15,11 @@ from dhpf.pairs.image_store import ImageStore, open_image_store
 from dhpf.pipelines.config import CollectionConfig, deciding_settings
 from dhpf.pipelines.inputs.block_job import CollectionJob
 from dhpf.pipelines.inputs.block_source import RejectedRows
-from dhpf.pipelines.inputs.planned_pairs import PairsRequest, PlannedPairs, planned_pairs
+from dhpf.pipelines.inputs.planned_pairs import PlannedPairs, planned_pairs
 from dhpf.pipelines.outputs.store import REJECTS_TASK
 from dhpf.planning.block_size import LARGEST_BLOCK, pairs_of_a_block
 from dhpf.planning.blocks import block_name, images_within
+from dhpf.planning.select import PairList
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ class Collection:
     def digest(self) -> str:
         """sha256 over the image ids and the pair list; the content of each image is in every row."""
         digest = hashlib.sha256("\n".join(self.plan.images).encode("utf-8", "surrogateescape"))
-        if self.config.pair_list is not None:
-            with Path(self.config.pair_list).open("rb") as file:
+        if isinstance(self.config.select, PairList):
+            with Path(self.config.select.pair_list).open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         return digest.hexdigest()
 
@@ -143,7 +144,4 @@ def open_collection(
 def _planned(
     config: CollectionConfig, max_images: int, max_pairs: int, scratch: Path | None
 ) -> contextlib.AbstractContextManager[PlannedPairs]:
-    request = PairsRequest(
-        config.root, config.select, config.reference, config.reach, config.pair_list, max_images, max_pairs
-    )
-    return planned_pairs(request, scratch)
+    return planned_pairs(config.root, config.select, max_images=max_images, max_pairs=max_pairs, scratch=scratch)

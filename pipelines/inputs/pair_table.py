@@ -14,9 +14,10 @@ from tqdm import tqdm
 
 from dhpf.errors import InputError
 from dhpf.images import is_text
-from dhpf.pipelines.inputs.planned_pairs import PairsRequest, PlannedPairs, planned_pairs
+from dhpf.pipelines.inputs.planned_pairs import PlannedPairs, planned_pairs
 from dhpf.pipelines.outputs.tables import NUMBER
 from dhpf.planning.listed_blocks import POINTS
+from dhpf.planning.select import PairSelect
 
 PAIR_TABLE = pa.schema(
     [
@@ -40,16 +41,18 @@ _BAR_DELAY = 2.0
 
 
 @contextlib.contextmanager
-def planned_table(request: PairsRequest, scratch: Path | None = None) -> Iterator[PlannedPairs]:
+def planned_table(
+    root: str, select: PairSelect, *, max_images: int, max_pairs: int, scratch: Path | None = None
+) -> Iterator[PlannedPairs]:
     """As `planned_pairs`, for pairs that can stand in a table.
 
     Raises:
         InputError: an image whose file name is not text, too.
     """
-    with planned_pairs(request, scratch) as plan:
+    with planned_pairs(root, select, max_images=max_images, max_pairs=max_pairs, scratch=scratch) as plan:
         for image in plan.images:
             if not is_text(image):
-                raise InputError(f"collection {request.root!r}: the file name {image!r} is not UTF-8; rename the file")
+                raise InputError(f"collection {root!r}: the file name {image!r} is not UTF-8; rename the file")
         yield plan
 
 

@@ -1,48 +1,26 @@
-"""The pairs of a folder of images, planned in blocks: a selection in closed form, or a list that is sorted on disk."""
+"""The pairs of a folder or bucket of images, planned in blocks: in closed form, or a list that is sorted on disk."""
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 from tqdm import tqdm
 
-from dhpf.config import require_choice
 from dhpf.errors import InputError
 from dhpf.pairs.image_store import open_image_store
 from dhpf.pairs.pair_list import plan_pair_list
 from dhpf.planning.blocks import PlannedBlock, plan_spans
 from dhpf.planning.listed_blocks import read_block
 from dhpf.planning.plan_summary import PlanSummary, summarise
-from dhpf.planning.select import SELECTIONS, require_options, select
+from dhpf.planning.select import ClosedSelect, PairList, PairSelect, choose_pairs
+from dhpf.planning.span_arrays import num_degrees
 
 _BAR_DELAY = 2.0
-
-
-@dataclass(frozen=True)
-class PairsRequest:
-    """Which pairs of which folder, and the limits of a block.
-
-    Attributes:
-        select: one of SELECTIONS.
-        reference, reach, pair_list: for "reference", "neighbours" and "list", and only for these.
-    """
-
-    root: str
-    select: str
-    reference: str | None = None
-    reach: int | None = None
-    pair_list: str | None = None
-    max_images: int = 100
-    max_pairs: int = 500
-
-    def __post_init__(self) -> None:
-        require_choice("select", self.select, SELECTIONS)
-        require_options(self.select, reference=self.reference, reach=self.reach, pair_list=self.pair_list)
 
 
 @dataclass(frozen=True)
@@ -86,39 +64,44 @@ def pairs_of(block: PlannedBlock, path: Path | None) -> pa.RecordBatch:
 
 
 @contextlib.contextmanager
-def planned_pairs(request: PairsRequest, scratch: Path | None = None) -> Iterator[PlannedPairs]:
+def planned_pairs(
+    root: str, select: PairSelect, *, max_images: int, max_pairs: int, scratch: Path | None = None
+) -> Iterator[PlannedPairs]:
     """Plans the pairs; a list is sorted on disk, in a folder that is gone when the context ends.
 
     Args:
+        root: folder or s3:// URI of the images.
+        max_images, max_pairs: of a block.
         scratch: where that folder is made; default: where the system keeps temporary files.
 
     Raises:
-        InputError: a folder, selection, list or limit that cannot be used.
+        InputError: a root, an option of `select`, a list or a limit that cannot be used, or no pair to plan.
     """
-    images = tuple(open_image_store(request.root, "collection").ids())
+    images = open_image_store(root, "collection").ids()
     if not images:
-        raise InputError(f"collection {request.root!r}: holds no image")
-    if request.pair_list is None:
-        yield _closed(request, images)
+        raise InputError(f"collection {root!r}: holds no image")
+    limits = {"max_images": max_images, "max_pairs": max_pairs}
+    if not isinstance(select, PairList):
+        plan = _closed(select, images, limits)
+        if not plan.summary.num_pairs:
+            raise InputError(f"select {select.name}: no pair among the {len(images)} images of {root!r}")
+        yield plan
         return
     with tempfile.TemporaryDirectory(prefix=".pairs-", dir=scratch) as folder:
-        yield _listed(request, images, Path(request.pair_list), Path(folder))
+        yield _listed(Path(select.pair_list), tuple(images), limits, Path(folder))
 
 
-def _closed(request: PairsRequest, images: tuple[str, ...]) -> PlannedPairs:
-    selection = select(images, request.select, reference=request.reference, reach=request.reach)
-    if not selection.num_pairs:
-        raise InputError(f"select {request.select}: no pair among the {len(images)} images of {request.root!r}")
+def _closed(select: ClosedSelect, images: Sequence[str], limits: Mapping[str, int]) -> PlannedPairs:
+    chosen = choose_pairs(select, images)
 
     def blocks() -> Iterator[PlannedBlock]:
-        return plan_spans(selection.spans, max_images=request.max_images, max_pairs=request.max_pairs)
+        return plan_spans(chosen.spans, **limits)
 
-    summary = summarise(blocks(), selection.degrees(), max_images=request.max_images, max_pairs=request.max_pairs)
-    return PlannedPairs(selection.images, summary, blocks)
+    degrees = num_degrees(chosen.spans, len(images))
+    return PlannedPairs(chosen.images, summarise(blocks(), degrees, **limits), blocks)
 
 
-def _listed(request: PairsRequest, images: tuple[str, ...], pair_list: Path, folder: Path) -> PlannedPairs:
-    limits = {"max_images": request.max_images, "max_pairs": request.max_pairs}
+def _listed(path: Path, images: tuple[str, ...], limits: Mapping[str, int], folder: Path) -> PlannedPairs:
     with tqdm(unit="row", delay=_BAR_DELAY) as bar:
 
         def on_progress(what: str, num_rows: int) -> None:
@@ -127,7 +110,7 @@ def _listed(request: PairsRequest, images: tuple[str, ...], pair_list: Path, fol
                 bar.set_description_str(what, refresh=False)
             bar.update(num_rows)
 
-        plan = plan_pair_list(pair_list, images, folder, **limits, on_progress=on_progress)
+        plan = plan_pair_list(path, images, folder, **limits, on_progress=on_progress)
     listed = plan.listed
     return PlannedPairs(
         images,

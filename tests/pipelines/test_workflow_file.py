@@ -4,6 +4,7 @@ import pytest
 
 from dhpf.errors import InputError
 from dhpf.pipelines.workflow_file import load_workflow, method_model, read_workflows, search_model
+from dhpf.planning.select import All, Neighbours, PairList, Reference, WithinFolders
 
 FILE = Path(__file__).parents[2] / "workflows.yaml"
 
@@ -109,9 +110,27 @@ def test_values_are_set_at_any_depth() -> None:
         ("match.features=float8", "quickstart.match.features: unknown value 'float8'; did you mean"),
         (
             "match.collections.x={root: photos, select: list}",
-            "quickstart.match.collections.x: pair_list: None with selection 'list'; give it with selection 'list'",
+            "quickstart.match.collections.x.pair_list: is missing; select 'list' needs it",
         ),
-        ("match.collections.x={root: photos, pair_list: p.csv}", "pair_list: 'p.csv' with selection 'within-folders'"),
+        (
+            "match.collections.x={root: photos, pair_list: p.csv}",
+            "x.pair_list: 'p.csv' with select 'within-folders'; give it with select 'list', and only with it",
+        ),
+        (
+            "match.collections.x={root: photos, select: al}",
+            "x.select: unknown value 'al'; did you mean 'all'",
+        ),
+        ("match.collections.x={root: photos, select: [all]}", "collections.x.select: unknown value"),
+        ("match.collections.x={root: photos, selct: all}", "collections.x: unknown key 'selct'; did you mean 'select'"),
+        ("match.collections.x={root: photos, rech: 3}", "collections.x: unknown key 'rech'; did you mean 'reach'"),
+        (
+            "match.collections.x={root: photos, select: neighbours, reach: near}",
+            "collections.x.reach: 'near' must be a whole number of at least 1",
+        ),
+        (
+            "shard.sources.x={kind: image_folder, splits: [all], options: {root: photos, pairing: within_folders}}",
+            "pair source image_folder: option pairing is called select now, as in select: within-folders",
+        ),
         ("registered_model=a/b", "registered_model: 'a/b' must consist of letters"),
         ("promotion.confidance=0.9", "quickstart.promotion: unknown key 'confidance'; did you mean 'confidence'"),
         ("promotion.on=[]", "quickstart.promotion: on: [] must be one or more different values"),
@@ -140,7 +159,20 @@ def test_folders_and_lists_of_collections_lie_below_the_data_folder() -> None:
     workflow = load_workflow(FILE, "match-folder", [setting], Path("/data"))
     assert workflow.match is not None
     collection = workflow.match.collections["photos"]
-    assert (collection.root, collection.pair_list) == ("/data/photos", "/data/lists/pairs.csv")
+    assert (collection.root, collection.select) == ("/data/photos", PairList("/data/lists/pairs.csv"))
+
+
+def test_pairs_are_chosen_by_name_with_the_options_of_that_choice_beside_it() -> None:
+    def chosen(*settings: str) -> object:
+        sets = [f"match.collections.photos.{setting}" for setting in settings]
+        workflow = load_workflow(FILE, "match-folder", sets, Path())
+        assert workflow.match is not None
+        return workflow.match.collections["photos"].select
+
+    assert chosen() == WithinFolders()
+    assert chosen("select=all", "reach=null") == All()
+    assert chosen("select=reference", "reference=a/1.jpg") == Reference("a/1.jpg")
+    assert chosen("select=neighbours", "reach=3") == Neighbours(3)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +224,7 @@ def test_words_that_look_like_truth_or_numbers_stay_words(tmp_path: Path) -> Non
 def test_data_and_checkpoints_are_found(tmp_path: Path) -> None:
     (tmp_path / "m.safetensors").write_bytes(b"x")
     sets = [
-        "shard.sources.photos.options={root: mine, pairing: list, pair_list: /abs/pairs.csv}",
+        "shard.sources.photos.options={root: mine, select: list, pair_list: /abs/pairs.csv}",
         f"match.model={tmp_path / 'm.safetensors'}",
     ]
     workflow = load_workflow(FILE, "match-collection", sets, Path("/data"))

@@ -8,6 +8,7 @@ from dhpf.errors import InputError
 from dhpf.pairs import open_pair_source
 from dhpf.pairs.image_folder import ImageFolder
 from dhpf.pairs.image_store import FolderImages
+from dhpf.planning.select import PairList, WithinFolders
 from dhpf.records import PairRecord, Rejection
 
 ODD = 'it\'s "odd".v2 ü.JPG'
@@ -35,7 +36,7 @@ def test_images_are_found_whatever_they_are_called(root: Path) -> None:
 
 def test_all_pairs_and_pairs_within_folders(root: Path) -> None:
     assert len(names(ImageFolder(str(root)))) == 10
-    within = names(ImageFolder(str(root), "within_folders"))
+    within = names(ImageFolder(str(root), WithinFolders()))
     assert len(within) == 3
     assert {category for _, _, category in within} == {"x"}
     ids = [p.pair_id for p in ImageFolder(str(root)).pairs("all")]
@@ -57,7 +58,7 @@ def test_a_pair_list(root: Path, tmp_path: Path, kind: str) -> None:
     else:
         columns = dict(zip(("source", "target", "source_points"), zip(*rows, strict=True), strict=True))
         pq.write_table(pa.table({k: list(v) for k, v in columns.items()}), path)
-    first, *rejected = ImageFolder(str(root), "list", str(path)).pairs("all")
+    first, *rejected = ImageFolder(str(root), PairList(str(path))).pairs("all")
     assert isinstance(first, PairRecord) and first.source_keypoints is not None
     assert first.source_keypoints.tolist() == [[1, 2], [3, 4]]
     reasons = [r.reason for r in rejected if isinstance(r, Rejection)]
@@ -76,14 +77,14 @@ def test_a_missing_column_is_named_with_the_nearest(root: Path, tmp_path: Path, 
     else:
         pq.write_table(pa.table({"sorce": ["a"], "target": ["b"]}), path)
     with pytest.raises(InputError, match="no column 'source'; did you mean 'sorce'"):
-        list(ImageFolder(str(root), "list", str(path)).pairs("all"))
+        list(ImageFolder(str(root), PairList(str(path))).pairs("all"))
 
 
 def test_damaged_and_missing_lists(root: Path, tmp_path: Path) -> None:
     (tmp_path / "junk.parquet").write_bytes(b"PAR1junk")
     for name, reason in (("junk.parquet", "not a readable Parquet"), ("none.csv", "no such file")):
         with pytest.raises(InputError, match=reason):
-            list(ImageFolder(str(root), "list", str(tmp_path / name)).pairs("all"))
+            list(ImageFolder(str(root), PairList(str(tmp_path / name))).pairs("all"))
 
 
 def test_an_empty_folder(tmp_path: Path) -> None:
@@ -95,10 +96,21 @@ def test_an_empty_folder(tmp_path: Path) -> None:
     ("kind", "options", "reason"),
     [
         ("image_foldr", {}, "did you mean 'image_folder'"),
-        ("image_folder", {"root": "x", "paring": "all"}, "unknown option 'paring'; did you mean 'pairing'"),
+        ("image_folder", {"root": "x", "selct": "all"}, "unknown option 'selct'; did you mean 'select'"),
+        (
+            "image_folder",
+            {"root": "x", "select": "within_folders"},
+            "unknown value 'within_folders'; did you mean",
+        ),
+        (
+            "image_folder",
+            {"root": "x", "pairing": "within_folders"},
+            "pairing is called select now, as in select",
+        ),
+        ("pf_pascal", {"root": "x", "pairing": "all"}, "pf_pascal: unknown option 'pairing'"),
         ("image_folder", {"root": 3}, "root is 3, expected str"),
         ("image_folder", {}, "option root is missing"),
-        ("image_folder", {"root": "x", "pairing": "list"}, "pair_list"),
+        ("image_folder", {"root": "x", "select": "list"}, "image_folder: pair_list: is missing; select 'list'"),
     ],
 )
 def test_wrong_options(kind: str, options: dict[str, object], reason: str) -> None:

@@ -15,6 +15,7 @@ from dhpf.pairs import pair_list
 from dhpf.pairs.image_folder import ImageFolder
 from dhpf.pairs.pair_list import PairListPlan, plan_pair_list
 from dhpf.planning.listed_blocks import read_block
+from dhpf.planning.select import PairList
 from dhpf.records import PairRecord, Rejection
 
 IMAGES = ["a.jpg", "b.jpg", "x/c.jpg", "x/d.jpg"]
@@ -112,7 +113,7 @@ def test_the_image_folder_takes_and_rejects_the_same_rows(tmp_path: Path) -> Non
     columns["source_points"] = drawn.choices(["", "1,2", "1", "nan,3"], k=60)
     path = written(tmp_path, "csv", columns)
     plan = planned(path, tmp_path / "plan")
-    read = list(ImageFolder(str(tmp_path / "photos"), "list", str(path)).pairs("all"))
+    read = list(ImageFolder(str(tmp_path / "photos"), PairList(str(path))).pairs("all"))
     assert rows(plan) == [(int(p.pair_id) - 1, p.source, p.target) for p in read if isinstance(p, PairRecord)]
     rejected = pq.read_table(plan.rejects, columns=["pair_id"]).column(0).to_pylist()
     assert sorted(rejected) == [r.pair_id for r in read if isinstance(r, Rejection)]

@@ -21,6 +21,7 @@ from dhpf.pipelines.matching.matched_pair import MatchedPair
 from dhpf.pipelines.outputs.store import PlanConflict, StageOutput
 from dhpf.pipelines.outputs.tables import table_of
 from dhpf.pipelines.stages.match import CorrespondenceRows
+from dhpf.planning.select import All, Neighbours, PairList, Reference
 
 
 @pytest.fixture
@@ -48,14 +49,14 @@ def listed(folder: Path, tmp_path: Path) -> Iterator[Collection]:
         "a/1.png,,a/2.png,\n"
         'a/1.png,,b/1.png,"40,2"\n'
     )
-    config = CollectionConfig(str(folder), "list", pair_list=str(tmp_path / "list.csv"), max_pairs=1)
+    config = CollectionConfig(str(folder), PairList(str(tmp_path / "list.csv")), max_pairs=1)
     with open_collection("photos", config, 10**6, tmp_path / "scratch") as collection:
         yield collection
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
 def test_jobs_name_every_pair_once(folder: Path) -> None:
-    collection = opened(CollectionConfig(str(folder), "all", max_pairs=4))
+    collection = opened(CollectionConfig(str(folder), All(), max_pairs=4))
     jobs = list(collection.jobs(set(collection.tasks)))
     blocks = [job.open() for job in jobs]
     pairs = [(pair.source, pair.target) for block in blocks for pair in block.pairs]
@@ -67,7 +68,7 @@ def test_jobs_name_every_pair_once(folder: Path) -> None:
 
 
 def test_jobs_are_made_one_at_a_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    collection = opened(CollectionConfig(str(folder), "all", max_pairs=1))
+    collection = opened(CollectionConfig(str(folder), All(), max_pairs=1))
     read: list[int] = []
     monkeypatch.setattr(PlannedPairs, "read", lambda plan, block: read.append(block.index) or pairs_of(block, None))
     next(collection.jobs(set(collection.tasks)))
@@ -113,20 +114,29 @@ def matched(job: BlockJob) -> list[dict[str, Any]]:
 
 
 def test_what_decides_the_blocks_is_in_the_settings(folder: Path) -> None:
-    one = CollectionConfig(str(folder), "reference", reference="top.png")
+    one = CollectionConfig(str(folder), Reference("top.png"))
     for changed in (
-        replace(one, reference="a/1.png"),
+        replace(one, select=Reference("a/1.png")),
         replace(one, feature_memory_mb=2),
         replace(one, max_pairs=2),
-        CollectionConfig(str(folder), "all"),
+        CollectionConfig(str(folder), All()),
     ):
         assert opened(changed).settings != opened(one).settings
         assert opened(changed).digest == opened(one).digest
 
 
+def test_settings_are_as_they_always_were_so_that_what_is_complete_stays_so(folder: Path, listed: Collection) -> None:
+    of_every_plan = {"reference": None, "reach": None, "max_pairs": 24, "max_images": 1000}
+    chosen = {select.name: opened(CollectionConfig(str(folder), select)).settings for select in (All(), Neighbours(2))}
+    assert chosen["all"] == of_every_plan | {"select": "all"}
+    assert chosen["neighbours"] == of_every_plan | {"select": "neighbours", "reach": 2}
+    assert listed.settings == of_every_plan | {"select": "list", "max_pairs": 1}
+
+
 def test_a_changed_list_is_another_data_set(listed: Collection) -> None:
     before = listed.digest
-    with Path(str(listed.config.pair_list)).open("a") as file:
+    assert isinstance(listed.config.select, PairList)
+    with Path(listed.config.select.pair_list).open("a") as file:
         file.write("top.png,,a/1.png,\n")
     assert listed.digest != before
 
@@ -144,7 +154,7 @@ def test_pairs_within_folders_are_of_their_category(folder: Path) -> None:
 
 
 def test_memory_for_features_bounds_a_block(folder: Path) -> None:
-    config = CollectionConfig(str(folder), "all", feature_memory_mb=3)
+    config = CollectionConfig(str(folder), All(), feature_memory_mb=3)
     assert opened(config).max_images == 3
     assert max(block.num_images for block in opened(config).plan.blocks()) <= 3
     with pytest.raises(InputError, match="less than two images take"):
@@ -158,7 +168,7 @@ def test_a_folder_without_pairs_is_refused(folder: Path, tmp_path: Path) -> None
     with pytest.raises(InputError, match="collection: no folder"):
         opened(CollectionConfig(str(tmp_path / "absent")))
     with pytest.raises(InputError, match="no image 'a/9.png'"):
-        opened(CollectionConfig(str(folder), "reference", reference="a/9.png"))
+        opened(CollectionConfig(str(folder), Reference("a/9.png")))
 
 
 def test_a_file_name_that_is_no_text_costs_only_its_pairs(folder: Path) -> None:
@@ -178,7 +188,7 @@ def many(folder: Path, number: int) -> CollectionConfig:
     (folder / "many").mkdir()
     for index in range(number):
         (folder / "many" / f"{index:03d}.png").write_bytes(first)
-    return CollectionConfig(str(folder / "many"), "all")
+    return CollectionConfig(str(folder / "many"), All())
 
 
 def test_a_small_collection_has_blocks_for_several_actors(folder: Path) -> None:
@@ -212,7 +222,7 @@ def test_a_short_list_has_blocks_for_several_actors_too(folder: Path, tmp_path: 
     root = many(folder, 16).root
     rows = [f"{a},{b}" for a in images for b in images if a < b]
     (tmp_path / "list.csv").write_text("source,target\n" + "\n".join([*rows, "gone.png,000.png"]) + "\n")
-    config = CollectionConfig(root, "list", pair_list=str(tmp_path / "list.csv"))
+    config = CollectionConfig(root, PairList(str(tmp_path / "list.csv")))
     with open_collection("photos", config, 10**6, tmp_path / "scratch") as collection:
         assert collection.num_pairs == 120 and len(collection.tasks) >= 5
         numbers = [number for job in collection.jobs(set(collection.tasks)) for number in job.open().numbers]

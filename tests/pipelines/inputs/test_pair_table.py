@@ -20,6 +20,7 @@ from dhpf.pipelines.matching.block_matching import match_block
 from dhpf.pipelines.matching.matched_pair import MatchedPair
 from dhpf.pipelines.outputs.tables import table_of
 from dhpf.pipelines.stages.match import CorrespondenceRows
+from dhpf.planning.select import pair_select
 
 IMAGES = ["a.jpg", "cats/1.jpg", "cats/2.jpg", "cats/3.jpg", "dogs/1.jpg", "dogs/2.jpg"]
 JOINED = ["number", "pair_id", "source", "target"]
@@ -113,9 +114,9 @@ def test_many_pairs_are_written_in_row_groups(photos: Path, tmp_path: Path, monk
     ("arguments", "reason"),
     [
         (["--select", "al"], "select: unknown value 'al'; did you mean 'all'"),
-        (["--select", "list"], "pair_list: None with selection 'list'; give it"),
-        (["--list", "x.csv"], "pair_list: 'x.csv' with selection 'all'"),
-        (["--select", "list", "--list", "x.csv", "--reach", "2"], "reach: 2 with selection 'list'"),
+        (["--select", "list"], "pair_list: is missing; select 'list' needs it"),
+        (["--list", "x.csv"], "pair_list: 'x.csv' with select 'all'"),
+        (["--select", "list", "--list", "x.csv", "--reach", "2"], "reach: 2 with select 'list'"),
         (["--select", "list", "--list", "none.csv"], "pair list none.csv: no such file"),
         (["--select", "reference", "--reference", "cats/9.jpg"], "no image 'cats/9.jpg'"),
         (["--max-images", "1"], "max_images: 1 must be at least 2"),
@@ -180,7 +181,7 @@ def test_pairs_and_their_correspondences_have_the_same_numbers(photos: Path, tmp
     limits = ["--max-images", "4", "--max-pairs", "3"]
     assert dhpf(photos, "--select", select, *options, *limits, "-o", str(tmp_path / "p.parquet")) in (0, 3)
 
-    config = CollectionConfig(str(photos), select, pair_list=pair_list, feature_memory_mb=4, max_pairs=3)
+    config = CollectionConfig(str(photos), pair_select(select, {"pair_list": pair_list}), 4, 3)
     network = ModelSource(ModelConfig(selection="fixed", layers=(11,))).load(Resources())
     row_of = CorrespondenceRows(1, False, "m", "c")
     with open_collection("photos", config, 10**6) as collection:

@@ -18,6 +18,7 @@ from dhpf.pipelines.matching.pool import MAX_ATTEMPTS, BlockMatcher, match_block
 from dhpf.pipelines.matching.worker import WorkerSettings
 from dhpf.pipelines.outputs.store import StageOutput
 from dhpf.pipelines.stages.match import CorrespondenceRows
+from dhpf.planning.select import All
 
 MODEL = ModelSource(ModelConfig(selection="fixed", layers=(11,)))
 ROWS = CorrespondenceRows(5, False, "m", "c")
@@ -29,7 +30,7 @@ def collection(tmp_path: Path) -> Collection:
         path = tmp_path / "photos" / f"{number}.png"
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(skimage.data.chelsea()[number * 8 : 100 + number * 8, :100]).save(path)
-    with open_collection("photos", CollectionConfig(str(path.parent), "all", max_pairs=2), 10**6) as opened:
+    with open_collection("photos", CollectionConfig(str(path.parent), All(), max_pairs=2), 10**6) as opened:
         return opened
 
 

@@ -22,6 +22,7 @@ from dhpf.pipelines.matching.quarantine import ENDS_OF_A_BLOCK, Quarantine, matc
 from dhpf.pipelines.matching.worker import BlockWorker, WorkerSettings
 from dhpf.pipelines.outputs.store import StageOutput
 from dhpf.pipelines.stages.match import CorrespondenceRows
+from dhpf.planning.select import All
 
 DeadlyImage = Callable[[Path, signal.Signals], list[int]]
 TASK = "block-000000"
@@ -37,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def job_of(folder: Path) -> CollectionJob:
-    with open_collection("photos", CollectionConfig(str(folder), "all"), 10**6) as collection:
+    with open_collection("photos", CollectionConfig(str(folder), All()), 10**6) as collection:
         [job] = collection.jobs({TASK})
     return job
 

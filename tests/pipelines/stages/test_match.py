@@ -34,6 +34,7 @@ from dhpf.pipelines.stages.match import (
     num_described,
     plan_lines,
 )
+from dhpf.planning.select import PairList
 from dhpf.records import PairRecord
 
 MODEL = ModelSource(ModelConfig(selection="fixed", layers=(11,)))
@@ -100,7 +101,7 @@ def collection(tmp_path: Path) -> Iterator[Collection]:
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(skimage.data.chelsea()[:20, :30]).save(path)
     (tmp_path / "list.csv").write_text("source,target\n0.png,1.png\n0.png,9.png\n")
-    config = CollectionConfig(str(path.parent), "list", pair_list=str(tmp_path / "list.csv"))
+    config = CollectionConfig(str(path.parent), PairList(str(tmp_path / "list.csv")))
     with open_collection("photos", config, 10**6, tmp_path / "scratch") as opened:
         yield opened
 

@@ -79,7 +79,7 @@ def test_pairs_in_are_pairs_out_and_rejections(ray_cluster: None, photos: Path, 
     rows += ["0.png,cut.png,", "0.png,nowhere.png,", '2.png,1.png,"99,5"']
     listing.write_text("\n".join(["source,target,source_points", *rows]))
 
-    listed = sharded(photos, tmp_path / "listed", pairing="list", pair_list=str(listing))
+    listed = sharded(photos, tmp_path / "listed", select="list", pair_list=str(listing))
     assert (listed.num_pairs, len(rejects(tmp_path / "listed"))) == (15, 3)
     assert [len(s) for _, s in listed.shards] == [4, 4, 4, 3]
     reasons = {row["pair_id"]: row["reason"] for row in rejects(tmp_path / "listed")}
