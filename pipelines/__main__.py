@@ -11,7 +11,7 @@ from typer.main import get_command
 
 from dhpf.errors import InputError
 from dhpf.pipelines.commands import match, models, pairs, run, workflows
-from dhpf.pipelines.commands.answers import BAD_INPUT, INTERRUPTED, complain
+from dhpf.pipelines.commands.answers import BAD_INPUT, INTERRUPTED, complain, shown_log
 
 WORKFLOWS, IMAGES, MODELS = "Workflows", "Images", "Models"
 """Groups of commands in the help."""
@@ -61,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         an exit status, see dhpf.pipelines.commands.answers.
     """
     try:
-        status = get_command(application).main(arguments, prog_name="dhpf", standalone_mode=False)
+        with shown_log():
+            status = get_command(application).main(arguments, prog_name="dhpf", standalone_mode=False)
     except InputError as error:
         complain(str(error))
         return BAD_INPUT

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dhpf.pipelines.config import Workflow
+from dhpf.pipelines.progress import doing
 
 CPUS_BESIDE_ACTORS = 2
 """Ray Data waits for ever when its actors take all CPUs."""
@@ -43,11 +44,17 @@ def ray_cluster(address: str | None, min_cpus: int) -> Iterator[None]:
 
     if address is None:
         cpus = max(min_cpus, os.cpu_count() or 1)
-        ray.init(
-            address="local", num_cpus=cpus, include_dashboard=True, logging_level=logging.WARNING, log_to_driver=False
-        )
+        with doing("starting Ray on this machine"):
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                include_dashboard=True,
+                logging_level=logging.WARNING,
+                log_to_driver=False,
+            )
     else:
-        ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
+        with doing(f"joining Ray at {address}"):
+            ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
     try:
         yield
     finally:

@@ -23,7 +23,7 @@ WITHOUT_OWN_TEST = {
     "pipelines/matching/caution.py": "tested with describing, matching and the quarantine",
     "pipelines/matching/matched_pair.py": "tested with matching, test_block_matching.py",
     "pipelines/matching/worker.py": "tested with the quarantine and by every run",
-    "pipelines/progress.py": "tested by every run, test_workflow.py",
+    "pipelines/worker_reports.py": "tested by every run, test_workflow.py",
     "pipelines/inputs/planned_pairs.py": "tested through its two users, test_pairs.py and test_collection.py",
     "pipelines/layer_search/set_scores.py": "tested by every search, test_search.py",
     "pipelines/inputs/block_source.py": "a protocol, tested by what keeps it, test_collection.py and test_shard.py",

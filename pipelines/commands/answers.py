@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +23,16 @@ class Answer:
     """Prints what a command has to say.
 
     Attributes:
-        quiet: text for people is left out.
+        quiet: text for people is left out, and so is the progress of work.
         as_json: facts are printed as JSON, instead of the text.
     """
 
     quiet: bool = False
     as_json: bool = False
+
+    def __post_init__(self) -> None:
+        if self.quiet:
+            logging.getLogger("dhpf").setLevel(logging.ERROR)
 
     def facts(self, value: Any) -> None:
         """The facts, if JSON is wanted."""
@@ -55,6 +61,20 @@ class Answer:
             console.print(table)
         for line in printed.get().splitlines():
             print(line.rstrip())
+
+
+@contextlib.contextmanager
+def shown_log() -> Iterator[None]:
+    """Shows on the error stream what the project logs, the progress of its work included, until the block ends."""
+    logger, handler = logging.getLogger("dhpf"), logging.StreamHandler(sys.stderr)
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 def complain(sentence: str) -> None:

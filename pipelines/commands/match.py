@@ -55,20 +55,26 @@ def match(
         raise InputError(f"--limit {limit}: must be at least 1")
     wanted = None if points is None else _parsed(points)
 
-    from dhpf.drawing import save_picture
-    from dhpf.images import read_image
-    from dhpf.pipelines.load import load_matcher
+    answer = Answer(quiet, as_json)
+
+    from dhpf.pipelines.progress import doing
+
+    with doing("loading torch"):
+        from dhpf.drawing import save_picture
+        from dhpf.images import read_image
+        from dhpf.pipelines.load import load_matcher
 
     images = read_image(source), read_image(target)
     names = source.name, target.name
-    matcher = load_matcher(model, work, weights)
-    if wanted is None:
-        facts, lines, picture = _all_matches(matcher, images, names, limit)
-    else:
-        facts, lines, picture = _transferred(matcher, images, names, wanted)
+    with doing("loading the model"):
+        matcher = load_matcher(model, work, weights)
+    with doing("matching"):
+        if wanted is None:
+            facts, lines, picture = _all_matches(matcher, images, names, limit)
+        else:
+            facts, lines, picture = _transferred(matcher, images, names, wanted)
     output.parent.mkdir(parents=True, exist_ok=True)
     save_picture(picture, output)
-    answer = Answer(quiet, as_json)
     answer.facts(facts | {"picture": str(output)})
     answer.text(*lines, f"picture: {output}")
     return DONE

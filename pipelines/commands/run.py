@@ -52,6 +52,7 @@ def run(
 ) -> int:
     """Run a workflow; what is complete is left as it is."""
     from dhpf.pipelines.cluster import needed_cpus, ray_cluster, set_ray_environment
+    from dhpf.pipelines.progress import doing
     from dhpf.pipelines.workflow_file import load_workflow
 
     _require_stage("--only", only)
@@ -60,8 +61,9 @@ def run(
     loaded = load_workflow(file, workflow, set_ or [], data.resolve())
     folder = run_folder(work, loaded.name, name)
     set_ray_environment(address, work)
-    from dhpf.pipelines.tracking.tracker import Tracker
-    from dhpf.pipelines.workflow import WorkflowRun
+    with doing("loading torch, Ray and MLflow"):
+        from dhpf.pipelines.tracking.tracker import Tracker
+        from dhpf.pipelines.workflow import WorkflowRun
 
     tracker = Tracker(work)
     running = WorkflowRun(loaded, folder, tracker)
@@ -71,7 +73,8 @@ def run(
         return DONE
     if restart:
         _remove(folder / restart)
-    running.check(only)
+    with doing("checking settings and models"):
+        running.check(only)
     with ray_cluster(address, needed_cpus(loaded)):
         outcome = running.run(only)
     show_summary(answer, folder.name, outcome, folder, tracker.uri)

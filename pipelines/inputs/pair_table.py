@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from dhpf.errors import InputError
 from dhpf.images import is_text
 from dhpf.pipelines.inputs.planned_pairs import PlannedPairs, planned_pairs
 from dhpf.pipelines.outputs.tables import NUMBER
+from dhpf.pipelines.progress import CountedWork
 from dhpf.planning.listed_blocks import POINTS
 from dhpf.planning.select import PairSelect
 
@@ -36,8 +36,6 @@ _OF_LISTS = {"category": pa.field("category", pa.string()), "points": pa.field("
 
 ROW_GROUP = 100_000
 """At least so many rows are written at once."""
-
-_BAR_DELAY = 2.0
 
 
 @contextlib.contextmanager
@@ -88,7 +86,7 @@ def _write(plan: PlannedPairs, path: Path) -> None:
     names = pa.array(plan.images, type=pa.string())
     schema: pa.Schema | None = None
     with contextlib.ExitStack() as stack:
-        bar = stack.enter_context(tqdm(total=plan.summary.num_pairs, desc="writing", unit="pair", delay=_BAR_DELAY))
+        work = stack.enter_context(CountedWork("writing pairs", "pair", plan.summary.num_pairs))
         for batches in _row_groups(map(plan.read, plan.blocks())):
             if schema is None:
                 schema = pa.schema([*PAIR_TABLE, *(_OF_LISTS[name] for name in batches[0].schema.names[3:])])
@@ -98,7 +96,7 @@ def _write(plan: PlannedPairs, path: Path) -> None:
             pairs = pa.Table.from_batches(batches)
             columns = [pairs["number"], names.take(pairs["source"]), names.take(pairs["target"]), *pairs.columns[3:]]
             writer.write_table(pa.table(columns, schema=schema))
-            bar.update(len(pairs))
+            work.update(len(pairs))
     if schema is None:
         pq.write_table(PAIR_TABLE.empty_table(), path, compression="zstd", write_page_checksum=True)
 

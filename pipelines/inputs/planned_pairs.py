@@ -9,18 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-from tqdm import tqdm
 
 from dhpf.errors import InputError
 from dhpf.pairs.image_store import open_image_store
 from dhpf.pairs.pair_list import plan_pair_list
+from dhpf.pipelines.progress import CountedWork
 from dhpf.planning.blocks import PlannedBlock, plan_spans
 from dhpf.planning.listed_blocks import read_block
 from dhpf.planning.plan_summary import PlanSummary, summarise
 from dhpf.planning.select import ClosedSelect, PairList, PairSelect, choose_pairs
 from dhpf.planning.span_arrays import num_degrees
-
-_BAR_DELAY = 2.0
 
 
 @dataclass(frozen=True)
@@ -102,13 +100,15 @@ def _closed(select: ClosedSelect, images: Sequence[str], limits: Mapping[str, in
 
 
 def _listed(path: Path, images: tuple[str, ...], limits: Mapping[str, int], folder: Path) -> PlannedPairs:
-    with tqdm(unit="row", delay=_BAR_DELAY) as bar:
+    with contextlib.ExitStack() as shown:
+        work: CountedWork | None = None
 
         def on_progress(what: str, num_rows: int) -> None:
-            if bar.desc != what:
-                bar.n = 0
-                bar.set_description_str(what, refresh=False)
-            bar.update(num_rows)
+            nonlocal work
+            if work is None or work.title != what:
+                shown.close()
+                work = shown.enter_context(CountedWork(what, "row"))
+            work.update(num_rows)
 
         plan = plan_pair_list(path, images, folder, **limits, on_progress=on_progress)
     listed = plan.listed

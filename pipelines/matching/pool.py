@@ -18,7 +18,6 @@ from typing import Any
 import ray
 from ray.data import ActorPoolStrategy, DataContext
 from ray.util.annotations import RayDeprecationWarning
-from tqdm import tqdm
 
 from dhpf.errors import InputError
 from dhpf.manifest import CommitRecord
@@ -32,6 +31,7 @@ from dhpf.pipelines.matching.matched_pair import RowMaker
 from dhpf.pipelines.matching.quarantine import Quarantine, match_in_quarantine, refused
 from dhpf.pipelines.matching.worker import BlockWorker, WorkerSettings
 from dhpf.pipelines.outputs.store import StageOutput
+from dhpf.pipelines.progress import CountedWork
 
 REPORT_SECONDS = 5.0
 
@@ -74,7 +74,7 @@ def match_blocks(
     """Has actors match every block of the plan whose table is not committed yet.
 
     Args:
-        title: of the progress bar.
+        title: of what is shown of the progress.
         options: how blocks are matched.
         report: told of the progress every few seconds.
 
@@ -88,14 +88,12 @@ def match_blocks(
     num_before = sum(int(commit.info.get("num_pairs", 0)) for commit in output.committed().values())
     started = reported = time.time()
     num_pairs = num_failed = 0
-    with tqdm(total=pairs.num_pairs - num_before, desc=title, unit="pair") as bar:
+    with CountedWork(title, "pair", pairs.num_pairs - num_before) as work:
         for row in _matched(pairs.jobs(missing), settings, config):
             if row["stopped"]:
                 raise InputError(str(row["stopped"]))
             num_pairs, num_failed = num_pairs + int(row["num_pairs"]), num_failed + int(row["num_failed"])
-            bar.update(int(row["num_pairs"]))
-            if num_failed:
-                bar.set_postfix(failed=num_failed)
+            work.update(int(row["num_pairs"]), f"{num_failed} failed" if num_failed else "")
             if time.time() - reported > REPORT_SECONDS:
                 reported = time.time()
                 report(Progress(num_pairs, num_failed, reported - started))

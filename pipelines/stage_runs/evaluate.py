@@ -11,6 +11,7 @@ from dhpf.model.backbone import load_backbone
 from dhpf.pipelines.config import EvaluateConfig
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.pictures import class_picture, comparison_picture, method_pictures
+from dhpf.pipelines.progress import doing
 from dhpf.pipelines.stage_runs.context import Stage, StageContext
 from dhpf.pipelines.stage_runs.outcome import ScoreTable
 from dhpf.pipelines.stages.evaluate import MethodScores, evaluate, planned_settings
@@ -29,8 +30,9 @@ def _run(config: EvaluateConfig, context: StageContext, run: StageRun) -> None:
         run.log_metrics({f"{result.on}/{result.method}/{k}": v for k, v in result.summary.items()})
         if result.predictions.num_rows:
             num_layers = _num_layers(models[result.method])
-            for name, picture in method_pictures(result, sets[result.on], num_layers):
-                run.log_picture(picture, f"pictures/{result.on}/{result.method}/{name}.png")
+            with doing(f"drawing pictures of {result.method} on {result.on}"):
+                for name, picture in method_pictures(result, sets[result.on], num_layers):
+                    run.log_picture(picture, f"pictures/{result.on}/{result.method}/{name}.png")
     for on in config.on:
         of_set = [r for r in results if r.on == on]
         if any(len(r.summary) > len(OF_COST) for r in of_set):

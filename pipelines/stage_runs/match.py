@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -14,6 +15,7 @@ from dhpf.pipelines.inputs.collection import Collection, open_collection
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.outputs.store import StageOutput
 from dhpf.pipelines.pictures import correspondence_pictures
+from dhpf.pipelines.progress import doing
 from dhpf.pipelines.stage_runs.context import Stage, StageContext
 from dhpf.pipelines.stages.match import estimate_run, match, planned_settings
 from dhpf.pipelines.tracking.runs import StageRun
@@ -29,7 +31,9 @@ def _run(config: MatchConfig, context: StageContext, run: StageRun) -> None:
         _match_one(config, context, run, context.shard_set(on), model)
     for name in config.collections:
         scratch = StageOutput(context.folder_of("match") / name).scratch
-        with _collection(config, context, name, model, scratch) as pairs:
+        with contextlib.ExitStack() as planned:
+            with doing(f"planning the pairs of {name}"):
+                pairs = planned.enter_context(_collection(config, context, name, model, scratch))
             _match_one(config, context, run, pairs, model)
 
 
@@ -49,8 +53,9 @@ def _match_one(
     }
     run.log_metrics({f"{name}/{metric}": value for metric, value in metrics.items()})
     run.set_tags({f"dataset {name}": pairs.digest})
-    for title, picture in correspondence_pictures(result, pairs):
-        run.log_picture(picture, f"pictures/{name}/{title}.png")
+    with doing(f"drawing pictures of {name}"):
+        for title, picture in correspondence_pictures(result, pairs):
+            run.log_picture(picture, f"pictures/{name}/{title}.png")
     context.outcome.report(
         "match",
         {

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import ray
-from tqdm import tqdm
 
 from dhpf.config import ModelConfig
 from dhpf.errors import InputError
@@ -31,12 +30,13 @@ from dhpf.pipelines.outputs.code_version import code_version
 from dhpf.pipelines.outputs.store import StageOutput
 from dhpf.pipelines.outputs.tables import LAYER_SETS, layer_mask, layers_of_mask, read_parquet, table_of
 from dhpf.pipelines.outputs.writers import table_file
-from dhpf.pipelines.progress import result_of
+from dhpf.pipelines.progress import CountedWork
+from dhpf.pipelines.worker_reports import result_of
 from dhpf.planning.blocks import Block, images_within, plan_blocks
 from dhpf.records import PairRecord
 
 SETS_PER_CALL = 4
-"""Sets that an actor scores in one call: few, so that the progress bar moves and little is lost when an actor dies."""
+"""Sets that an actor scores in one call: few, so that its progress shows and little is lost when an actor dies."""
 
 Report = Callable[[Level], None]
 
@@ -209,13 +209,13 @@ class _Scorers:
             for begin in range(0, len(sets), SETS_PER_CALL):
                 places[scorer.score.remote(block, sets[begin : begin + SETS_PER_CALL])] = part, begin
         values = [np.empty((len(sets), len(block.pairs))) for _, block in self._work]
-        with tqdm(total=len(sets) * self._num_pairs, desc=title, unit="match") as bar:
+        with CountedWork(title, "score", len(sets) * self._num_pairs) as work:
             while places:
                 done = ray.wait(list(places), num_returns=1)[0][0]
                 part, begin = places.pop(done)
                 scores = result_of(done)
                 values[part][begin : begin + len(scores)] = scores
-                bar.update(scores.size)
+                work.update(scores.size)
         means = np.concatenate(values, axis=1).mean(axis=1)
         return [ScoredSet(layers, float(mean)) for layers, mean in zip(sets, means, strict=True)]
 

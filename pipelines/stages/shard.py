@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from tqdm import tqdm
 
 from dhpf.errors import InputError
 from dhpf.manifest import canonical_json
@@ -23,7 +22,8 @@ from dhpf.pipelines.outputs.code_version import code_version
 from dhpf.pipelines.outputs.store import REJECTS_TASK, StageOutput
 from dhpf.pipelines.outputs.tables import rejects_table
 from dhpf.pipelines.outputs.writers import table_file
-from dhpf.pipelines.progress import result_of
+from dhpf.pipelines.progress import CountedWork
+from dhpf.pipelines.worker_reports import result_of
 from dhpf.planning.blocks import Block, plan_blocks
 from dhpf.records import PairRecord, Rejection
 from dhpf.shards.pair_json import pair_to_json
@@ -126,21 +126,21 @@ def _shard_missing(name: str, config: ShardConfig, source: SourceConfig, split: 
     blocks = plan_blocks(pairs, max_pairs=config.max_pairs, max_images=config.max_images)
     store = None if config.store is None else object_uri(config.store, name)
     in_flight: list[Any] = []
-    with tqdm(total=len(missing), desc=f"shard {name}", unit="block") as bar:
+    with CountedWork(f"shard {name}", "block", len(missing)) as work:
         for block in blocks:
             if block.block_id not in missing:
                 continue
             in_flight.append(make_shard.remote(source, block, str(output.root), store))
             if len(in_flight) >= MAX_IN_FLIGHT:
-                in_flight = _collect(in_flight, bar)
+                in_flight = _collect(in_flight, work)
         while in_flight:
-            in_flight = _collect(in_flight, bar)
+            in_flight = _collect(in_flight, work)
 
 
-def _collect(in_flight: list[Any], bar: Any) -> list[Any]:
+def _collect(in_flight: list[Any], work: CountedWork) -> list[Any]:
     (done,), rest = ray.wait(in_flight, num_returns=1)
     result_of(done)
-    bar.update(1)
+    work.update(1)
     return list(rest)
 
 

@@ -28,7 +28,6 @@ from dhpf.pipelines.config import TrainConfig, deciding_settings
 from dhpf.pipelines.inputs.shard_set import ShardSet
 from dhpf.pipelines.outputs.code_version import code_version
 from dhpf.pipelines.outputs.store import StageOutput
-from dhpf.pipelines.progress import shown_progress
 from dhpf.pipelines.tracking.entries import log_picture_to_run, log_to_run
 from dhpf.pipelines.training.all_workers import all_workers
 from dhpf.pipelines.training.freed_memory import return_freed_memory
@@ -37,6 +36,7 @@ from dhpf.pipelines.training.learner import CheckedPair, Learner
 from dhpf.pipelines.training.pair_dataset import PairDataset, epoch_steps
 from dhpf.pipelines.training.pictures import checked_picture, step_picture
 from dhpf.pipelines.training.state import BEST, PROGRESS, TrainingState
+from dhpf.pipelines.worker_reports import shown_progress
 from dhpf.supervision import SUPERVISIONS, Objective
 
 LOGGED_EVERY = 10
