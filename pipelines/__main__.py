@@ -1,4 +1,4 @@
-"""The command line: `dhpf run | list | describe | match | pairs | models`."""
+"""The command line: `dhpf run | list | describe | schema | match | pairs | models`."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ application = typer.Typer(
 application.command(rich_help_panel=WORKFLOWS)(run.run)
 application.command("list", rich_help_panel=WORKFLOWS)(workflows.list_workflows)
 application.command(rich_help_panel=WORKFLOWS)(workflows.describe)
+application.command(rich_help_panel=WORKFLOWS)(workflows.schema)
 application.command(rich_help_panel=IMAGES)(match.match)
 application.command(rich_help_panel=IMAGES)(pairs.pairs)
 application.add_typer(

@@ -46,6 +46,20 @@ _StrictLoader.add_implicit_resolver(
 )
 
 
+PACKAGED_FILE = Path(__file__).with_name("workflows.yaml")
+"""The workflows that the project brings."""
+
+FILE_HERE = Path("workflows.yaml")
+"""The user's own in the current folder."""
+
+
+def workflow_file(named: Path | None) -> Path:
+    """The workflow file to read: the one that was named, the user's own, or the project's."""
+    if named is not None:
+        return named
+    return FILE_HERE if FILE_HERE.exists() else PACKAGED_FILE
+
+
 def read_workflows(path: Path) -> dict[str, dict[str, Any]]:
     """The raw workflows of a file by name.
 

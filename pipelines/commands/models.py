@@ -10,7 +10,6 @@ import typer
 from dhpf.pipelines.commands.answers import DONE, REFUSED, Answer, complain
 from dhpf.pipelines.commands.options import (
     DEFAULT_DATA,
-    DEFAULT_FILE,
     DEFAULT_WORK,
     AsJson,
     DataFolder,
@@ -58,7 +57,7 @@ def compare(
     set_: Settings = None,
     name: RunName = None,
     address: RayAddress = None,
-    file: WorkflowFile = DEFAULT_FILE,
+    file: WorkflowFile = None,
     work: WorkFolder = DEFAULT_WORK,
     data: DataFolder = DEFAULT_DATA,
     as_json: AsJson = False,
@@ -76,7 +75,7 @@ def promote(
     set_: Settings = None,
     name: RunName = None,
     address: RayAddress = None,
-    file: WorkflowFile = DEFAULT_FILE,
+    file: WorkflowFile = None,
     work: WorkFolder = DEFAULT_WORK,
     data: DataFolder = DEFAULT_DATA,
     as_json: AsJson = False,
@@ -93,7 +92,7 @@ def _judge(
     settings: list[str],
     name: str | None,
     address: str | None,
-    file: Path,
+    file: Path | None,
     work: Path,
     data: Path,
     answer: Answer,
@@ -101,9 +100,9 @@ def _judge(
     promote: bool,
 ) -> int:
     from dhpf.pipelines.cluster import needed_cpus, ray_cluster, set_ray_environment
-    from dhpf.pipelines.workflow_file import load_workflow
+    from dhpf.pipelines.workflow_file import load_workflow, workflow_file
 
-    loaded = load_workflow(file, workflow, settings, data.resolve())
+    loaded = load_workflow(workflow_file(file), workflow, settings, data.resolve())
     set_ray_environment(address, work)
     from dhpf.pipelines.promotion.contest import Contest
     from dhpf.pipelines.tracking.tracker import Tracker

@@ -15,16 +15,16 @@ FOLDERS, OUTPUT = "Folders", "What is printed"
 
 
 def _workflow_names(typed: str) -> list[str]:
-    """For shell completion: the workflows of the file in this folder."""
-    from dhpf.pipelines.workflow_file import read_workflows
+    """For shell completion."""
+    from dhpf.pipelines.workflow_file import read_workflows, workflow_file
 
     try:
-        return [name for name in read_workflows(DEFAULT_FILE) if name.startswith(typed)]
+        return [name for name in read_workflows(workflow_file(None)) if name.startswith(typed)]
     except InputError:
         return []
 
 
-DEFAULT_FILE, DEFAULT_WORK = Path("workflows.yaml"), Path("dhpf-work")
+DEFAULT_WORK = Path("dhpf-work")
 DEFAULT_DATA = Path(os.environ.get("DHPF_DATA", "datasets"))
 
 WorkflowName = Annotated[
@@ -48,7 +48,14 @@ RunName = Annotated[
         "settings live beside each other.",
     ),
 ]
-WorkflowFile = Annotated[Path, typer.Option("--file", help="Workflow file.", rich_help_panel=FOLDERS)]
+WorkflowFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--file",
+        help="Workflow file. Without it workflows.yaml of this folder, or else the one that dhpf brings.",
+        rich_help_panel=FOLDERS,
+    ),
+]
 WorkFolder = Annotated[
     Path, typer.Option("--work", help="Folder of outputs and of the model registry.", rich_help_panel=FOLDERS)
 ]

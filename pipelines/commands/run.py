@@ -13,7 +13,6 @@ from dhpf.errors import InputError
 from dhpf.pipelines.commands.answers import DONE, REJECTS, Answer, complain
 from dhpf.pipelines.commands.options import (
     DEFAULT_DATA,
-    DEFAULT_FILE,
     DEFAULT_WORK,
     AsJson,
     DataFolder,
@@ -44,7 +43,7 @@ def run(
     restart: Restart = None,
     dry_run: DryRun = False,
     address: RayAddress = None,
-    file: WorkflowFile = DEFAULT_FILE,
+    file: WorkflowFile = None,
     work: WorkFolder = DEFAULT_WORK,
     data: DataFolder = DEFAULT_DATA,
     as_json: AsJson = False,
@@ -53,12 +52,12 @@ def run(
     """Run a workflow; what is complete is left as it is."""
     from dhpf.pipelines.cluster import needed_cpus, ray_cluster, set_ray_environment
     from dhpf.pipelines.progress import doing
-    from dhpf.pipelines.workflow_file import load_workflow
+    from dhpf.pipelines.workflow_file import load_workflow, workflow_file
 
     _require_stage("--only", only)
     _require_stage("--restart", restart)
     answer = Answer(quiet, as_json)
-    loaded = load_workflow(file, workflow, set_ or [], data.resolve())
+    loaded = load_workflow(workflow_file(file), workflow, set_ or [], data.resolve())
     folder = run_folder(work, loaded.name, name)
     set_ray_environment(address, work)
     with doing("loading torch, Ray and MLflow"):

@@ -1,4 +1,4 @@
-"""`dhpf list` and `dhpf describe`: which workflows there are, and what one would do; neither needs a cluster."""
+"""`dhpf list`, `describe` and `schema`: which workflows there are, what one would do, and how they are written."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import dataclasses
 from dhpf.pipelines.commands.answers import DONE, Answer
 from dhpf.pipelines.commands.options import (
     DEFAULT_DATA,
-    DEFAULT_FILE,
     DEFAULT_WORK,
     AsJson,
     DataFolder,
@@ -21,14 +20,15 @@ from dhpf.pipelines.commands.options import (
 )
 
 
-def list_workflows(file: WorkflowFile = DEFAULT_FILE, as_json: AsJson = False, quiet: Quiet = False) -> int:
+def list_workflows(file: WorkflowFile = None, as_json: AsJson = False, quiet: Quiet = False) -> int:
     """List the workflows of the workflow file."""
-    from dhpf.pipelines.workflow_file import read_workflows
+    from dhpf.pipelines.workflow_file import read_workflows, workflow_file
 
-    answer = Answer(quiet, as_json)
-    summaries = {name: str(content.get("summary", "")) for name, content in read_workflows(file).items()}
+    answer, read = Answer(quiet, as_json), workflow_file(file)
+    summaries = {name: str(content.get("summary", "")) for name, content in read_workflows(read).items()}
     answer.facts([{"name": name, "summary": summary} for name, summary in summaries.items()])
     answer.table(["name", "summary"], list(summaries.items()), has_header=False)
+    answer.text(f"from {read}")
     return DONE
 
 
@@ -36,7 +36,7 @@ def describe(
     workflow: WorkflowName,
     set_: Settings = None,
     name: RunName = None,
-    file: WorkflowFile = DEFAULT_FILE,
+    file: WorkflowFile = None,
     work: WorkFolder = DEFAULT_WORK,
     data: DataFolder = DEFAULT_DATA,
     as_json: AsJson = False,
@@ -44,10 +44,10 @@ def describe(
 ) -> int:
     """Say what a workflow would do and which of its outputs are complete."""
     from dhpf.pipelines.stage_states import stage_states
-    from dhpf.pipelines.workflow_file import load_workflow
+    from dhpf.pipelines.workflow_file import load_workflow, workflow_file
 
     answer = Answer(quiet, as_json)
-    loaded = load_workflow(file, workflow, set_ or [], data.resolve())
+    loaded = load_workflow(workflow_file(file), workflow, set_ or [], data.resolve())
     model, judged_on = loaded.model, loaded.promotion.on if loaded.promotion else ()
     states = stage_states(loaded, run_folder(work, loaded.name, name))
     answer.facts(
@@ -64,4 +64,12 @@ def describe(
     answer.table(["output", "state"], [(f"  {output}", state) for output, state in states], has_header=False)
     if judged_on:
         answer.text(f"  promotion by {', '.join(judged_on)}: dhpf models promote {loaded.name}")
+    return DONE
+
+
+def schema() -> int:
+    """Print the JSON schema of workflow files, by which editors check and complete them."""
+    from dhpf.pipelines.workflow_schema import workflow_file_schema
+
+    Answer(as_json=True).facts(workflow_file_schema())
     return DONE

@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from tqdm import tqdm
-
 from dhpf.model.engines.problem import MatchEngine
 from dhpf.model.network import HyperpixelNetwork
 from dhpf.pairs.image_folder import folder_pair
@@ -17,6 +15,7 @@ from dhpf.pipelines.matching.block_matching import MatchOptions, match_block
 from dhpf.pipelines.matching.matched_pair import MatchedPair, RowMaker
 from dhpf.pipelines.outputs.tables import table_of
 from dhpf.pipelines.outputs.writers import table_file
+from dhpf.pipelines.progress import CountedWork
 
 NUM_IMAGES = 4
 """Images that are described and matched with each other, at most."""
@@ -59,7 +58,7 @@ def measure_costs(
     rows: RowMaker,
     options: MatchOptions,
 ) -> MeasuredCosts:
-    """Matches two images, then all, each twice, with a progress bar; the first time of each is not counted.
+    """Matches two images, then all, each twice, and shows how far it is; the first time of each is not counted.
 
     Args:
         images: ids of two or more images; NUM_IMAGES of them are taken.
@@ -68,13 +67,13 @@ def measure_costs(
     """
     blocks = [_block(images[:number], read) for number in (2, NUM_IMAGES)] * 2
     trials = []
-    with tqdm(total=sum(len(b.pairs) for b in blocks), desc="measuring", unit="pair", leave=False) as bar:
+    with CountedWork("measuring what a pair costs", "pair", sum(len(b.pairs) for b in blocks)) as work:
         for block in blocks:
             started = time.perf_counter()
             made = []
             for pair in match_block(network, engine, block, rows, replace(options, batch_size=1)):
                 made.append(rows(pair) if isinstance(pair, MatchedPair) else rows.failed(pair))
-                bar.update()
+                work.update(1)
             seconds = time.perf_counter() - started
             (content,) = table_file("part", table_of(made, rows.schema)).values()
             trials.append(_Trial(len(block.images), len(block.pairs), seconds, len(content)))

@@ -95,7 +95,7 @@ def test_matches_as_facts_and_in_silence(folder: Path, capsys: pytest.CaptureFix
         (["run", "quickstart", "--file", str(FILE), "--set", "model.weights=r.safetensors"], "not those of backbone"),
         (["run", "quickstart", "--file", str(FILE), "--set", NO_SUCH_LAYER], "has layers 0 to 16, not 99"),
         (["models", "promote", "quickstart", "--file", str(FILE)], "there is none yet; run a workflow that trains"),
-        (["describe", "quickstart"], "workflow file workflows.yaml: no such file"),
+        (["describe", "quickstart", "--file", "own.yaml"], "workflow file own.yaml: no such file"),
         (["match", "a.jpg", "a.jpg", "--output", "z.txt"], "pictures are PNG files; name it z.png"),
         (["match", "a.jpg", "a.jpg", "--limit", "-3"], "--limit -3: must be at least 1"),
         (["run", "quickstart", "--file", str(FILE), "--only", "tran"], "no such stage; did you mean 'train'"),
@@ -187,6 +187,19 @@ def test_other_settings_are_refused_before_anything_starts(folder: Path, capsys:
     assert "begun" not in capsys.readouterr().out
     assert main([*run, "--name", "../up"]) == 2
     assert "--name: '../up' must consist of letters" in capsys.readouterr().err
+
+
+def test_a_users_own_workflows_win_over_those_that_the_package_brings(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["list"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("quickstart") and said[-1].startswith("from /") and "pipelines/workflows.yaml" in said[-1]
+    (folder / "workflows.yaml").write_text("mine: {summary: All my own., model: {}}")
+    assert main(["list"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["mine  All my own.", "from workflows.yaml"]
+    assert main(["describe", "quickstart"]) == 2
+    assert "workflow 'quickstart': not in workflows.yaml" in capsys.readouterr().err
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
