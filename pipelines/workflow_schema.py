@@ -71,7 +71,7 @@ def _is_required(declared: dataclasses.Field[Any]) -> bool:
 def _descriptions(wanted: Any) -> dict[str, dict[str, str]]:
     """What the docstring's section of attributes says of each field; fields that share an entry share what it says."""
     section = inspect.cleandoc(wanted.__doc__ or "").partition("Attributes:\n")[2]
-    found = {}
+    found: dict[str, dict[str, str]] = {}
     for entry in re.split(r"\n(?=    \S)", section):
         names, separator, text = entry.strip().partition(": ")
         if separator:
