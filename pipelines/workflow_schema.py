@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from dhpf.pipelines.config import Workflow
+from dhpf.planning.select import PAIR_SELECTS, SELECT_OPTIONS, PairSelect
 
 _PLAIN = {int: "integer", float: "number", str: "string", bool: "boolean", type(None): "null"}
 
@@ -35,6 +36,8 @@ def _schema_of(wanted: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     origin, arguments = get_origin(wanted), get_args(wanted)
     if wanted is Any:
         return {}
+    if wanted == PairSelect:
+        return {"enum": list(PAIR_SELECTS)}
     if dataclasses.is_dataclass(wanted):
         return _reference(wanted, definitions)
     if origin is Literal:
@@ -57,11 +60,19 @@ def _reference(wanted: Any, definitions: dict[str, Any]) -> dict[str, Any]:
         definitions[name] |= {
             "type": "object",
             "description": inspect.cleandoc(wanted.__doc__ or "").partition("\n\n")[0],
-            "properties": {f.name: _schema_of(hints[f.name], definitions) | said.get(f.name, {}) for f in fields},
+            "properties": {f.name: _schema_of(hints[f.name], definitions) | said.get(f.name, {}) for f in fields}
+            | (_select_options() if PairSelect in hints.values() else {}),
             "required": [f.name for f in fields if _is_required(f)],
             "additionalProperties": False,
         }
     return {"$ref": f"#/$defs/{name}"}
+
+
+def _select_options() -> dict[str, Any]:
+    """The options of the choices of pairs, which stand beside the choice."""
+    return {
+        option.name: {"type": _PLAIN[option.type], "description": option.help} for option in SELECT_OPTIONS.values()
+    }
 
 
 def _is_required(declared: dataclasses.Field[Any]) -> bool:

@@ -27,4 +27,6 @@ def test_fields_have_types_words_and_what_is_required() -> None:
     assert train["properties"]["precision"]["enum"] == ["float32", "bfloat16"]
     assert train["properties"]["batch_size"]["description"] == "pairs per step, over all workers together."
     assert train["properties"]["momentum"]["description"] == train["properties"]["learning_rate"]["description"]
+    collection = definitions["CollectionConfig"]["properties"]
+    assert collection["select"]["enum"][:2] == ["all", "within-folders"] and collection["reach"]["type"] == "integer"
     assert definitions["ShardConfig"]["required"] == ["sources"]
