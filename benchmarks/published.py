@@ -52,7 +52,7 @@ class PublishedMatcher:
         """The backbone's maps in torch's default memory layout."""
         maps: list[Tensor] = []
         output = (image.to(self.backbone.mean.dtype) / 255 - self.backbone.mean) / self.backbone.std
-        for layer in self.backbone.layers:
+        for layer in self.backbone.layers.children():
             output = layer(output)
             maps.append(output)
         return maps

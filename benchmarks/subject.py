@@ -89,4 +89,4 @@ def drawn_network(backbone: str) -> HyperpixelNetwork:
     state = {k: v * 0.2 if k.endswith("bn3.weight") else v for k, v in drawn.state_dict().items()}
     with tempfile.NamedTemporaryFile(suffix=".pt") as file:
         torch.save(state, file.name)
-        return build_network(ModelConfig(backbone=backbone, weights=file.name))  # type: ignore[arg-type]
+        return build_network(ModelConfig(backbone=backbone, weights=file.name))

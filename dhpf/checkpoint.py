@@ -13,10 +13,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from dhpf.config import BACKBONES, ModelConfig
+from dhpf.config import ModelConfig
 from dhpf.errors import InputError
-from dhpf.model.backbone import load_backbone, read_state_dict
+from dhpf.model.backbone import load_backbone
 from dhpf.model.network import HyperpixelNetwork
+from dhpf.model.weight_files import read_state_dict
 
 FORMAT = "dhpf-checkpoint-1"
 
@@ -104,8 +105,7 @@ def _load_published(path: Path, weights: str | None) -> HyperpixelNetwork:
     names = {17: "resnet50", 34: "resnet101"}
     if num_layers not in names:
         raise InputError(f"checkpoint {path}: {num_layers} layers; published ones have 17 (resnet50) or 34 (resnet101)")
-    name = next(b for b in BACKBONES if b == names[num_layers])
-    network = build_network(ModelConfig(backbone=name, weights=weights, hough_bins="legacy"))
+    network = build_network(ModelConfig(backbone=names[num_layers], weights=weights, hough_bins="legacy"))
     _load_learned(network, {_our_name(k): v for k, v in state.items()}, path)
     return network
 

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from dhpf.backbone_names import require_backbone
 from dhpf.errors import InputError
 from dhpf.layer_selections import (
     LAYER_SELECTIONS,
@@ -23,11 +24,9 @@ GRID_SIDE = 60
 """Cells per side of the feature grid: FRAME_SIDE / 4."""
 
 SupervisionName = Literal["strong", "weak", "contrastive"]
-BackboneName = Literal["efficientnet_lite0", "resnet50", "resnet101"]
 HoughBinsName = Literal["current", "legacy"]
 EngineName = Literal["auto", "torch", "compiled", "triton"]
 
-BACKBONES: tuple[BackboneName, ...] = ("efficientnet_lite0", "resnet50", "resnet101")
 HOUGH_BINS: tuple[HoughBinsName, ...] = ("current", "legacy")
 ENGINES: tuple[EngineName, ...] = ("auto", "torch", "compiled", "triton")
 """Implementations of matching: auto takes the one made for the device; torch runs anywhere; compiled needs a CPU and
@@ -52,9 +51,11 @@ class ModelConfig:
     """A matcher: which frozen backbone, which of its layers, how they are compared.
 
     Attributes:
-        backbone: one of BACKBONES.
-        weights: file with the backbone's weights (a torchvision state dict or safetensors); None takes the
-            ImageNet weights that torchvision or the installed package gives.
+        backbone: efficientnet_lite0, resnet50 or resnet101; or timm:NAME or torchvision:NAME, any CNN of these
+            libraries, whose layers are its stem's and each block's output.
+        weights: file with the backbone's weights (the network's own state dict, torch or safetensors), or
+            package:NAME/PATH for one that an installed Python package brings; None takes the published ImageNet
+            weights, which for efficientnet_lite0 are installed.
         selection: a name in LAYER_SELECTIONS: "dynamic" learns gates and projections (DHPF); "fixed" uses `layers` for
             every pair, as they are (Hyperpixel Flow) or with residual projections; "all" and "last" are baselines
             without learning.
@@ -68,7 +69,7 @@ class ModelConfig:
         hough_bins: "current" has 91 bins per axis, "legacy" the 97 of the published weights.
     """
 
-    backbone: BackboneName = "efficientnet_lite0"
+    backbone: str = "efficientnet_lite0"
     weights: str | None = None
     selection: SelectionName = "dynamic"
     layers: tuple[int, ...] | str = ()
@@ -79,7 +80,7 @@ class ModelConfig:
     hough_bins: HoughBinsName = "current"
 
     def __post_init__(self) -> None:
-        require_choice("model.backbone", self.backbone, BACKBONES)
+        require_backbone(self.backbone)
         require_choice("model.selection", self.selection, LAYER_SELECTIONS)
         require_choice("model.projection", self.projection, get_args(ProjectionName))
         require_choice("model.hough_bins", self.hough_bins, HOUGH_BINS)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from dhpf.backbone_names import split_name
+
 DATA_LICENCES: Mapping[str, str] = MappingProxyType(
     {
         "caltech101": "Caltech-101: published by CaltechDATA, as far as known under CC BY 4.0; collected from the web.",
@@ -40,8 +42,19 @@ BACKBONE_LICENCES: Mapping[str, str] = MappingProxyType(
 """By backbone, of the weights that come without being asked for."""
 
 
+_LIBRARY_LICENCES: Mapping[str, str] = MappingProxyType(
+    {
+        "timm": "Weights that timm publishes as {name}: their licence stands on their own page; most were trained on "
+        "ImageNet, which is for non-commercial research.",
+        "torchvision": _TORCHVISION.replace("IMAGENET1K_V1", "published"),
+    }
+)
+"""By library, of the weights of its other networks."""
+
+
 def weights_licence(backbone: str, weights: str | None) -> str:
     """The terms of a model's backbone weights; a file that the user gave has terms that only the user knows."""
+    library, name = split_name(backbone)
     if weights is None:
-        return BACKBONE_LICENCES[backbone]
+        return _LIBRARY_LICENCES[library].format(name=name) if library else BACKBONE_LICENCES[backbone]
     return "A file that the user gave: its terms are the user's to know, before the model is passed on."

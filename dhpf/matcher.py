@@ -1,4 +1,4 @@
-"""The public face: two images in, corresponding points out.
+"""The matcher: two images in, corresponding points out.
 
 matcher = Matcher.load("model.safetensors")      # or Matcher(ModelConfig(...)) for an untrained baseline
 found = matcher.match("a.jpg", "b.jpg")          # Correspondences in original pixels
@@ -90,7 +90,8 @@ class Matcher:
             points: (K, 2) x and y in the source image's pixels.
 
         Returns:
-            (K, 2) points in the target image's pixels (NaN where invalid), (K,) valid, (K,) confidence in [0, 1].
+            (K, 2) points in the target image's pixels (NaN where invalid), (K,) valid, (K,) confidence as in
+            Correspondences.
 
         Raises:
             ImageError: an image cannot be read.

@@ -84,7 +84,9 @@ class Correspondences:
     Attributes:
         source_points: (M, 2) in the source image's original pixels.
         target_points: (M, 2) in the target image's original pixels.
-        confidence: (M,) in [0, 1]; the mutual nearest neighbour ratio, 1 when each point is the other's best.
+        confidence: (M,) in [0, 1]: appearance (a power of the cosine) times geometric score, as a share of the score of
+            the pair's strongest displacement; 1 is a perfect likeness that moves with all the others. Of a pair that
+            was matched jointly, the share of all paths that lead to the target point.
         layers: the hyperpixel layers that were used for this pair, ascending.
     """
 

@@ -17,6 +17,7 @@ from dhpf.object_store import is_uri
 from dhpf.pairs import open_pair_source
 from dhpf.pipelines.config import SourceConfig, Workflow
 from dhpf.planning.select import SELECT_OPTIONS, PairList, PairSelect, gather_select
+from dhpf.weights_location import located_weights
 
 PATH_OPTIONS = ("root", "pair_list")
 """Options of pair sources that are paths, relative to the data folder."""
@@ -221,8 +222,11 @@ def _check_method(workflow: Workflow, method: str | Mapping[str, Any], place: st
 
 
 def _check_weights(model: ModelConfig, place: str) -> None:
-    if model.weights is not None and not Path(model.weights).is_file():
-        raise InputError(f"{place}: no weights file {model.weights!r}")
+    if model.weights is not None:
+        try:
+            located_weights(model.weights)
+        except InputError as error:
+            raise InputError(f"{place}: {error}") from error
 
 
 def _methods(workflow: Workflow) -> dict[str, str | Mapping[str, Any]]:

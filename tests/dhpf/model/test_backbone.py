@@ -1,5 +1,4 @@
 import copy
-import pickle
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from dhpf.checkpoint import build_network
 from dhpf.config import ModelConfig
 from dhpf.errors import InputError
 from dhpf.frame import to_square
-from dhpf.model.backbone import PackedConv2d, load_backbone, read_state_dict
+from dhpf.model.backbone import load_backbone
 
 
 def test_the_installed_backbone_knows_a_cat_when_it_sees_one() -> None:
@@ -48,17 +47,6 @@ def test_it_stays_in_evaluation_mode_and_learns_nothing() -> None:
     assert not any(parameter.requires_grad for parameter in backbone.parameters())
 
 
-def test_packed_weights_give_what_plain_ones_give() -> None:
-    plain = torch.nn.Conv2d(24, 48, 3, stride=2, padding=1, groups=4)
-    plain.requires_grad_(False)
-    packed = PackedConv2d.of(plain)
-    for shape in ((2, 24, 30, 30), (1, 24, 47, 13)):  # packed for the first, used for both
-        images = torch.randn(shape).contiguous(memory_format=torch.channels_last)
-        assert torch.allclose(packed(images), plain(images), atol=1e-5)
-        assert packed(images).is_contiguous(memory_format=torch.channels_last)
-    assert packed.double()(images.double()).dtype == torch.float64
-
-
 def test_a_backbone_that_ran_can_be_copied() -> None:
     backbone, image = load_backbone("efficientnet_lite0"), torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
     maps = backbone(image)
@@ -81,26 +69,3 @@ def test_resnet_weights_from_a_file(tmp_path: Path) -> None:
     assert len(first) == 17
     with pytest.raises(InputError, match="not those of backbone 'resnet101'"):
         load_backbone("resnet101", str(tmp_path / "r50.pth"))
-
-
-class Evil:
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return (open, ("executed", "w"))
-
-
-def test_a_pickle_is_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "evil.pth").write_bytes(pickle.dumps({"a": Evil()}))
-    torch.save({"a": Evil()}, tmp_path / "zip.pth")
-    for name in ("evil.pth", "zip.pth"):
-        with pytest.raises(InputError, match="never loaded|not a torch"):
-            read_state_dict(tmp_path / name)
-    assert not (tmp_path / "executed").exists()
-
-
-@pytest.mark.parametrize("name", ["missing.pth", "junk.pth", "junk.safetensors"])
-def test_unusable_files_are_named(tmp_path: Path, name: str) -> None:
-    if "junk" in name:
-        (tmp_path / name).write_bytes(b"junk" * 100)
-    with pytest.raises(InputError, match=name):
-        read_state_dict(tmp_path / name)
