@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -21,7 +21,12 @@ if not torch.cuda.is_available():
 
 @dataclass(frozen=True)
 class Bucket:
-    """A bucket of an S3 server on this machine, and the server's process."""
+    """A bucket of an S3 server on this machine, and the server's process.
+
+    Attributes:
+        name: the bucket's, and after a slash the folder in it that is one test's own.
+        query: what follows a URI's question mark.
+    """
 
     name: str
     query: str
@@ -36,11 +41,34 @@ class Bucket:
             stream.write(data)
 
 
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
-    """A bucket that only those with the environment's keys may read."""
-    folder = tmp_path_factory.mktemp("s3")
+@pytest.fixture(scope="session")
+def store_keys() -> Iterator[dict[str, str]]:
+    """Keys of every S3 server of the tests, in the environment."""
     keys = {"accessKey": "reader", "secretKey": secrets.token_hex(16)}
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_ACCESS_KEY_ID", keys["accessKey"])
+        environment.setenv("AWS_SECRET_ACCESS_KEY", keys["secretKey"])
+        yield keys
+
+
+@pytest.fixture(scope="session")
+def _shared_bucket(store_keys: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
+    yield from _serve(store_keys, tmp_path_factory.mktemp("s3"))
+
+
+@pytest.fixture
+def bucket(_shared_bucket: Bucket, tmp_path: Path) -> Bucket:
+    """A bucket that only those with the environment's keys may read; the server serves other tests, too."""
+    return replace(_shared_bucket, name=f"{_shared_bucket.name}/{tmp_path.name}")
+
+
+@pytest.fixture
+def mortal_bucket(store_keys: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
+    """A bucket whose server may be stopped and killed."""
+    yield from _serve(store_keys, tmp_path_factory.mktemp("s3"))
+
+
+def _serve(keys: dict[str, str], folder: Path) -> Iterator[Bucket]:
     identity = {"name": "tests", "credentials": [keys], "actions": ["Admin", "Read", "Write", "List"]}
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
     names = [f"{part}.{port}" for part in ("master", "volume", "filer", "s3") for port in ("port", "port.grpc")]
@@ -49,17 +77,13 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
     weed = [str(Path(sys.executable).parent / "weed"), "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
     weed += [f"-dir={folder}", "-s3", f"-s3.config={folder / 's3.json'}", *flags]
     weed += ["-master.volumeSizeLimitMB=64", "-volume.max=20"]
+    weed += ["-s3.port.iceberg=0", "-s3.port.lance=0"]  # their ports are the same for every server
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(weed, stdout=log, stderr=log)
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("AWS_ACCESS_KEY_ID", keys["accessKey"])
-        environment.setenv("AWS_SECRET_ACCESS_KEY", keys["secretKey"])
-        endpoint = f"127.0.0.1:{ports['s3.port']}"
-        files = fs.S3FileSystem(
-            endpoint_override=endpoint, scheme="http", region="us-east-1", allow_bucket_creation=True
-        )
-        _wait_for_bucket(files, "photos", server, folder / "log")
-        yield Bucket("photos", f"endpoint_override={endpoint}&scheme=http&region=us-east-1", files, server)
+    endpoint = f"127.0.0.1:{ports['s3.port']}"
+    files = fs.S3FileSystem(endpoint_override=endpoint, scheme="http", region="us-east-1", allow_bucket_creation=True)
+    _wait_for_bucket(files, "photos", server, folder / "log")
+    yield Bucket("photos", f"endpoint_override={endpoint}&scheme=http&region=us-east-1", files, server)
     server.kill()
     server.wait(timeout=30)
 

@@ -27,11 +27,11 @@ def test_an_object_is_put_read_in_parts_and_removed(bucket: Bucket) -> None:
 
 
 @pytest.mark.chaos
-def test_a_store_that_is_away_is_said(bucket: Bucket) -> None:
-    uri = object_uri(bucket.uri("away"), "x.tar")
+def test_a_store_that_is_away_is_said(mortal_bucket: Bucket) -> None:
+    uri = object_uri(mortal_bucket.uri("away"), "x.tar")
     put_object(uri, b"here")
-    bucket.server.send_signal(signal.SIGKILL)
-    bucket.server.wait(timeout=30)
+    mortal_bucket.server.send_signal(signal.SIGKILL)
+    mortal_bucket.server.wait(timeout=30)
     for work in (lambda: read_object(uri, 0, 4), lambda: put_object(uri, b"there"), lambda: remove_object(uri)):
         with pytest.raises(InputError, match="does not answer as it should .*; the same command goes on from here"):
             work()

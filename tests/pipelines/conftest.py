@@ -1,35 +1,48 @@
 import contextlib
+import io
 import logging
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
+import skimage.data
+from PIL import Image
 
 from dhpf.pairs import open_pair_source
+from dhpf.pipelines import cluster
+from dhpf.pipelines.__main__ import main
 from dhpf.pipelines.inputs.shard_set import ShardSet
 from dhpf.planning.blocks import plan_blocks
 from dhpf.records import PairRecord
 from dhpf.shards.shards import Shard, encode_shard
 
+WORKFLOWS = Path(__file__).parents[2] / "workflows.yaml"
 
-@pytest.fixture(scope="module")
-def ray_cluster() -> Iterator[None]:
-    """A private Ray cluster in this process, its files in a folder with a short name (sockets need one)."""
+
+@pytest.fixture(scope="session")
+def ray_cluster(store_keys: dict[str, str]) -> Iterator[None]:
+    """A private Ray cluster that this process drives, its files in a folder with a short name (sockets need one).
+
+    Its workers get the keys of S3 servers from the environment that it starts in.
+    """
     with pytest.MonkeyPatch.context() as environment, tempfile.TemporaryDirectory(prefix="ray") as folder:
         environment.setenv("RAY_AUTH_MODE", "disabled")
+        environment.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         environment.delenv("RAY_ADDRESS", raising=False)
         import ray
 
         ray.init(
             address="local",
-            num_cpus=4,
+            num_cpus=6,
             include_dashboard=False,
             logging_level=logging.WARNING,
             log_to_driver=False,
@@ -37,6 +50,59 @@ def ray_cluster() -> Iterator[None]:
         )
         yield
         ray.shutdown()
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a command left: exit status and what it said."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def command_line() -> Callable[..., list[str]]:
+    """The command line of `dhpf run`, for a process of its own."""
+    return _command_line
+
+
+def _command_line(work: Path, workflow: str, *arguments: str, settings: Sequence[str] = ()) -> list[str]:
+    return [sys.executable, "-m", "dhpf.pipelines", *_run_arguments(work, workflow, arguments, settings)]
+
+
+def _run_arguments(work: Path, workflow: str, arguments: Sequence[str], settings: Sequence[str]) -> list[str]:
+    sets = [part for setting in settings for part in ("--set", setting)]
+    return ["run", workflow, "--file", str(WORKFLOWS), "--work", str(work), *arguments, *sets]
+
+
+@pytest.fixture
+def run(ray_cluster: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ended]:
+    """`dhpf run` in this process, on the cluster that stands."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(cluster, "ray_cluster", lambda address, cpus: contextlib.nullcontext())
+    monkeypatch.setattr(cluster, "set_ray_environment", lambda address, work: None)
+    return _run
+
+
+def _run(work: Path, workflow: str, *arguments: str, settings: Sequence[str] = ()) -> Ended:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = main(_run_arguments(work, workflow, arguments, settings))
+    return Ended(status, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture
+def cats_and_cups(tmp_path: Path) -> Path:
+    """A data folder whose sub-folder `photos` holds four crops each of two photos."""
+    folder = tmp_path / "data" / "photos"
+    for name, photo in (("cats", skimage.data.chelsea), ("cups", skimage.data.coffee)):
+        image = photo()  # type: ignore[no-untyped-call]
+        (folder / name).mkdir(parents=True)
+        for number in range(4):
+            crop = image[number * 8 : number * 8 + 220, number * 12 : number * 12 + 300]
+            Image.fromarray(crop).save(folder / name / f"{number} ü.v1.jpg", quality=92)
+    return tmp_path / "data"
 
 
 @pytest.fixture
@@ -55,7 +121,7 @@ def _kill_tree(process: subprocess.Popen[bytes]) -> None:
     psutil.wait_procs(children, timeout=30)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def training_sets(tmp_path_factory: pytest.TempPathFactory) -> tuple[ShardSet, ShardSet]:
     """Few warped photos to train on and to validate with."""
     folder = tmp_path_factory.mktemp("shards")

@@ -22,6 +22,10 @@ LEFT_OUT = ("notes.txt", ".hidden/d.png", "x/.e.png")
 
 @pytest.fixture
 def uri(bucket: Bucket) -> str:
+    return filled(bucket)
+
+
+def filled(bucket: Bucket) -> str:
     for name in (*NAMES, *LEFT_OUT):
         bucket.put(f"below this/{name}", name.encode())
     bucket.put("beside.jpg", b"not below the prefix")
@@ -79,10 +83,11 @@ def test_keys_that_do_not_open_it_are_said(uri: str, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.chaos
-def test_a_store_that_pauses_is_waited_for_and_one_that_is_gone_is_said(uri: str, bucket: Bucket) -> None:
-    bucket.server.send_signal(signal.SIGSTOP)
-    threading.Timer(5, bucket.server.send_signal, [signal.SIGCONT]).start()
+def test_a_store_that_pauses_is_waited_for_and_one_that_is_gone_is_said(mortal_bucket: Bucket) -> None:
+    uri = filled(mortal_bucket)
+    mortal_bucket.server.send_signal(signal.SIGSTOP)
+    threading.Timer(5, mortal_bucket.server.send_signal, [signal.SIGCONT]).start()
     assert BucketImages(uri).read("a.jpg") == b"a.jpg"
-    bucket.server.kill()
+    mortal_bucket.server.kill()
     with pytest.raises(InputError, match="the store does not give 'a.jpg' .*; the same command goes on from here"):
         BucketImages(uri).read("a.jpg")

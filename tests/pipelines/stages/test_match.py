@@ -1,9 +1,13 @@
-"""The stage's logic without Ray: rows, rejected rows, and outputs that are complete."""
+"""The stage's logic without Ray: rows, rejected rows, outputs that are complete; and, slow, whole runs on a cluster."""
+
+from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -36,6 +40,15 @@ from dhpf.pipelines.stages.match import (
 )
 from dhpf.planning.select import PairList
 from dhpf.records import PairRecord
+from tests.pipelines.stage_outputs import manifest, parts, wait_for
+
+if TYPE_CHECKING:
+    from tests.conftest import Bucket
+    from tests.pipelines.conftest import Ended
+
+Run = Callable[..., "Ended"]
+CommandLine = Callable[..., list[str]]
+KillTree = Callable[[subprocess.Popen[bytes]], None]
 
 MODEL = ModelSource(ModelConfig(selection="fixed", layers=(11,)))
 SOURCE, TARGET = ImageFacts((480, 240), "s" * 64), ImageFacts((240, 120), "t" * 64)
@@ -186,3 +199,119 @@ def test_a_dry_run_says_what_is_matched_what_is_skipped_and_what_it_costs(
     assert cost_lines(priced, collection, MeasuredCosts(30.0, 60.0, 8_000, 300))[1].endswith(
         "8.3 kB of results, price 1.00 with 2 actors"
     )
+
+
+# -- whole runs --
+
+
+@pytest.mark.slow
+def test_a_collection_with_bad_images_gives_rows_and_reasons(cats_and_cups: Path, tmp_path: Path, run: Run) -> None:
+    whole = (cats_and_cups / "photos" / "cats" / "0 ü.v1.jpg").read_bytes()
+    (cats_and_cups / "photos" / "cats" / "cut.jpg").write_bytes(whole[:2000])
+    done = run(tmp_path / "w", "match-collection", "--data", str(cats_and_cups), settings=["match.flow=true"])
+    assert done.returncode == 3, done.stderr[-2000:]
+    assert "4 pairs rejected" in done.stderr and "cut.jpg: damaged or truncated" in done.stderr
+    rows = parts(tmp_path / "w" / "match-collection" / "match" / "photos" / "all")
+    assert len(rows) == 12
+    assert all(len(row["flow"]) == 3600 and row["source_points"] for row in rows)
+    shifts = [
+        np.median(np.subtract(r["source_points"], r["target_points"]), axis=0) for r in rows if r["category"] == "cats"
+    ]
+    assert all(0 < x < 45 and 0 < y < 30 for x, y in shifts)
+    rejects = list((tmp_path / "w").rglob("rejects.parquet"))
+    assert pq.read_table(rejects[0]).num_rows == 4
+
+
+@pytest.mark.slow
+def test_a_folder_is_matched_as_it_lies_and_a_bucket_gives_the_same_in_other_blocks(
+    cats_and_cups: Path, bucket: Bucket, tmp_path: Path, run: Run
+) -> None:
+    whole = (cats_and_cups / "photos" / "cats" / "0 ü.v1.jpg").read_bytes()
+    (cats_and_cups / "photos" / "cats" / "cut.jpg").write_bytes(whole[:2000])
+    for path in cats_and_cups.rglob("*.jpg"):
+        bucket.put(f"of mine/{path.relative_to(cats_and_cups / 'photos').as_posix()}", path.read_bytes())
+    tables = []
+    for root, actors, batch, max_pairs in (("photos", 1, 1, 500), (bucket.uri("of mine"), 3, 16, 3)):
+        settings = [f"match.collections.photos.root={root}"]
+        settings += [f"match.num_actors={actors}", f"match.batch_size={batch}"]
+        settings += [f"match.collections.photos.max_pairs={max_pairs}", "match.flow=true"]
+        work = tmp_path / str(actors)
+        done = run(work, "match-folder", "--data", str(cats_and_cups), settings=settings)
+        assert done.returncode == 3, done.stderr[-2000:]
+        assert "4 pairs rejected" in done.stderr and "cut.jpg: damaged or truncated" in done.stderr
+        rows = parts(work / "match-folder" / "match" / "photos")
+        tables.append({row["pair_id"]: row for row in rows})
+        assert len(tables[-1]) == len(rows) == 16
+        assert sorted(row["number"] for row in rows) == list(range(16))
+    failed = [row for row in tables[0].values() if row["status"] != "matched"]
+    assert len(failed) == 4 and all("cut.jpg" in row["status"] and row["score"] is None for row in failed)
+    by_images = [{(r["source"], r["target"]): r for r in table.values()} for table in tables]
+    assert by_images[0].keys() == by_images[1].keys()
+    for pair, row in by_images[0].items():
+        other = by_images[1][pair]
+        assert {k: v for k, v in row.items() if k not in ("number", "pair_id")} == {
+            k: v for k, v in other.items() if k not in ("number", "pair_id")
+        }
+
+
+@pytest.mark.chaos
+@pytest.mark.slow
+def test_a_list_is_matched_as_it_lies_though_an_image_ends_its_worker(
+    cats_and_cups: Path, tmp_path: Path, deadly_image: Callable[[Path, signal.Signals], list[int]], run: Run
+) -> None:
+    cats = [f"cats/{number} ü.v1.jpg" for number in range(4)]
+    named = [*zip(cats, cats[1:], strict=False), (cats[0], "cats/9.jpg"), ("gone.jpg", cats[0]), (cats[2], cats[0])]
+    rows = [f'{source},{target},felis,"200,100;20,30"' for source, target in named]
+    (cats_and_cups / "pairs.csv").write_text(
+        "\n".join(["source,target,category,source_points", *rows]), encoding="utf-8"
+    )
+    killed = deadly_image(cats_and_cups / "photos" / "cats" / "9.jpg", signal.SIGKILL)
+    settings = ["match.collections.photos={root: photos, select: list, pair_list: pairs.csv, max_pairs: 3}"]
+    settings += ["match.min_actors=1", "match.num_actors=3"]
+    done = run(tmp_path / "w", "match-folder", "--data", str(cats_and_cups), settings=settings)
+    assert done.returncode == 3, done.stderr[-2000:]
+    assert len(killed) == 3, "once its actor, twice the process that finds out why"
+    assert "2 pairs rejected" in done.stderr and "row 5: image 'gone.jpg' is not in the folder" in done.stderr
+    folder = tmp_path / "w" / "match-folder" / "match" / "photos"
+    table = {row["pair_id"]: row for row in parts(folder)}
+    assert {i: row["status"] for i, row in table.items() if row["status"] != "matched"} == {
+        "000000004": "image cats/9.jpg: ended its worker's process 2 times (SIGKILL, perhaps for want of memory)"
+    }
+    assert sorted(table) == [f"{number:09d}" for number in (1, 2, 3, 4, 6)]
+    assert all((row["source"], row["target"]) == named[row["number"]] for row in table.values())
+    assert all(row["category"] == "felis" for row in table.values())
+    for row in (table["000000001"], table["000000002"]):  # the next crop is 12 pixels further right, 8 further down
+        moved = np.subtract(row["given_points"], row["transferred_points"])
+        assert np.abs(moved - (12, 8)).max() < 8
+    assert pq.read_table(next(folder.rglob("rejects.parquet")))["pair_id"].to_pylist() == ["000000005"]
+    assert not (folder / "scratch").exists() and not (folder / "begun").exists()
+    with (cats_and_cups / "pairs.csv").open("a", encoding="utf-8") as file:
+        file.write(f"\n{cats[3]},{cats[0]},,")
+    again = run(tmp_path / "w", "match-folder", "--data", str(cats_and_cups), settings=settings)
+    assert again.returncode == 2 and "holds an earlier match with other settings (dataset:" in again.stderr
+
+
+@pytest.mark.chaos
+@pytest.mark.slow
+def test_matching_killed_in_the_middle_goes_on_and_gives_the_same_bytes(
+    cats_and_cups: Path, tmp_path: Path, kill_tree: KillTree, run: Run, command_line: CommandLine
+) -> None:
+    settings = ["shard.max_pairs=1"]
+    arguments = ("match-collection", "--data", str(cats_and_cups))
+    undisturbed, killed = tmp_path / "a", tmp_path / "b"
+    assert run(undisturbed, *arguments, settings=settings).returncode == 0
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(command_line(killed, *arguments, settings=settings), stdout=log, stderr=log)
+    commits = killed / "match-collection" / "match" / "photos" / "all" / "commits"
+    wait_for(lambda: len(list(commits.glob("*.json"))) >= 3, process)
+    kill_tree(process)
+    done_before = {p.name: p.stat().st_mtime_ns for p in commits.glob("*.json")}
+    assert 3 <= len(done_before) < 12
+    assert run(killed, *arguments, settings=settings).returncode == 0
+    assert done_before.items() <= {p.name: p.stat().st_mtime_ns for p in commits.glob("*.json")}.items()
+    digests = []
+    for work in (undisturbed, killed):
+        listed = manifest(work / "match-collection" / "match" / "photos" / "all")["commits"]
+        digests.append([(c["task"], c["files"]["part.parquet"]["sha256"]) for c in listed])
+    assert digests[0] == digests[1]
+    assert len({task for task, _ in digests[1]}) == 12

@@ -27,16 +27,13 @@ from dhpf.pipelines.inputs.shard_set import ShardSet, open_shard_set
 from dhpf.pipelines.outputs.store import PlanConflict, remove_objects
 from dhpf.pipelines.stages.shard import _collect, shard
 from dhpf.shards.shards import Shard
+from tests.pipelines.stage_outputs import manifest
 
 if TYPE_CHECKING:
     from tests.conftest import Bucket
+    from tests.pipelines.conftest import Ended
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module", autouse=True)
-def keys_before_the_cluster(bucket: Bucket) -> None:
-    """The cluster's workers get the bucket's keys from the environment that it starts in."""
 
 
 @pytest.fixture
@@ -231,3 +228,17 @@ def test_sharding_killed_in_the_middle_goes_on_and_gives_the_same_bytes(
     assert tar_digests(root) == tar_digests(tmp_path / "undisturbed" / "photos" / "all")
     opened = open_shard_set(tmp_path / "killed", "photos/all")
     assert all(isinstance(s, Shard) and len(s.pairs) == 1 for _, s in opened.shards)
+
+
+def test_shards_do_not_depend_on_how_they_were_made(
+    cats_and_cups: Path, tmp_path: Path, run: Callable[..., Ended]
+) -> None:
+    digests = []
+    for cpus in ("1", "4"):
+        work = tmp_path / cpus
+        settings = ["shard.max_pairs=3", f"shard.resources.cpus={cpus}"]
+        arguments = ("match-collection", "--data", str(cats_and_cups), "--only", "shard")
+        assert run(work, *arguments, settings=settings).returncode == 0
+        commits = manifest(work / "match-collection" / "shard" / "photos" / "all")["commits"]
+        digests.append([{n: f["sha256"] for n, f in c["files"].items()} for c in commits])
+    assert digests[0] == digests[1]
