@@ -1,5 +1,6 @@
 """The architecture, held: who may import whom, and a test file for every module."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,9 @@ WITHOUT_OWN_TEST = {
     "pipelines/layer_search/set_scores.py": "tested by every search, test_search.py",
     "pipelines/inputs/block_source.py": "a protocol, tested by what keeps it, test_collection.py and test_shard.py",
 }
+
+MOST_FILES, MOST_CALLING_FILES = 48, 28
+"""That one follows from `dhpf run match-folder` to the row of a pair, and of them those that call others."""
 
 
 def test_imports_go_down_only() -> None:
@@ -67,3 +71,13 @@ def test_no_excuse_outlives_its_reason() -> None:
         excused_modules = [m for m in modules() if m.startswith(known)]
         assert excused_modules, f"{known} is gone"
         assert not any((ROOT / own_test_file(m)).exists() for m in excused_modules), f"{known} has its own tests now"
+
+
+def test_one_pair_is_followed_through_few_files() -> None:
+    """No more than now; a change that needs fewer lowers the numbers."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests" / "trace_match.py"], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    found = re.search(r"^(\d+) files, (\d+) of them call functions of others$", done.stdout, re.M)
+    assert found, done.stderr
+    assert int(found[1]) <= MOST_FILES and int(found[2]) <= MOST_CALLING_FILES, done.stdout
