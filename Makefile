@@ -16,7 +16,7 @@ quickstart: .venv/installed
 	$(BIN)/dhpf run quickstart
 
 test: lint
-	$(BIN)/python -m pytest -m "not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.bench

@@ -88,7 +88,7 @@ def traced(calls: set[tuple[str, str]]) -> Iterator[None]:
         yield
     finally:
         sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]
+        threading.setprofile(None)
 
 
 def _name_here(filename: str) -> str:

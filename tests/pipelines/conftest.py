@@ -43,6 +43,7 @@ def ray_cluster(store_keys: dict[str, str]) -> Iterator[None]:
         ray.init(
             address="local",
             num_cpus=6,
+            object_store_memory=200_000_000,
             include_dashboard=False,
             logging_level=logging.WARNING,
             log_to_driver=False,
