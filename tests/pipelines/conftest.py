@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -24,6 +25,7 @@ from dhpf.pipelines.inputs.shard_set import ShardSet
 from dhpf.planning.blocks import plan_blocks
 from dhpf.records import PairRecord
 from dhpf.shards.shards import Shard, encode_shard
+from tests.trace_match import BlocksHere
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows.yaml"
 
@@ -91,6 +93,27 @@ def _run(work: Path, workflow: str, *arguments: str, settings: Sequence[str] = (
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = main(_run_arguments(work, workflow, arguments, settings))
     return Ended(status, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture
+def tasks_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's tasks run in this process, each when it is handed out: what a stage makes of them, without a cluster."""
+    import ray
+
+    monkeypatch.setattr(ray, "remote", lambda **_: lambda function: SimpleNamespace(remote=function))
+    monkeypatch.setattr(ray, "wait", lambda tasks, num_returns: (tasks[:num_returns], tasks[num_returns:]))
+    monkeypatch.setattr(ray, "get", lambda result: result)
+
+
+@pytest.fixture
+def blocks_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray Data's actors work in this process, and `dhpf run` starts no cluster."""
+    import ray.data
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(ray.data, "from_items", BlocksHere)
+    monkeypatch.setattr(cluster, "ray_cluster", lambda address, cpus: contextlib.nullcontext())
+    monkeypatch.setattr(cluster, "set_ray_environment", lambda address, work: None)
 
 
 @pytest.fixture

@@ -16,6 +16,10 @@ import pytest
 import torch
 from PIL import Image
 
+from dhpf.errors import InputError
+from dhpf.pipelines.tracking.tracker import Tracker
+from dhpf.pipelines.workflow import WorkflowRun, stage_states
+from dhpf.pipelines.workflow_file import load_workflow
 from tests.pipelines.stage_outputs import history, manifest, parts, wait_for
 
 if TYPE_CHECKING:
@@ -23,7 +27,8 @@ if TYPE_CHECKING:
 
     from tests.pipelines.conftest import Ended
 
-pytestmark = pytest.mark.slow
+
+WORKFLOWS = Path(__file__).parents[2] / "workflows.yaml"
 
 TINY = [
     "model={backbone: efficientnet_lite0, projection_divisor: 1, exponent: 4}",  # more is learned than the gates
@@ -56,6 +61,7 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory, command_line: CommandLi
     return work
 
 
+@pytest.mark.slow
 def test_every_stage_is_complete_and_adds_up(quickstart: Path) -> None:
     folder = quickstart / "quickstart"
     expected = {"train": 16, "val": 4, "test": 10}
@@ -73,6 +79,7 @@ def test_every_stage_is_complete_and_adds_up(quickstart: Path) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.slow
 def test_every_stage_runs_on_a_gpu_that_its_actors_share(tmp_path: Path, run: Run) -> None:
     shares = [f"{stage}.resources.gpus=0.2" for stage in ("search", "train", "evaluate", "match")]
     done = run(tmp_path, "quickstart", settings=[*TINY, *shares, "evaluate.intermediates={dynamic: 2}"])
@@ -84,6 +91,7 @@ def test_every_stage_runs_on_a_gpu_that_its_actors_share(tmp_path: Path, run: Ru
     assert len(rows) == 10 and all(len(row["confidence"]) > 5 for row in rows)
 
 
+@pytest.mark.slow
 def test_the_searched_layers_are_those_that_a_method_uses(quickstart: Path) -> None:
     folder = quickstart / "quickstart"
     sets = parts(folder / "search")
@@ -92,6 +100,7 @@ def test_the_searched_layers_are_those_that_a_method_uses(quickstart: Path) -> N
     assert len(sets) == 17 + 16 and {row["layers"] for row in rows} == {best["layers"]}
 
 
+@pytest.mark.slow
 def test_everything_is_in_mlflow_with_pictures(quickstart: Path) -> None:
     import mlflow
 
@@ -123,6 +132,7 @@ def test_everything_is_in_mlflow_with_pictures(quickstart: Path) -> None:
     assert all(np.asarray(Image.open(p)).std() > 5 for p in pictures)
 
 
+@pytest.mark.slow
 def test_the_registered_model_loads_by_alias_without_pickle(quickstart: Path) -> None:
     script = """
 import sys, io, mlflow, pandas as pd, skimage.data
@@ -147,6 +157,7 @@ print(answer.iloc[0].to_dict())
     assert not list((quickstart / "mlartifacts").rglob("*.pkl"))
 
 
+@pytest.mark.slow
 def test_a_second_run_does_nothing(quickstart: Path, run: Run) -> None:
     before = {p: p.stat().st_mtime_ns for p in (quickstart / "quickstart").rglob("*") if p.is_file()}
     done = run(quickstart, "quickstart", settings=TINY)
@@ -155,12 +166,14 @@ def test_a_second_run_does_nothing(quickstart: Path, run: Run) -> None:
     assert before == after
 
 
+@pytest.mark.slow
 def test_another_configuration_is_refused_by_name(quickstart: Path, run: Run) -> None:
     done = run(quickstart, "quickstart", "--only", "train", settings=[*TINY, "train.learning_rate=0.5"])
     assert done.returncode == 2
     assert "config.learning_rate: 0.1 -> 0.5" in done.stderr and "--restart train" in done.stderr
 
 
+@pytest.mark.slow
 def test_scores_come_from_the_stored_predictions(quickstart: Path) -> None:
     """Scored again by hand from the Parquet, in original pixels scaled to the frame."""
     root = quickstart / "quickstart" / "evaluate" / "photo-warps" / "test" / "last"
@@ -175,6 +188,7 @@ def test_scores_come_from_the_stored_predictions(quickstart: Path) -> None:
 
 
 @pytest.mark.chaos
+@pytest.mark.slow
 def test_training_killed_within_an_epoch_goes_on_with_fewer_workers(
     tmp_path: Path, quickstart: Path, kill_tree: KillTree, run: Run, command_line: CommandLine
 ) -> None:
@@ -205,6 +219,7 @@ def test_training_killed_within_an_epoch_goes_on_with_fewer_workers(
 
 
 @pytest.mark.chaos
+@pytest.mark.slow
 def test_training_goes_on_with_the_other_worker_when_a_machine_is_lost(
     tmp_path: Path, quickstart: Path, two_machines: Cluster, kill_tree: KillTree, command_line: CommandLine
 ) -> None:
@@ -259,3 +274,24 @@ def snapshot_reports(storage: Path) -> int:
         return int(json.loads(path.read_text())["current_report_index"])
     except (OSError, ValueError, KeyError):
         return 0
+
+
+def test_the_outcome_says_what_was_left_out_and_a_second_run_does_nothing(
+    cats_and_cups: Path, tmp_path: Path, tasks_here: None, blocks_here: None
+) -> None:
+    whole = (cats_and_cups / "photos" / "cats" / "0 ü.v1.jpg").read_bytes()
+    (cats_and_cups / "photos" / "cats" / "cut.jpg").write_bytes(whole[:2000])
+    workflow = load_workflow(WORKFLOWS, "match-collection", ["shard.max_pairs=5"], cats_and_cups)
+    folder = tmp_path / "w" / "match-collection"
+    outcome = WorkflowRun(workflow, folder, Tracker(tmp_path / "w")).run()
+    assert outcome.num_rejected == 4 and "cut.jpg: damaged or truncated" in outcome.first_rejection
+    shards, matched = outcome.lines[:2]
+    assert shards.startswith("shard     photos/all: 12 pairs, ") and shards.endswith(" shards, 4 rejected")
+    assert matched.startswith("match     photos/all: 12 pairs in ") and len(parts(folder / "match/photos/all")) == 12
+    assert all(state == "complete" for _, state in stage_states(workflow, folder))
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    again = WorkflowRun(workflow, folder, Tracker(tmp_path / "w")).run()
+    assert (again.num_rejected, again.first_rejection) == (outcome.num_rejected, outcome.first_rejection)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
+    with pytest.raises(InputError, match="--only train: workflow match-collection has the stages shard, match"):
+        WorkflowRun(workflow, folder, Tracker(tmp_path / "w")).run("train")

@@ -1,4 +1,4 @@
-"""The shard stage on Ray."""
+"""The shard stage: its logic with tasks in this process; and, slow, on Ray."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from dhpf.errors import InputError
 from dhpf.pipelines.config import ShardConfig, SourceConfig
 from dhpf.pipelines.inputs.shard_set import ShardSet, open_shard_set
 from dhpf.pipelines.outputs.store import PlanConflict, remove_objects
+from dhpf.pipelines.stages import shard as shard_stage
 from dhpf.pipelines.stages.shard import _collect, shard
 from dhpf.shards.shards import Shard
 from tests.pipelines.stage_outputs import manifest
@@ -32,8 +33,6 @@ from tests.pipelines.stage_outputs import manifest
 if TYPE_CHECKING:
     from tests.conftest import Bucket
     from tests.pipelines.conftest import Ended
-
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -67,6 +66,36 @@ def tar_digests(root: Path) -> dict[str, str]:
     return {c["task"]: c["files"]["shard.tar"]["sha256"] for c in commits if "shard.tar" in c["files"]}
 
 
+def test_what_is_listed_is_written_or_rejected(tasks_here: None, photos: Path, tmp_path: Path) -> None:
+    listing = photos / "pairs.csv"
+    listing.write_text("source,target\n0.png,1.png\n0.png,nowhere.png\n1.png,2.png\n3.png,cut.png\n")
+    (photos / "cut.png").write_bytes((photos / "0.png").read_bytes()[:500])
+    shards = sharded(photos, tmp_path / "out", max_pairs=1, pairing="list", pair_list=str(listing))
+    record, rows = shards.record, rejects(tmp_path / "out")
+    assert (record["num_pairs"], record["num_rejected"], record["num_images"]) == (2, 2, 4)
+    assert [row["pair_id"] for row in rows] == ["000000002", "000000004"]
+    assert (
+        record["first_rejection"] == rows[0]["reason"] == f"{listing} row 2: image 'nowhere.png' is not in the folder"
+    )
+    tars = [path for path in tmp_path.rglob("shard.tar")]
+    assert record["num_bytes"] == sum(path.stat().st_size for path in tars) and len(tars) == 3
+    assert [len(part) for _, part in shards.shards if len(part)] == [1, 1]
+
+
+def test_a_source_that_changes_meanwhile_is_said(
+    tasks_here: None, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard_stage, "_plan", lambda *_, plan=shard_stage._plan: lost_one(*plan(*_)))
+    with pytest.raises(InputError, match="16 pairs were listed, but 15 written and 0 rejected, .* --restart shard"):
+        sharded(photos, tmp_path / "out")
+    assert not list(tmp_path.rglob("MANIFEST.json"))
+
+
+def lost_one(plan: dict[str, Any], rejections: list[Any]) -> tuple[dict[str, Any], list[Any]]:
+    return plan | {"num_listed": plan["num_listed"] + 1}, rejections
+
+
+@pytest.mark.slow
 def test_pairs_in_are_pairs_out_and_rejections(ray_cluster: None, photos: Path, tmp_path: Path) -> None:
     (photos / "cut.png").write_bytes((photos / "0.png").read_bytes()[:500])
     (photos / os.fsdecode(b"caf\xe9.png")).write_bytes((photos / "0.png").read_bytes())
@@ -94,7 +123,7 @@ def test_pairs_in_are_pairs_out_and_rejections(ray_cluster: None, photos: Path, 
     assert pairs == [(a, b) for n, a in enumerate(names) for b in names[n + 1 :]]
 
 
-def test_what_is_complete_is_left_and_what_is_missing_is_made(ray_cluster: None, photos: Path, tmp_path: Path) -> None:
+def test_what_is_complete_is_left_and_what_is_missing_is_made(tasks_here: None, photos: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     first = sharded(photos, folder)
     root = folder / "photos" / "all"
@@ -115,7 +144,7 @@ def test_what_is_complete_is_left_and_what_is_missing_is_made(ray_cluster: None,
     assert len(list(root.glob("data/*/*"))) == 5, "data that no commit names is gone"
 
 
-def test_other_settings_and_other_pairs_are_refused(ray_cluster: None, photos: Path, tmp_path: Path) -> None:
+def test_other_settings_and_other_pairs_are_refused(tasks_here: None, photos: Path, tmp_path: Path) -> None:
     sharded(photos, tmp_path / "out")
     with pytest.raises(PlanConflict, match="max_pairs: 4 -> 3.*--restart shard"):
         sharded(photos, tmp_path / "out", max_pairs=3)
@@ -124,7 +153,7 @@ def test_other_settings_and_other_pairs_are_refused(ray_cluster: None, photos: P
         sharded(photos, tmp_path / "out")
 
 
-def test_an_index_that_changed_by_one_digit_is_noticed(ray_cluster: None, photos: Path, tmp_path: Path) -> None:
+def test_an_index_that_changed_by_one_digit_is_noticed(tasks_here: None, photos: Path, tmp_path: Path) -> None:
     sharded(photos, tmp_path / "out")
     path = next(tmp_path.rglob("block-000000/*/index.json"))
     path.write_bytes(path.read_bytes().replace(b'"width": 40', b'"width": 41'))
@@ -132,6 +161,7 @@ def test_an_index_that_changed_by_one_digit_is_noticed(ray_cluster: None, photos
         open_shard_set(tmp_path / "out", "photos/all")
 
 
+@pytest.mark.slow
 def test_shards_in_a_bucket_are_the_same_shards(
     ray_cluster: None, photos: Path, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,11 +195,12 @@ def objects(bucket: Bucket, prefix: str) -> set[str]:
     return {f"s3://{quote(file.path)}" for file in found if file.is_file}
 
 
-def test_an_unusable_source_is_one_sentence(ray_cluster: None, tmp_path: Path) -> None:
+def test_an_unusable_source_is_one_sentence(tasks_here: None, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no folder"):
         sharded(tmp_path / "nowhere", tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_workers_sentence_comes_without_its_traceback(ray_cluster: None) -> None:
     import ray
 
@@ -198,6 +229,7 @@ shard(ShardConfig(sources={"photos": source}, max_pairs=1), Path(out))
 
 
 @pytest.mark.chaos
+@pytest.mark.slow
 def test_sharding_killed_in_the_middle_goes_on_and_gives_the_same_bytes(
     ray_cluster: None,
     photos: Path,
@@ -230,6 +262,7 @@ def test_sharding_killed_in_the_middle_goes_on_and_gives_the_same_bytes(
     assert all(isinstance(s, Shard) and len(s.pairs) == 1 for _, s in opened.shards)
 
 
+@pytest.mark.slow
 def test_shards_do_not_depend_on_how_they_were_made(
     cats_and_cups: Path, tmp_path: Path, run: Callable[..., Ended]
 ) -> None:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from ray.train import Checkpoint
 
 from dhpf.config import ModelConfig, SupervisionConfig
 from dhpf.errors import InputError
+from dhpf.model.global_batch import ALONE
 from dhpf.pipelines.config import TrainConfig
 from dhpf.pipelines.inputs.shard_set import ShardSet
+from dhpf.pipelines.stages import train as train_stage
 from dhpf.pipelines.stages.train import train
+from dhpf.pipelines.training.learner import Learner
+from dhpf.pipelines.training.pair_dataset import PairDataset
 from tests.pipelines.stage_outputs import manifest, parts
 
 if TYPE_CHECKING:
@@ -25,6 +32,7 @@ Run = Callable[..., "Ended"]
 
 FIXED = ModelConfig(selection="fixed", layers=(5,), projection="residual")
 STRONG = TrainConfig(on="photos")
+SMALL = ModelConfig(projection_divisor=8, image_side=96)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +60,66 @@ def test_validation_needs_pairs_also_where_learning_needs_no_keypoints(
     bare = dataclasses.replace(val_set, shards=())
     with pytest.raises(InputError, match="no usable pair"):
         train(FIXED, config, train_set, dataclasses.replace(bare, record={"num_pairs": 0}), tmp_path, ("", ""))
+
+
+class Reports:
+    """Takes the place of Ray Train: keeps the last checkpoint, and ends the worker with a report if asked to."""
+
+    def __init__(self, folder: Path, ends_with: int | None = None) -> None:
+        self.folder, self.ends_with = folder, ends_with
+        self.metrics: list[dict[str, float]] = []
+
+    def report(self, metrics: dict[str, float], checkpoint: Checkpoint) -> None:
+        self.metrics.append(metrics)
+        checkpoint.to_directory(str(self.folder / "last"))
+        if len(self.metrics) == self.ends_with:
+            raise KeyboardInterrupt
+
+    def get_checkpoint(self) -> Checkpoint | None:
+        last = self.folder / "last"
+        return Checkpoint.from_directory(str(last)) if last.exists() else None
+
+
+def test_a_worker_reports_logs_and_goes_on_within_an_epoch(
+    training_sets: tuple[ShardSet, ShardSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged: list[tuple[dict[str, float], int]] = []
+    pictures: list[str] = []
+    titles: list[str] = []
+    monkeypatch.setattr(train_stage, "log_to_run", lambda uri, run, numbers, step: logged.append((numbers, step)))
+    monkeypatch.setattr(train_stage, "log_picture_to_run", lambda uri, run, picture, name: pictures.append(name))
+    board = SimpleNamespace(write=SimpleNamespace(remote=lambda title, done, total: titles.append(f"{done}/{total}")))
+    config = TrainConfig(on="photos", batch_size=6, epochs=2, checkpoint_steps=1, learning_rate=0.05)
+    task = train_stage.WorkerTask(SMALL, config, *training_sets, "uri", "run", board, str(tmp_path / "maps"))
+
+    def work(reports: Reports) -> train_stage.Worker:
+        monkeypatch.setattr("ray.train.report", reports.report)
+        monkeypatch.setattr("ray.train.get_checkpoint", reports.get_checkpoint)
+        data = [PairDataset(part) for part in training_sets]
+        worker = train_stage.Worker(task, Learner(SMALL, config, *data, tmp_path / "maps", ALONE, 0))
+        with contextlib.suppress(KeyboardInterrupt):
+            worker.run()
+        return worker
+
+    whole = Reports(tmp_path / "whole")
+    undisturbed = work(whole).state.history
+    num_pairs = training_sets[0].num_pairs
+    num_steps = -(-num_pairs // 6)
+    assert [bool(metrics) for metrics in whole.metrics] == 2 * [*[False] * (num_steps - 1), True]
+    assert [entry["epoch"] for entry in undisturbed] == [1, 2]
+    assert [m["val_pck"] for m in whole.metrics if m] == [entry["val_pck"] for entry in undisturbed]
+    assert titles == 2 * [f"{min(6 * n, num_pairs)}/{num_pairs}" for n in range(1, num_steps + 1)]
+    assert [step for numbers, step in logged if "step/loss" in numbers] == [0, num_steps]
+    assert [step for numbers, step in logged if "val_pck" in numbers] == [1, 2]
+    assert pictures == [f"pictures/{n}.png" for n in ("first-step", "validation/epoch-001", "validation/epoch-002")]
+
+    work(Reports(tmp_path / "killed", ends_with=2))
+    again = Reports(tmp_path / "killed")
+    resumed = work(again).state.history
+    assert len(again.metrics) == 2 * num_steps - 2, "two steps are not learned again"
+    for entry, other in zip(resumed, undisturbed, strict=True):
+        for name in ("loss", "val_pck", "selection_rates"):
+            assert entry[name] == pytest.approx(other[name], rel=1e-5), name
 
 
 @pytest.mark.slow
