@@ -17,8 +17,9 @@ import torch
 from PIL import Image
 
 from dhpf.errors import InputError
+from dhpf.pipelines.stage_states import stage_states
 from dhpf.pipelines.tracking.tracker import Tracker
-from dhpf.pipelines.workflow import WorkflowRun, stage_states
+from dhpf.pipelines.workflow import WorkflowRun
 from dhpf.pipelines.workflow_file import load_workflow
 from tests.pipelines.stage_outputs import history, manifest, parts, wait_for
 
@@ -285,9 +286,10 @@ def test_the_outcome_says_what_was_left_out_and_a_second_run_does_nothing(
     folder = tmp_path / "w" / "match-collection"
     outcome = WorkflowRun(workflow, folder, Tracker(tmp_path / "w")).run()
     assert outcome.num_rejected == 4 and "cut.jpg: damaged or truncated" in outcome.first_rejection
-    shards, matched = outcome.lines[:2]
-    assert shards.startswith("shard     photos/all: 12 pairs, ") and shards.endswith(" shards, 4 rejected")
-    assert matched.startswith("match     photos/all: 12 pairs in ") and len(parts(folder / "match/photos/all")) == 12
+    shards, matched = outcome.reports
+    assert (shards.stage, matched.stage) == ("shard", "match")
+    assert "photos/all: 12 pairs, " in shards.lines[0] and ", 4 rejected" in shards.lines[0]
+    assert "photos/all: 12 pairs in " in matched.lines[0] and len(parts(folder / "match/photos/all")) == 12
     assert all(state == "complete" for _, state in stage_states(workflow, folder))
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     again = WorkflowRun(workflow, folder, Tracker(tmp_path / "w")).run()

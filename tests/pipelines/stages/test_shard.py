@@ -70,7 +70,7 @@ def test_what_is_listed_is_written_or_rejected(tasks_here: None, photos: Path, t
     listing = photos / "pairs.csv"
     listing.write_text("source,target\n0.png,1.png\n0.png,nowhere.png\n1.png,2.png\n3.png,cut.png\n")
     (photos / "cut.png").write_bytes((photos / "0.png").read_bytes()[:500])
-    shards = sharded(photos, tmp_path / "out", max_pairs=1, pairing="list", pair_list=str(listing))
+    shards = sharded(photos, tmp_path / "out", max_pairs=1, select="list", pair_list=str(listing))
     record, rows = shards.record, rejects(tmp_path / "out")
     assert (record["num_pairs"], record["num_rejected"], record["num_images"]) == (2, 2, 4)
     assert [row["pair_id"] for row in rows] == ["000000002", "000000004"]
