@@ -1,8 +1,13 @@
 """Blocks of a pair list of any length: on disk what grows with the pairs, in memory only what grows with the images.
 
-Four passes: the list is spooled while a sample of its pairs is drawn; the sample gives an order of the images, cut into
-groups of max_images // 2; the pairs are counted by tile, a tile being two groups, and dealt into files of consecutive
-tiles; each file is sorted in memory, and its tiles fill blocks as long as the limits hold.
+It is done in four steps:
+
+1. It is copied to disk as it comes, while a sample of its pairs is drawn. The sample gives an order of the images in
+   which paired images stand close together. The order is cut into groups of max_images // 2 images, and these into
+   sub-groups; the pairs of two sub-groups are a tile, which fits into a block.
+2. The pairs are counted by tile; where there are very many tiles, by a few of them in a row.
+3. The pairs are dealt to files, each of which holds some tiles in a row and is small enough for memory.
+4. Each file is sorted by tile, and its tiles fill blocks until a limit is reached.
 """
 
 from __future__ import annotations
@@ -178,7 +183,9 @@ def _spool(batches: Iterable[pa.RecordBatch], num_images: int, path: Path, on_pr
 
 @dataclass(frozen=True)
 class _Tiling:
-    """Where a pair belongs. A tile is two groups of images; a cell is two sub-groups of them, and fits into a block.
+    """Where a pair belongs. A square is the pairs of two groups of images.
+
+    A tile is a part of it, the pairs of two sub-groups, and fits into a block.
 
     Attributes:
         place: (num_images,) each image's place in the order.
@@ -205,8 +212,8 @@ class _Tiling:
         group = places * num_groups // num_used
         within = places - -(-group * num_used // num_groups)
         size = int(within.max()) + 1
-        cell_side = min(size, math.isqrt(max_pairs))
-        num_sub_groups = -(-size // cell_side)
+        tile_side = min(size, math.isqrt(max_pairs))
+        num_sub_groups = -(-size // tile_side)
         sub_group = within * num_sub_groups // size
         assert num_groups**2 * num_sub_groups**2 < 2**63, "ranks must fit into 64 bits"
         return cls(place, group.astype(np.int32), sub_group.astype(np.int32), num_groups, num_sub_groups)
@@ -216,13 +223,13 @@ class _Tiling:
         return self.num_groups**2 * self.num_sub_groups**2
 
     def ranks(self, lower: Positions, upper: Positions) -> NDArray[np.int64]:
-        """The rank of each pair's cell: tiles in a serpentine over groups, cells in one over the tile's sub-groups."""
-        tile = _serpentine(self.group[lower], self.group[upper], self.num_groups)
-        cell = _serpentine(self.sub_group[lower], self.sub_group[upper], self.num_sub_groups)
-        return tile * self.num_sub_groups**2 + cell
+        """(P,) of each pair's tile: squares in a serpentine over groups, tiles in one over the square's sub-groups."""
+        square = _serpentine(self.group[lower], self.group[upper], self.num_groups)
+        tile = _serpentine(self.sub_group[lower], self.sub_group[upper], self.num_sub_groups)
+        return square * self.num_sub_groups**2 + tile
 
     def bins(self, sources: Positions, targets: Positions) -> NDArray[np.int64]:
-        """A coarse rank below _NUM_BINS: pairs of one cell have one bin."""
+        """A coarse rank below _NUM_BINS: pairs of one tile have one bin."""
         ranks = self.ranks(*self.places(sources, targets))
         return (ranks * (_NUM_BINS / self.num_ranks)).astype(np.int64).clip(max=_NUM_BINS - 1)
 
@@ -233,7 +240,7 @@ class _Tiling:
 
 
 def _serpentine(rows: Positions, columns: Positions, size: int) -> NDArray[np.int64]:
-    """Even rows run forwards, odd ones backwards, so that the next tile shares a group with the last."""
+    """Even rows run forwards, odd ones backwards, so that each square shares a group with the one before."""
     return rows.astype(np.int64) * size + np.where(rows % 2 == 0, columns, size - 1 - columns)
 
 
@@ -309,7 +316,7 @@ def _write_blocks(
 def _sorted_part(
     part: Path, tiling: _Tiling, degrees: NDArray[np.int64], on_duplicates: Duplicates
 ) -> tuple[pa.Table, NDArray[np.int64], Positions, Positions]:
-    """The pairs of a file by cell, then by places, without those that are there twice."""
+    """The pairs of a file by tile, then by places, without those that are there twice."""
     pairs = pa.Table.from_batches(list(_read_stream(part))).combine_chunks()
     numbers, sources, targets = _columns(pairs)
     lower, upper = tiling.places(sources, targets)
