@@ -47,7 +47,7 @@ def test_the_wheel_holds_every_module_and_no_other_top_level_package(archives: t
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "dhpf").rglob("*.py")}
     pipelines = {f"dhpf/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "pipelines").rglob("*.py")}
     assert modules | pipelines <= names
-    assert {"dhpf/py.typed", "dhpf/pipelines/__main__.py"} <= names
+    assert {"dhpf/py.typed", "dhpf/pipelines/__main__.py", "dhpf/pipelines/workflows.yaml"} <= names
     assert {name.split("/")[0] for name in names} == {"dhpf", "dhpf-0.1.0.dist-info"}
     assert {"dhpf-0.1.0.dist-info/licenses/LICENSE", "dhpf-0.1.0.dist-info/licenses/NOTICE"} <= names
 
@@ -105,6 +105,9 @@ def run(command: Path, folder: Path, *arguments: str) -> subprocess.CompletedPro
 def test_the_installed_command_works_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
     done = run(installed, tmp_path, "--help")
     assert done.returncode == 0 and "describe" in done.stdout, done.stderr
+    assert run(installed, tmp_path, "--version").stdout.startswith("dhpf 0.1.0")
+    assert "quickstart" in run(installed, tmp_path, "list").stdout
+    assert "photo-warps/train" in run(installed, tmp_path, "describe", "quickstart").stdout
     assert list(tmp_path.iterdir()) == []
 
 
