@@ -64,7 +64,7 @@ class Ended:
     stderr: str
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def command_line() -> Callable[..., list[str]]:
     """The command line of `dhpf run`, for a process of its own."""
     return _command_line
