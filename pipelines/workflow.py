@@ -67,6 +67,9 @@ class WorkflowRun:
                 with stage_run(self.tracker, experiment, parent, name, self.folder.name) as run:
                     run.log_config(_settings(config) | {"model": model}, _identity(config, model))
                     STAGE_RUNS[name].run(config, self.context, run)
+                    pictures = run.picture_folder()
+                    if pictures is not None:
+                        self.context.outcome.pictures[name] = pictures
         return self.context.outcome
 
     def stages(self, only: str | None = None) -> dict[str, StageConfig]:

@@ -20,6 +20,7 @@ def show_summary(answer: Answer, name: str, outcome: Outcome, folder: Path, trac
         {
             "workflow": name,
             "stages": [{"stage": report.stage} | dict(report.facts) for report in outcome.reports if report.facts],
+            "pictures": outcome.pictures,
             "outputs": str(folder),
             "tracking": tracking_uri,
             "num_rejected": outcome.num_rejected,
@@ -35,8 +36,13 @@ def show_summary(answer: Answer, name: str, outcome: Outcome, folder: Path, trac
             indent = " " * (STAGE_WIDTH + 2)
             rows = [(f"{indent}{method}", *values) for method, values in report.table.rows.items()]
             answer.table([f"{indent}method", *report.table.columns], rows)
+    for number, (stage, pictures) in enumerate(outcome.pictures.items()):
+        _text(answer, "" if number else "pictures", f"{stage}: {pictures}")
     _text(answer, "outputs", folder)
     _text(answer, "tracking", f"{tracking_uri}   (look: mlflow ui --backend-store-uri {tracking_uri})")
+    registered = next((report.facts["model"] for report in outcome.reports if "version" in report.facts), None)
+    if registered is not None:
+        _text(answer, "next", f"dhpf match A.jpg B.jpg --model models:/{registered}@latest-trained")
 
 
 def _text(answer: Answer, title: str, what: Any) -> None:

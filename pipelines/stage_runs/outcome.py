@@ -44,11 +44,13 @@ class Outcome:
         reports: of its stages, in order.
         num_rejected: pairs that could not be used.
         first_rejection: why, for the first of them.
+        pictures: where the pictures of each stage lie.
     """
 
     reports: list[StageReport] = field(default_factory=list)
     num_rejected: int = 0
     first_rejection: str = ""
+    pictures: dict[str, str] = field(default_factory=dict)
 
     def report(self, stage: str, facts: Mapping[str, Any], *lines: str, table: ScoreTable | None = None) -> None:
         """Adds what a stage has to say."""

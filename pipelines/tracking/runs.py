@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 from mlflow.entities import ViewType
 
@@ -91,6 +92,14 @@ class StageRun:
     def log_picture(self, picture: Picture, artifact: str) -> None:
         """A picture as the PNG artifact FOLDER/NAME.png."""
         log_picture_to_run(self.tracking_uri, self.run_id, picture, artifact)
+
+    def picture_folder(self) -> str | None:
+        """Where the run's pictures lie: a path in the work folder, or a URI of the server; None without any."""
+        with tolerant("a question about pictures"):
+            if self._client.list_artifacts(self.run_id, "pictures"):
+                uri = f"{self._client.get_run(self.run_id).info.artifact_uri}/pictures"
+                return url2pathname(urlparse(uri).path) if urlparse(uri).scheme == "file" else uri
+        return None
 
 
 @contextlib.contextmanager

@@ -92,6 +92,9 @@ def test_what_a_stage_logs_can_be_read_back(tracker: Tracker, tmp_path: Path) ->
     assert Path(notes).read_text() == "hello"
     picture = tracker.client.download_artifacts(run.run_id, "pictures/a/loss.png", str(tmp_path))
     assert (np.asarray(Image.open(picture).convert("RGB")) == PICTURE).all()
+    folder = run.picture_folder()
+    assert folder is not None and (Path(folder) / "a" / "loss.png").is_file()
+    assert stage(tracker, tmp_path / "f", "shard", CONFIG).picture_folder() is None
 
 
 def test_everything_lies_in_the_work_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
