@@ -161,7 +161,7 @@ def test_a_server_that_dies_in_a_stage_costs_only_what_it_missed(
     with running_server(tmp_path, uri) as server, caplog.at_level(logging.WARNING):
         tracker = Tracker(tmp_path / "work", uri)
         with workflow_run(tracker, "w", tmp_path / "f") as parent, stage_run(tracker, "w", parent, "train") as run:
-            run.log_config(CONFIG)
+            run.log_config(CONFIG, deciding(CONFIG))
             run.log_metrics({"loss": 2.0}, step=1)
             stop(server)
             run.log_metrics({"loss": 1.0}, step=2)
