@@ -21,8 +21,14 @@ Collection = Annotated[str, typer.Argument(help="Folder of images, or s3://BUCKE
 Select = Annotated[str, typer.Option(metavar="NAME", help=f"Which pairs: {', '.join(PAIR_SELECTS)}.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="The table, a Parquet file.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Count pairs and blocks, and write nothing.")]
-MaxImages = Annotated[int, typer.Option(help="Images that a block may hold.", rich_help_panel=LIMITS)]
-MaxPairs = Annotated[int, typer.Option(help="Pairs that a block may hold.", rich_help_panel=LIMITS)]
+MaxImages = Annotated[
+    int | None,
+    typer.Option(help="Images that a block may hold. Default: all that its pairs have.", rich_help_panel=LIMITS),
+]
+MaxPairs = Annotated[
+    int | None,
+    typer.Option(help="Pairs that a block may hold. Default: what the match stage takes.", rich_help_panel=LIMITS),
+]
 
 
 def _with_select_options(command: Callable[..., int]) -> Callable[..., int]:
@@ -49,21 +55,21 @@ def pairs(
     select: Select = "all",
     output: Output = None,
     dry_run: DryRun = False,
-    max_images: MaxImages = 100,
-    max_pairs: MaxPairs = 500,
+    max_images: MaxImages = None,
+    max_pairs: MaxPairs = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     **select_options: str | int | None,
 ) -> int:
     """Write the pairs of a folder of images as a table, or count them."""
-    from dhpf.pipelines.inputs.pair_table import planned_table, rejects_path, require_absent, write_pair_table
+    from dhpf.pipelines.inputs.pair_table import planned_table, rejects_path, require_new_table, write_pair_table
 
     chosen = pair_select(select, select_options)
     written = None if dry_run else output
     if not dry_run and output is None:
         raise InputError("--output: is missing; name a Parquet file, or give --dry-run to write nothing")
     if written is not None:
-        require_absent(written)
+        require_new_table(written)
     answer = Answer(quiet, as_json)
     scratch = None if written is None else written.parent
     with planned_table(collection, chosen, max_images=max_images, max_pairs=max_pairs, scratch=scratch) as plan:
@@ -75,6 +81,7 @@ def pairs(
             {
                 "num_images": len(plan.images),
                 "plan": dataclasses.asdict(plan.summary),
+                "limits": dataclasses.asdict(plan.limits),
                 "num_rejected": plan.num_rejected,
                 "first_rejection": plan.first_rejection,
                 "table": None if written is None else str(written),

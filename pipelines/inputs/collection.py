@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from dhpf.pipelines.inputs.block_job import CollectionJob
 from dhpf.pipelines.inputs.block_source import RejectedRows
 from dhpf.pipelines.inputs.planned_pairs import PlannedPairs, planned_pairs
 from dhpf.pipelines.outputs.store import REJECTS_TASK
-from dhpf.planning.block_size import LARGEST_BLOCK, pairs_of_a_block
+from dhpf.planning.block_size import LARGEST_BLOCK
 from dhpf.planning.blocks import block_name, images_within
 from dhpf.planning.select import PairList
 
@@ -28,14 +29,12 @@ class Collection:
 
     Attributes:
         name: as the workflow calls it.
-        max_images: images of a block: what the memory for features holds.
-        max_pairs: pairs of a block.
+        config: as the workflow describes it.
+        plan: its pairs in blocks.
     """
 
     name: str
     config: CollectionConfig
-    max_images: int
-    max_pairs: int
     plan: PlannedPairs
 
     @property
@@ -60,7 +59,7 @@ class Collection:
     @property
     def settings(self) -> dict[str, Any]:
         """What else decides which pairs a block holds."""
-        return deciding_settings(self.config) | {"max_images": self.max_images, "max_pairs": self.max_pairs}
+        return deciding_settings(self.config) | dataclasses.asdict(self.plan.limits)
 
     @property
     def rejected(self) -> RejectedRows | None:
@@ -120,28 +119,20 @@ def open_collection(
     Args:
         bytes_per_image: memory that the features of one image take.
         scratch: folder for that plan, which actors read; default: where the system keeps temporary files.
-        max_pairs_before: what an output that was begun before was planned with; it counts if the configuration leaves
-            `max_pairs` open, so that what was begun goes on.
-        keep_together: blocks are as large as they may be, because images of a block help each other.
+        max_pairs_before: the `max_pairs` of the plan of an output that was begun before; it is kept if the
+            configuration leaves `max_pairs` open, so that the output goes on with the same blocks.
+        keep_together: even a small collection has large blocks, because images of a block help each other.
 
     Raises:
         InputError: no folder, no image in it, no pair, a list that cannot be read, or too little memory for a pair.
     """
-    max_images = images_within(config.feature_memory_mb * 10**6, bytes_per_image)
     if scratch is not None:
         scratch.mkdir(parents=True, exist_ok=True)
-    given = config.max_pairs or max_pairs_before
-    max_pairs = given or LARGEST_BLOCK
-    with contextlib.ExitStack() as stack:
-        plan = stack.enter_context(_planned(config, max_images, max_pairs, scratch))
-        suggested = pairs_of_a_block(plan.summary.num_pairs)
-        if given is None and not keep_together and suggested < max_pairs:  # few pairs, so planning again is cheap
-            max_pairs = suggested
-            plan = stack.enter_context(_planned(config, max_images, max_pairs, scratch))
-        yield Collection(name, config, max_images, max_pairs, plan)
-
-
-def _planned(
-    config: CollectionConfig, max_images: int, max_pairs: int, scratch: Path | None
-) -> contextlib.AbstractContextManager[PlannedPairs]:
-    return planned_pairs(config.root, config.select, max_images=max_images, max_pairs=max_pairs, scratch=scratch)
+    with planned_pairs(
+        config.root,
+        config.select,
+        max_images=images_within(config.feature_memory_mb * 10**6, bytes_per_image),
+        max_pairs=config.max_pairs or max_pairs_before or (LARGEST_BLOCK if keep_together else None),
+        scratch=scratch,
+    ) as plan:
+        yield Collection(name, config, plan)

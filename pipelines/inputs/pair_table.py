@@ -1,4 +1,4 @@
-"""The pairs of a collection as a table, in the order in which they are best matched; `dhpf pairs`."""
+"""Writes the pairs of a collection as a table, in the order of their blocks; for `dhpf pairs`."""
 
 from __future__ import annotations
 
@@ -26,26 +26,31 @@ PAIR_TABLE = pa.schema(
         pa.field("target", pa.string(), nullable=False),
     ]
 )
-"""One row per pair, block by block; correspondences of the same pairs have the same `number`, which counts from 0.
+"""One row per pair, block by block; `number` counts from 0, and correspondences of a pair have the same.
 
 A list's table has its category and source_points, too.
 """
 
 _OF_LISTS = {"category": pa.field("category", pa.string()), "points": pa.field("source_points", POINTS)}
-"""Columns that a list may have besides."""
+"""Columns that only a list's table may have, by their names in the plan."""
 
 ROW_GROUP = 100_000
-"""At least so many rows are written at once."""
+"""Rows are written in groups of at least this many."""
 
 
 @contextlib.contextmanager
 def planned_table(
-    root: str, select: PairSelect, *, max_images: int, max_pairs: int, scratch: Path | None = None
+    root: str,
+    select: PairSelect,
+    *,
+    max_images: int | None = None,
+    max_pairs: int | None = None,
+    scratch: Path | None = None,
 ) -> Iterator[PlannedPairs]:
-    """As `planned_pairs`, for pairs that can stand in a table.
+    """As `planned_pairs`, but every image's name can stand in a table.
 
     Raises:
-        InputError: an image whose file name is not text, too.
+        InputError: as there, or an image's file name is not text.
     """
     with planned_pairs(root, select, max_images=max_images, max_pairs=max_pairs, scratch=scratch) as plan:
         for image in plan.images:
@@ -58,9 +63,9 @@ def write_pair_table(plan: PlannedPairs, output: Path) -> None:
     """Writes the pairs as Parquet (PAIR_TABLE), and the rejected rows of a list beside it as NAME.rejects.parquet.
 
     Raises:
-        InputError: a file of that name is there already.
+        InputError: a name that is not that of a Parquet file, or a file of that name is there already.
     """
-    require_absent(output)
+    require_new_table(output)
     with tempfile.TemporaryDirectory(prefix=".pairs-", dir=output.parent) as folder:
         unfinished = Path(folder) / output.name
         _write(plan, unfinished)
@@ -69,8 +74,14 @@ def write_pair_table(plan: PlannedPairs, output: Path) -> None:
         _publish(unfinished, output)
 
 
-def require_absent(output: Path) -> None:
-    """Raises InputError unless the table and its rejects can be written; makes their folder."""
+def require_new_table(output: Path) -> None:
+    """Makes the folder of a table that is to be written.
+
+    Raises:
+        InputError: its name is not that of a Parquet file, or it or its rejects are there already.
+    """
+    if output.suffix.lower() != ".parquet":
+        raise InputError(f"--output: {str(output)!r} must end in .parquet, because the table is written as Parquet")
     output.parent.mkdir(parents=True, exist_ok=True)
     for path in (output, rejects_path(output)):
         if path.exists():

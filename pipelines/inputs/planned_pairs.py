@@ -1,10 +1,14 @@
-"""The pairs of a folder or bucket of images, planned in blocks: in closed form, or a list that is sorted on disk."""
+"""Plans the pairs of a folder or bucket of images in blocks.
+
+Pairs that a rule chooses are counted and cut without being listed; a user's list is sorted on disk.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,25 +18,31 @@ from dhpf.errors import InputError
 from dhpf.pairs.image_store import open_image_store
 from dhpf.pairs.pair_list import plan_pair_list
 from dhpf.pipelines.progress import CountedWork
+from dhpf.planning.block_size import BlockLimits, block_limits
 from dhpf.planning.blocks import PlannedBlock, plan_spans
 from dhpf.planning.listed_blocks import read_block
 from dhpf.planning.plan_summary import PlanSummary, summarise
-from dhpf.planning.select import ClosedSelect, PairList, PairSelect, choose_pairs
+from dhpf.planning.select import ChosenPairs, PairList, PairSelect, choose_pairs
 from dhpf.planning.span_arrays import num_degrees
 
 
 @dataclass(frozen=True)
 class PlannedPairs:
-    """The pairs that were asked for, still to be listed.
+    """The chosen pairs of a collection, in blocks, still to be listed.
 
     Attributes:
-        images: ids by position.
+        images: ids; a pair names its images by their positions here.
+        limits: what the blocks may hold at most.
+        summary: how many blocks, pairs and images there are.
         blocks: makes the plan's blocks, one at a time.
-        path: file with the pairs of a list; None of a selection in closed form.
+        path: file with the pairs of a list; None where a rule chose them.
         rejects: file with the rows of a list that cannot be used; None without a list.
+        num_rejected: how many rows these are.
+        first_rejection: why one of them is rejected; None if none is.
     """
 
     images: tuple[str, ...]
+    limits: BlockLimits
     summary: PlanSummary
     blocks: Callable[[], Iterable[PlannedBlock]]
     path: Path | None = None
@@ -49,10 +59,13 @@ class PlannedPairs:
 
 
 def pairs_of(block: PlannedBlock, path: Path | None) -> pa.RecordBatch:
-    """(number, source position, target position[, category][, points]) of a block's pairs; numbers count from 0.
+    """A block's pairs, with the columns number, source, target and, of a list that has them, category and points.
+
+    Numbers count from 0: through the blocks of the plan, or through the rows of the list. Source and target are
+    positions among the images.
 
     Args:
-        path: file with the pairs of a list, whose numbers are its rows; None for a block in closed form.
+        path: file with the pairs of a list; None for a block whose pairs a rule chose.
     """
     if path is not None:
         return read_block(path, block)
@@ -63,13 +76,18 @@ def pairs_of(block: PlannedBlock, path: Path | None) -> pa.RecordBatch:
 
 @contextlib.contextmanager
 def planned_pairs(
-    root: str, select: PairSelect, *, max_images: int, max_pairs: int, scratch: Path | None = None
+    root: str,
+    select: PairSelect,
+    *,
+    max_images: int | None = None,
+    max_pairs: int | None = None,
+    scratch: Path | None = None,
 ) -> Iterator[PlannedPairs]:
     """Plans the pairs; a list is sorted on disk, in a folder that is gone when the context ends.
 
     Args:
         root: folder or s3:// URI of the images.
-        max_images, max_pairs: of a block.
+        max_images, max_pairs: what a block may hold; None leaves it to dhpf.planning.block_size.
         scratch: where that folder is made; default: where the system keeps temporary files.
 
     Raises:
@@ -78,28 +96,38 @@ def planned_pairs(
     images = open_image_store(root, "collection").ids()
     if not images:
         raise InputError(f"collection {root!r}: holds no image")
-    limits = {"max_images": max_images, "max_pairs": max_pairs}
-    if not isinstance(select, PairList):
-        plan = _closed(select, images, limits)
-        if not plan.summary.num_pairs:
-            raise InputError(f"select {select.name}: no pair among the {len(images)} images of {root!r}")
-        yield plan
+    if isinstance(select, PairList):
+        with tempfile.TemporaryDirectory(prefix=".pairs-", dir=scratch) as folder:
+            yield _listed(Path(select.pair_list), tuple(images), Path(folder), max_images, max_pairs)
         return
-    with tempfile.TemporaryDirectory(prefix=".pairs-", dir=scratch) as folder:
-        yield _listed(Path(select.pair_list), tuple(images), limits, Path(folder))
-
-
-def _closed(select: ClosedSelect, images: Sequence[str], limits: Mapping[str, int]) -> PlannedPairs:
     chosen = choose_pairs(select, images)
+    if not chosen.num_pairs:
+        raise InputError(f"select {select.name}: no pair among the {len(images)} images of {root!r}")
+    yield _closed(chosen, block_limits(chosen.num_pairs, max_images=max_images, max_pairs=max_pairs))
+
+
+def _closed(chosen: ChosenPairs, limits: BlockLimits) -> PlannedPairs:
+    bounds = dataclasses.asdict(limits)
 
     def blocks() -> Iterator[PlannedBlock]:
-        return plan_spans(chosen.spans, **limits)
+        return plan_spans(chosen.spans, **bounds)
 
-    degrees = num_degrees(chosen.spans, len(images))
-    return PlannedPairs(chosen.images, summarise(blocks(), degrees, **limits), blocks)
+    degrees = num_degrees(chosen.spans, len(chosen.images))
+    return PlannedPairs(chosen.images, limits, summarise(blocks(), degrees, **bounds), blocks)
 
 
-def _listed(path: Path, images: tuple[str, ...], limits: Mapping[str, int], folder: Path) -> PlannedPairs:
+def _listed(
+    path: Path, images: tuple[str, ...], folder: Path, max_images: int | None, max_pairs: int | None
+) -> PlannedPairs:
+    """A list's pairs are counted by planning it; a short one is then planned again, in smaller blocks."""
+    limits = block_limits(None, max_images=max_images, max_pairs=max_pairs)
+    plan = _sorted(path, images, folder, limits)
+    fitting = block_limits(plan.summary.num_pairs, max_images=max_images, max_pairs=max_pairs)
+    return plan if fitting == limits else _sorted(path, images, folder, fitting)
+
+
+def _sorted(path: Path, images: tuple[str, ...], folder: Path, limits: BlockLimits) -> PlannedPairs:
+    bounds = dataclasses.asdict(limits)
     with contextlib.ExitStack() as shown:
         work: CountedWork | None = None
 
@@ -110,11 +138,12 @@ def _listed(path: Path, images: tuple[str, ...], limits: Mapping[str, int], fold
                 work = shown.enter_context(CountedWork(what, "row"))
             work.update(num_rows)
 
-        plan = plan_pair_list(path, images, folder, **limits, on_progress=on_progress)
+        plan = plan_pair_list(path, images, folder, **bounds, on_progress=on_progress)
     listed = plan.listed
     return PlannedPairs(
         images,
-        listed.summary(**limits),
+        limits,
+        listed.summary(**bounds),
         listed.blocks,
         listed.path,
         plan.rejects,

@@ -155,7 +155,7 @@ def test_pairs_within_folders_are_of_their_category(folder: Path) -> None:
 
 def test_memory_for_features_bounds_a_block(folder: Path) -> None:
     config = CollectionConfig(str(folder), All(), feature_memory_mb=3)
-    assert opened(config).max_images == 3
+    assert opened(config).plan.limits.max_images == 3
     assert max(block.num_images for block in opened(config).plan.blocks()) <= 3
     with pytest.raises(InputError, match="less than two images take"):
         opened(config, 2 * 10**6)

@@ -1,6 +1,7 @@
 """dhpf pairs, in this process."""
 
 import itertools
+import json
 import os
 from pathlib import Path
 
@@ -20,7 +21,10 @@ from dhpf.pipelines.matching.block_matching import match_block
 from dhpf.pipelines.matching.matched_pair import MatchedPair
 from dhpf.pipelines.outputs.tables import table_of
 from dhpf.pipelines.stages.match import CorrespondenceRows
-from dhpf.planning.select import pair_select
+from dhpf.pipelines.workflow_file import load_workflow
+from dhpf.planning.block_size import block_limits
+from dhpf.planning.blocks import images_within
+from dhpf.planning.select import SELECT_OPTIONS, pair_select
 
 IMAGES = ["a.jpg", "cats/1.jpg", "cats/2.jpg", "cats/3.jpg", "dogs/1.jpg", "dogs/2.jpg"]
 JOINED = ["number", "pair_id", "source", "target"]
@@ -103,6 +107,11 @@ def test_a_dry_run_counts_and_writes_nothing(photos: Path, tmp_path: Path, capsy
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_limits_are_printed_for_programs(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert dhpf(photos, "--dry-run", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["limits"] == {"max_images": 48, "max_pairs": 24}
+
+
 def test_many_pairs_are_written_in_row_groups(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pair_table, "ROW_GROUP", 4)
     assert dhpf(photos, "-o", str(tmp_path / "p.parquet"), "--max-pairs", "2") == 0
@@ -120,6 +129,7 @@ def test_many_pairs_are_written_in_row_groups(photos: Path, tmp_path: Path, monk
         (["--select", "list", "--list", "none.csv"], "pair list none.csv: no such file"),
         (["--select", "reference", "--reference", "cats/9.jpg"], "no image 'cats/9.jpg'"),
         (["--max-images", "1"], "max_images: 1 must be at least 2"),
+        (["--max-pairs", "0"], "max_pairs: 0 must be at least 1"),
     ],
 )
 def test_what_cannot_be_done(
@@ -129,6 +139,15 @@ def test_what_cannot_be_done(
     assert reason in capsys.readouterr().err
     assert not (tmp_path / "p.parquet").exists()
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("name", ["new/p.csv", "new/p", "new/p.parquet.gz"])
+def test_a_table_is_called_what_it_is(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert dhpf(photos, "-o", str(tmp_path / name)) == 2
+    assert f"--output: '{tmp_path / name}' must end in .parquet" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
 def test_files_that_are_there_stay(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,7 +162,7 @@ def test_files_that_are_there_stay(photos: Path, tmp_path: Path, capsys: pytest.
 def test_a_file_that_appears_meanwhile_stays(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pair_table, "require_absent", lambda output: None)
+    monkeypatch.setattr(pair_table, "require_new_table", lambda output: None)
     (tmp_path / "p.parquet").write_text("mine")
     assert dhpf(photos, "-o", str(tmp_path / "p.parquet")) == 2
     assert "p.parquet is there already" in capsys.readouterr().err
@@ -169,19 +188,41 @@ def test_a_file_name_that_is_not_text(photos: Path, capsys: pytest.CaptureFixtur
     assert "is not UTF-8; rename the file" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("select", ["all", "within-folders", "list"])
-def test_pairs_and_their_correspondences_have_the_same_numbers(photos: Path, tmp_path: Path, select: str) -> None:
-    for number, name in enumerate(IMAGES):
+@pytest.mark.parametrize(
+    ("select", "limits"),
+    [
+        ("all", (4, 3)),
+        ("within-folders", (4, 3)),
+        ("list", (4, 3)),
+        ("all", (None, None)),
+        ("within-folders", (None, None)),
+        ("neighbours", (None, None)),
+    ],
+)
+def test_pairs_and_their_correspondences_have_the_same_numbers(
+    photos: Path, tmp_path: Path, select: str, limits: tuple[int | None, int | None]
+) -> None:
+    max_images, max_pairs = limits
+    # So many that a block of the match stage does not hold all pairs, if nobody gives it a limit.
+    more = [] if max_pairs else [f"cats/{number}.jpg" for number in range(4, 9)]
+    for number, name in enumerate([*IMAGES, *more]):
         Image.fromarray(skimage.data.chelsea()[8 * number : 8 * number + 100, :100]).save(photos / name)
     rows = [("cats/2.jpg", "a.jpg"), ("gone.jpg", "a.jpg"), ("dogs/1.jpg", "a.jpg"), ("a.jpg", "cats/2.jpg")]
     rows += [("dogs/1.jpg", "dogs/2.jpg"), ("cats/1.jpg", "cats/3.jpg")]
     (tmp_path / "list.csv").write_text("source,target\n" + "".join(f"{s},{t}\n" for s, t in rows))
-    pair_list = str(tmp_path / "list.csv") if select == "list" else None
-    options = ["--list", pair_list] if pair_list else []
-    limits = ["--max-images", "4", "--max-pairs", "3"]
-    assert dhpf(photos, "--select", select, *options, *limits, "-o", str(tmp_path / "p.parquet")) in (0, 3)
+    given: dict[str, dict[str, str | int]] = {
+        "list": {"pair_list": str(tmp_path / "list.csv")},
+        "neighbours": {"reach": 5},
+    }
+    chosen = pair_select(select, given.get(select, {}))
+    options = [
+        str(word) for name, value in given.get(select, {}).items() for word in (SELECT_OPTIONS[name].flag, value)
+    ]
+    if max_pairs:
+        options += ["--max-images", str(max_images), "--max-pairs", str(max_pairs)]
+    assert dhpf(photos, "--select", select, *options, "-o", str(tmp_path / "p.parquet")) in (0, 3)
 
-    config = CollectionConfig(str(photos), pair_select(select, {"pair_list": pair_list}), 4, 3)
+    config = CollectionConfig(str(photos), chosen, max_images or 1000, max_pairs)
     network = ModelSource(ModelConfig(selection="fixed", layers=(11,))).load(Resources())
     row_of = CorrespondenceRows(1, False, "m", "c")
     with open_collection("photos", config, 10**6) as collection:
@@ -195,3 +236,12 @@ def test_pairs_and_their_correspondences_have_the_same_numbers(photos: Path, tmp
         assert (row["source"], row["target"]) == (row["source matched"], row["target matched"])
         assert int(row["pair_id"]) == row["number"] + 1
         assert select != "list" or rows[row["number"]] == (row["source"], row["target"])
+
+
+def test_match_folders_model_leaves_blocks_to_their_pairs() -> None:
+    """So that `dhpf pairs`, which knows no model, plans the same blocks."""
+    workflow = load_workflow(Path(__file__).parents[3] / "workflows.yaml", "match-folder", [], Path())
+    assert workflow.match is not None
+    memory = workflow.match.collections["photos"].feature_memory_mb * 10**6
+    bytes_per_image = ModelSource(workflow.model).bytes_per_image(workflow.match.features)
+    assert images_within(memory, bytes_per_image) >= block_limits(None).max_images
