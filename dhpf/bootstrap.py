@@ -1,4 +1,4 @@
-"""How sure a difference of two methods is that were tested on the same pairs: the paired bootstrap."""
+"""Paired bootstrap: how certain the difference is between two methods that were tested on the same pairs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 DRAWN_AT_ONCE = 2_000_000
-"""Pairs that are drawn before their means are taken: what bounds memory, whatever the benchmark's size."""
+"""So many pairs are drawn at once; it bounds memory, whatever the benchmark's size."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Difference:
 def paired_difference(first: Floats, second: Floats, *, confidence: float, resamples: int, seed: int) -> Difference:
     """Mean of `first - second` and its bootstrap interval: pairs are drawn with replacement, both values together.
 
-    What makes a pair hard is in both values and cancels, so that the interval is that of the methods' difference and
-    not of the pairs' difficulty.
+    How hard a pair is affects both of its values and cancels in their difference, so that the interval is about the
+    methods only.
 
     Args:
         first, second: (P,) values of the same pairs in the same order.

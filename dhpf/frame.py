@@ -1,4 +1,4 @@
-"""Images and points into the square frame that the network works in, and back."""
+"""Converts images and points to the square frame that the network works in, and points back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Size = tuple[int, int]
 """(width, height) in pixels."""
 
 BORDER_TOLERANCE = 2.0
-"""Pixels by which an annotation may overstep its image: published ones do by up to 1, being rounded or scaled."""
+"""Pixels by which an annotation may overstep its image; published ones, rounded or scaled, do by up to 1."""
 
 
 def to_square(image: RGB, side: int, mirrored: bool = False) -> Tensor:

@@ -1,8 +1,7 @@
-"""Untrusted bytes to an RGB array, or a reason why not.
+"""Decodes image files that are not trusted into RGB arrays, or says why it does not.
 
-Only a few raster formats are read, their declared size is checked before a pixel is decoded, and nothing is guessed:
-16 bits per channel, which Pillow would silently damage, are scaled properly; 32 bits, which have no agreed white, are
-refused.
+Only a few raster formats are read, and their declared size is checked before a pixel is decoded. 16 bits per channel,
+which Pillow would damage without a word, are scaled to 8. 32 bits are refused: nothing says which value is white.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ RGB = NDArray[np.uint8]
 
 
 def is_text(name: str) -> bool:
-    """Whether a file name is UTF-8 text, which alone a table can hold."""
+    """Whether a file name is UTF-8 text; a table holds no other."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -44,7 +43,7 @@ def printable(name: str) -> str:
 
 
 class ImageError(InputError):
-    """These bytes are no image that can be used; the message says why and names the image."""
+    """An image that cannot be used; the message names it and says why."""
 
 
 def require_text(name: str) -> None:
@@ -54,10 +53,10 @@ def require_text(name: str) -> None:
 
 
 def decode_image(data: bytes, name: str) -> RGB:
-    """Decodes an encoded image as people see it: EXIF orientation applied, transparency put on white.
+    """Decodes an image file as people see it: EXIF orientation applied, transparency put on white.
 
     Args:
-        data: the encoded file's bytes.
+        data: the bytes of the file.
         name: how to call the image in an error.
 
     Returns:

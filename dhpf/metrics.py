@@ -1,6 +1,7 @@
-"""How good a prediction is: one value per pair, everything in the 240 x 240 frame (docs/algorithm.md, section 9).
+"""Scores predictions: PCK of keypoints, LT-ACC and IoU of masks (docs/algorithm.md, section 9).
 
-A benchmark's figure is the mean over its pairs; `summarise` names every mean that it takes.
+Each gives one value per pair, with all coordinates in the 240 x 240 frame. `summarise` takes the means over pairs that
+benchmarks report.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def _keypoint_extent(target_keypoints: Points, target_box: Box | None) -> float:
 
 
 def _legacy_padded_extent(target_keypoints: Points, target_box: Box | None) -> float:
-    """The extent as the published code takes it, padding included: larger than the keypoints' own, so forgiving."""
+    """The extent as the published code takes it: with the padding, so that thresholds are larger."""
     if 0 < len(target_keypoints) < LEGACY_COLUMNS:
         target_keypoints = np.vstack([target_keypoints, np.full((1, 2), -1, target_keypoints.dtype)])
     return _keypoint_extent(target_keypoints, target_box)
@@ -184,7 +185,7 @@ def summarise(
     Returns:
         For every name: NAME, the mean over pairs (what benchmarks report); NAME/class/CATEGORY, the same over the
         pairs of one category; and with `num_keypoints` NAME/per_keypoint, the share of all keypoints together.
-        Empty when there are no pairs: nothing has no mean.
+        Empty when there are no pairs.
 
     Raises:
         ValueError: the lengths disagree, a value is not finite, or a pair has no keypoints.

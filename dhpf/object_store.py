@@ -1,7 +1,8 @@
-"""Objects in a bucket of an S3 store, each named by a URI.
+"""Reads, writes and removes objects in a bucket of an S3 store.
 
-s3://BUCKET/KEY, with the endpoint of a store that is not Amazon's in its query, as pyarrow takes it
-(?endpoint_override=HOST:PORT&scheme=http&region=NAME). Credentials come from the environment, never from the URI.
+A URI names an object: s3://BUCKET/KEY. For a store that is not Amazon's, a query behind it says where that is, as
+pyarrow takes it: ?endpoint_override=HOST:PORT&scheme=http&region=NAME. Credentials come from the environment, never
+from the URI.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def require_uri(uri: str, what: str) -> None:
     """Refuses a URI that cannot be used.
 
     Args:
-        what: of what it is, for an error.
+        what: what the URI is of, as an error names it, such as "collection".
 
     Raises:
         InputError: a scheme that is not read, no bucket, or credentials in the URI.
@@ -45,7 +46,7 @@ def require_uri(uri: str, what: str) -> None:
 
 
 def open_store(uri: str, what: str) -> tuple[fs.FileSystem, str]:
-    """The store, opened once in each process, and the path in it, bucket first.
+    """The store that a URI names, opened once in each process, and the path in it, which begins with the bucket.
 
     Raises:
         InputError: the URI cannot be used.
@@ -88,7 +89,7 @@ def read_object(uri: str, begin: int, size: int) -> bytes:
 
 
 def put_object(uri: str, content: bytes) -> None:
-    """Writes an object. When this fails a part of it may be there: name it only where it has succeeded.
+    """Writes an object; nothing may refer to it before that has succeeded, because a part may be there if it fails.
 
     Raises:
         InputError: the store does not take it.
@@ -105,7 +106,7 @@ def object_size(uri: str) -> int:
     """Bytes of an object; -1 where there is none.
 
     Raises:
-        InputError: the store does not say.
+        InputError: the store does not answer.
     """
     store, path = open_store(uri, "object")
     try:

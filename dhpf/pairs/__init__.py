@@ -1,4 +1,4 @@
-"""Where pairs come from: each pair source is a file in this folder and a line in PAIR_SOURCES."""
+"""Pair sources, which give a workflow its pairs: each is one file in this folder and one line in PAIR_SOURCES."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from dhpf.pairs.source import coordinates, points_of, read_inside, require_folde
 from dhpf.records import PairRecord, Points, Rejection
 
 LISTS = ("test_pairs_caltech_with_category.csv", "pairs_images_only.csv")
-"""The published list, and one without outlines; the first that is there is read."""
+"""The published list, and one without outlines; where both are there the published one is read."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Caltech101:
 
     def pairs(self, split: str) -> Iterator[PairRecord | Rejection]:
         require_split(split, self.splits, "caltech101")
-        root = require_folder(self.root, "caltech101")
+        root = require_folder(self.root, "pair source caltech101")
         path = next((root / name for name in LISTS if (root / name).is_file()), None)
         if path is None:
             raise InputError(f"pair source caltech101: neither {' nor '.join(LISTS)} in {root}")

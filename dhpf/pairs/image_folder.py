@@ -28,7 +28,7 @@ class ImageFolder:
     """The images below a folder or a bucket's prefix; an image's id is its path below it, with forward slashes.
 
     Attributes:
-        root: the folder, or an s3:// URI (image_store.py).
+        root: the folder, or an s3:// URI (dhpf.object_store).
         select: which pairs. A pair list may have, beside the columns source and target, a category, source_points and
             target_points: "x,y;x,y;..." in CSV, lists of [x, y] in Parquet.
     """
@@ -41,7 +41,7 @@ class ImageFolder:
 
     def pairs(self, split: str) -> Iterator[PairRecord | Rejection]:
         require_split(split, self.splits, "image_folder")
-        images = open_image_store(self.root, "image_folder").ids()
+        images = open_image_store(self.root, "pair source image_folder").ids()
         if not images:
             raise InputError(f"pair source image_folder: no image ({', '.join(EXTENSIONS)}) in {self.root!r}")
         if isinstance(self.select, PairList):
@@ -51,11 +51,11 @@ class ImageFolder:
             yield folder_pair(number, source, target)
 
     def read(self, image_id: str) -> bytes:
-        return open_image_store(self.root, "image_folder").read(image_id)
+        return open_image_store(self.root, "pair source image_folder").read(image_id)
 
 
 def folder_pair(number: int, source: str, target: str) -> PairRecord:
-    """The pair with this number, from 0; images of the same folder are of the category that it is called."""
+    """The pair with this number, from 0; its category is the folder of both images, or "" where they have two."""
     folder = PurePosixPath(source).parent
     category = folder.as_posix() if folder == PurePosixPath(target).parent and folder.name else ""
     return PairRecord(pair_id_of(number), category, source, target)

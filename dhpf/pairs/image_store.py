@@ -1,6 +1,6 @@
-"""Where a collection's images lie: in a folder, or in a bucket of an S3 store.
+"""Lists and reads a collection's images, which lie in a folder or in a bucket of an S3 store.
 
-An image's id is its path below the collection's root, with forward slashes. A bucket is named as in object_store.py.
+An image's id is its path below the collection's root, with forward slashes. A bucket is named as in dhpf.object_store.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ class ImageStore(Protocol):
         """Size of an image's file in bytes."""
 
 
-def open_image_store(root: str, kind: str) -> ImageStore:
+def open_image_store(root: str, owner: str) -> ImageStore:
     """The images below a folder or a URI.
 
     Args:
-        kind: what the root is of, for an error.
+        owner: what has this root, as an error names it, such as "collection".
 
     Raises:
         InputError: no such folder, or a URI that cannot be used.
     """
-    return BucketImages(root) if is_uri(root) else FolderImages(str(require_folder(root, kind)))
+    return BucketImages(root) if is_uri(root) else FolderImages(str(require_folder(root, owner)))
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class FolderImages:
 
 @dataclass(frozen=True)
 class BucketImages:
-    """Images below a prefix of a bucket; opened anew in each process, so it travels to workers.
+    """Images below a prefix of a bucket; it can be sent to workers, because each process opens the bucket itself.
 
     Raises:
         InputError: a scheme that is not read, no bucket, or credentials in the URI.
@@ -101,7 +101,7 @@ class BucketImages:
         return sum(not _is_image(path.name) for path in self._shown())
 
     def _shown(self) -> Iterator[PurePosixPath]:
-        """Paths below the prefix."""
+        """Paths of the files below the prefix that are not hidden."""
         store, prefix = open_store(self.uri, "collection")
         try:
             files = store.get_file_info(fs.FileSelector(prefix, recursive=True))

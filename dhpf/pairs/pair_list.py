@@ -1,4 +1,4 @@
-"""A user's list of pairs, CSV or Parquet, of any length."""
+"""Reads a user's list of pairs, CSV or Parquet, and plans its blocks; the list may be larger than memory."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def plan_pair_list(
     max_pairs: int,
     on_progress: Progress = lambda what, num_pairs: None,
 ) -> PairListPlan:
-    """Plans the blocks of a list, so that pairs with common images meet; memory does not grow with the list.
+    """Plans the blocks of a list, so that pairs with common images share a block; memory does not grow with the list.
 
     Args:
         path: CSV or Parquet with the columns source and target and, if wanted, category and source_points:
@@ -100,7 +100,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def parse_points(value: Any) -> Points | None:
-    """(K, 2) points of a list's cell, None of an empty one; raises ValueError or TypeError for anything else."""
+    """(K, 2) points of a list's field, None of an empty one; raises ValueError or TypeError for anything else."""
     if value is None or value == "":
         return None
     points = [part.split(",") for part in value.split(";")] if isinstance(value, str) else value
@@ -120,22 +120,22 @@ def rejection(path: Path, number: int, source: str, target: str, reason: str) ->
 
 
 def not_there(image: str) -> str:
-    """Why a row with an unknown image is rejected."""
+    """Why a row is rejected whose image is unknown."""
     return f"image {image!r} is not in the folder"
 
 
 def twice_the_same(image: str) -> str:
-    """Why a row with one image is rejected."""
+    """Why a row is rejected whose source is its target."""
     return f"names the same image {image!r} twice"
 
 
 def already_there(first: int) -> str:
-    """Why a row that repeats the one with the number `first` is rejected."""
+    """Why a row is rejected that repeats the one with the number `first`."""
     return f"the pair is already on row {first + 1}"
 
 
 class _Rejects:
-    """Rejections on their way into a Parquet file, a bounded number of them in memory."""
+    """Writes rejections to a Parquet file, and holds few of them in memory."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

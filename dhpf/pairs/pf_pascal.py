@@ -41,7 +41,7 @@ class PFPascal:
 
     def pairs(self, split: str) -> Iterator[PairRecord | Rejection]:
         require_split(split, self.splits, "pf_pascal")
-        path = require_folder(self.root, "pf_pascal") / f"{_FILES[split]}_pairs.csv"
+        path = require_folder(self.root, "pair source pf_pascal") / f"{_FILES[split]}_pairs.csv"
         for number, row in read_table(path, ("source_image", "target_image", "class")):
             pair_id = f"{number:06d}"
             source, target = (PurePosixPath(row[c]).name for c in ("source_image", "target_image"))

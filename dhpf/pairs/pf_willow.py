@@ -29,7 +29,7 @@ class PFWillow:
         require_split(split, self.splits, "pf_willow")
         axes = [[f"{axis}{k}" for k in range(1, NUM_KEYPOINTS + 1)] for axis in ("XA", "YA", "XB", "YB")]
         columns = ("imageA", "imageB", *(name for axis in axes for name in axis))
-        path = require_folder(self.root, "pf_willow") / "test_pairs.csv"
+        path = require_folder(self.root, "pair source pf_willow") / "test_pairs.csv"
         for number, row in read_table(path, columns):
             pair_id = f"{number:06d}"
             source, target = _below_root(row["imageA"]), _below_root(row["imageB"])

@@ -1,7 +1,7 @@
 """Photos that installed packages ship, and warped views of them: real images with exact keypoints, no download.
 
-A view is rendered through a backward map from the view's pixels to the photo's, so points drawn in the view are
-mapped exactly. Photos, not pairs, are divided into train, val and test.
+A view is rendered by a map from its points to points of the photo. The same map takes keypoints that are drawn in the
+view to their exact places in the photo. No photo is in two of the splits train, val and test.
 """
 
 from __future__ import annotations
@@ -192,7 +192,9 @@ def load_photo(name: str) -> RGB:
 
 
 def render(pixels: RGB, warp: Warp) -> RGB:
-    """The view of an image through a backward map; what lies outside is mirrored in.
+    """The view of an image; beyond the image's border stands its mirror image.
+
+    `warp` maps points of the view to points of the image.
 
     Pixel (column, row) covers the point (column + 0.5, row + 0.5).
     """
@@ -205,7 +207,7 @@ def render(pixels: RGB, warp: Warp) -> RGB:
 
 
 def relight(pixels: RGB, random: np.random.Generator) -> RGB:
-    """The same view in another light, through another camera: colours mixed, contrast bent, a shadow, blur, noise."""
+    """The view as in other light and by another camera: mixed colours, other contrast, a shadow, blur and noise."""
     values = pixels.astype(np.float64) / 255
     saturation = random.uniform(0.0, 1.3)
     grey = values.mean(axis=2, keepdims=True)
@@ -225,7 +227,7 @@ def relight(pixels: RGB, random: np.random.Generator) -> RGB:
 def draw_keypoints(
     pixels: RGB, warp: Warp, count: int, random: np.random.Generator, margin: float = 6.0
 ) -> tuple[Points, Points]:
-    """At most `count` points (K, 2) in the view and where they lie in the photo, on texture and well apart."""
+    """(K, 2) points in the view and where they lie in the photo: at most `count`, on texture and well apart."""
     height, width = pixels.shape[:2]
     in_view = random.uniform((margin, margin), (width - margin, height - margin), size=(400, 2))
     in_photo = warp(in_view)

@@ -1,4 +1,4 @@
-"""What a pair source is, and what several of them need."""
+"""The protocol of pair sources, and functions that several of them share."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class PairSource(Protocol):
         ...
 
     def read(self, image_id: str) -> bytes:
-        """The encoded image.
+        """The bytes of an image's file.
 
         Raises:
             ImageError: no such image, or it lies outside the source's folder.
@@ -46,10 +46,17 @@ class PairSource(Protocol):
         ...
 
 
-def require_folder(root: str, kind: str) -> Path:
-    """The folder of a pair source, which must exist."""
+def require_folder(root: str, owner: str) -> Path:
+    """The folder `root`, which must exist.
+
+    Args:
+        owner: what has this root, as an error names it, such as "pair source spair".
+
+    Raises:
+        InputError: there is no such folder.
+    """
     if not Path(root).is_dir():
-        raise InputError(f"pair source {kind}: no folder {root!r}; set its option root, or the data folder")
+        raise InputError(f"{owner}: no folder {root!r}; correct its root, or the data folder below which it lies")
     return Path(root)
 
 

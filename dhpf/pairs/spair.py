@@ -38,7 +38,7 @@ class SPair:
 
     def pairs(self, split: str) -> Iterator[PairRecord | Rejection]:
         require_split(split, self.splits, "spair")
-        root = require_folder(self.root, "spair")
+        root = require_folder(self.root, "pair source spair")
         listing = root / "Layout" / self.layout / f"{_FILES[split]}.txt"
         if not listing.is_file():
             raise InputError(f"pair list {listing}: no such file")

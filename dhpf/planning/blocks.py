@@ -1,7 +1,7 @@
-"""Blocks: a set of pairs and every image they touch, once. The unit of work, reading, failure and resumption.
+"""Cuts pairs into blocks. A block is some pairs and their images, each once; it is read, matched and committed whole.
 
-Three ways lead here: pairs that stream by (`plan_blocks`), pairs in closed form (`plan_spans`), and a list of any
-length (dhpf.planning.listed_blocks).
+Pairs that come one by one are cut by `plan_blocks`, pairs in closed form (dhpf.planning.spans) by `plan_spans`, and a
+list of any length by dhpf.planning.listed_blocks.
 """
 
 from __future__ import annotations
@@ -68,9 +68,9 @@ class PlannedBlock:
         index: its place in the plan, from 0.
         first_pair: how many pairs the blocks before it hold; its own are numbered from there on.
         num_pairs, num_images: how many it holds.
-        num_shared: how many of its images are in the block before it, too: what a worker that keeps them need not
-            read again.
-        spans: its pairs; empty when the pairs lie in a file, as the record batch `index`.
+        num_shared: how many of its images are in the block before it, too; a worker that still holds these need not
+            read them again.
+        spans: its pairs; empty where they lie in a file, whose record batch `index` holds them.
     """
 
     index: int
@@ -98,7 +98,7 @@ _COUNTS = ("index", "first_pair", "num_pairs", "num_images", "num_shared")
 
 
 def planned_block_from_json(value: Any) -> PlannedBlock:
-    """The inverse of `PlannedBlock.to_json`, for values that nobody vouches for.
+    """The inverse of `PlannedBlock.to_json`, for values that are not trusted.
 
     Raises:
         InputError: not a planned block, or counts that contradict its spans.
@@ -121,11 +121,12 @@ def planned_block_from_json(value: Any) -> PlannedBlock:
 def plan_spans(spans: Iterable[Span], *, max_images: int, max_pairs: int) -> Iterator[PlannedBlock]:
     """Cuts pairs in closed form into blocks; every pair is in exactly one.
 
-    A span that is too large becomes square tiles of two groups of images, in an order in which a block and the next
-    have a group in common; small spans that follow each other share a block. Memory does not grow with the pairs.
+    A span that is too large is cut into tiles, each of which pairs two groups of images; a tile has a group in common
+    with the one before it. Small spans that follow each other share a block. Memory does not grow with the pairs.
 
-    A tile of two groups of g = max_images // 2 covers g * g pairs: about 4 / max_images images are described per pair,
-    twice the bound of dhpf.planning.plan_summary, and about the bound where workers keep their last block's images.
+    Two groups of g = max_images // 2 images have g * g pairs, so that about 4 / max_images images are described per
+    pair. That is twice the least possible (`fewest_images` in dhpf.planning.plan_summary), and about the least where a
+    worker keeps the images of its last block.
 
     Raises:
         InputError: a limit that no pair can keep.
@@ -151,7 +152,7 @@ def plan_spans(spans: Iterable[Span], *, max_images: int, max_pairs: int) -> Ite
 
 
 def images_within(budget_bytes: int, bytes_per_image: int) -> int:
-    """How many images a block may have when so many bytes are there for what is kept of its images.
+    """How many images a block may have if what is kept of them must fit into `budget_bytes` of memory.
 
     Raises:
         InputError: not even the two images of one pair fit.
@@ -160,7 +161,7 @@ def images_within(budget_bytes: int, bytes_per_image: int) -> int:
         raise InputError(f"bytes_per_image: {bytes_per_image} must be at least 1")
     if budget_bytes < 2 * bytes_per_image:
         raise InputError(
-            f"budget_bytes: {budget_bytes} is less than two images take ({2 * bytes_per_image} bytes); give more memory"
+            f"memory for features: {budget_bytes} bytes are less than two images take, {2 * bytes_per_image}; give more"
         )
     return budget_bytes // bytes_per_image
 
@@ -178,7 +179,7 @@ def block_name(index: int) -> str:
 
 
 class _Content:
-    """Some spans, and what they come to. Positions are kept as merged ranges: a few, whatever the number of images."""
+    """Some spans, with how many images and pairs they hold; few numbers, however many images these are."""
 
     def __init__(self, spans: list[Span], ranges: list[Range] | None = None, num_pairs: int | None = None) -> None:
         self.spans = spans
@@ -194,7 +195,7 @@ class _Content:
 
 
 def _cut(span: Span, max_images: int, max_pairs: int) -> Iterator[Span]:
-    """Pieces that keep the limits, in an order in which neighbours share images."""
+    """Cuts a span into pieces that keep the limits; pieces that follow each other share images."""
     if span.num_images <= max_images and span.num_pairs <= max_pairs:
         return iter((span,))
     if not span.reach:
@@ -207,7 +208,7 @@ def _cut(span: Span, max_images: int, max_pairs: int) -> Iterator[Span]:
 def _cut_rectangle(span: Span, max_images: int, max_pairs: int) -> Iterator[Span]:
     sources, targets = span.ranges
     num_sources, num_targets = sources[1] - sources[0], targets[1] - targets[0]
-    # Square tiles read least; what a short side leaves free goes to the long one.
+    # Square tiles read the fewest images. Where a side of the span is short, the other side of a tile may be longer.
     shorter = min(num_sources, num_targets, max_images // 2, max(1, math.isqrt(max_pairs)))
     longer = min(max_images - shorter, max_pairs // shorter) if shorter in (num_sources, num_targets) else shorter
     height, width = (shorter, longer) if num_sources <= num_targets else (longer, shorter)
@@ -218,7 +219,7 @@ def _cut_rectangle(span: Span, max_images: int, max_pairs: int) -> Iterator[Span
 
 
 def _cut_to_strips(span: Span, height: int) -> Iterator[Span]:
-    """A short reach: some sources in a row with all their targets, most of which are sources themselves."""
+    """For a short reach: sources in a row with all their targets, most of which are among these sources."""
     sources, targets = span.ranges
     for strip in _chunks(sources, height):
         piece = band(strip, targets, span.reach)
@@ -227,7 +228,10 @@ def _cut_to_strips(span: Span, height: int) -> Iterator[Span]:
 
 
 def _cut_to_tiles(span: Span, size: int) -> Iterator[Span]:
-    """Pairs of groups in a serpentine; a group's pairs within itself go where the group is needed anyway."""
+    """Tiles of two groups, row by row, every other row backwards.
+
+    The pairs within a group come beside a tile that needs the group anyway.
+    """
     sources, targets = span.ranges
     begin, end = min(sources[0], targets[0]), max(sources[1], targets[1])
     num_groups = -(-(end - begin) // size)

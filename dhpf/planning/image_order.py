@@ -1,4 +1,4 @@
-"""An order of images in which those that are paired with each other stand close together."""
+"""Orders images so that those that are paired with each other stand close together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Positions = NDArray[np.int32]
 
 
 class PairSample:
-    """A bounded random sample of pairs that stream by: those whose numbers have the smallest hashes.
+    """A random sample, of limited size, of pairs that stream by: those whose numbers have the smallest hashes.
 
     The same numbered pairs give the same sample, however they are cut into batches.
     """
@@ -55,9 +55,9 @@ class PairSample:
 def order_images(num_images: int, sources: Positions, targets: Positions) -> Positions:
     """(num_images,) all images, such that pairs join images close to each other; those in no pair come last.
 
-    The order grows: next comes the image whose pairs lie to the largest part among images that are placed already.
-    So a cluster is finished before the next one begins, and a few pairs across clusters do no harm, which sorting by
-    breadth (Cuthill-McKee) does not give.
+    Images are placed one by one; next comes the image of whose partners the largest share is placed already. So a
+    cluster is finished before the next begins, even where a few pairs join them. An order by breadth (Cuthill-McKee)
+    would mix such clusters.
     """
     ends = (np.concatenate((sources, targets)), np.concatenate((targets, sources)))
     graph = coo_array((np.ones(len(ends[0]), dtype=np.int8), ends), shape=(num_images, num_images)).tocsr()
@@ -100,7 +100,10 @@ def _grow(starts: NDArray[np.int64], neighbours: Positions) -> Positions:
 
 
 def _hashes(numbers: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Number n gives what SplitMix64 (Steele, Lea, Flood 2014) with seed 0 draws after n others; all differ."""
+    """A hash of each number, different for all: number n gets the n-th draw of SplitMix64 with seed 0, counted from 0.
+
+    SplitMix64: Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators", 2014.
+    """
     with np.errstate(over="ignore"):
         mixed = (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -1,4 +1,4 @@
-"""Blocks of a pair list of any length: on disk what grows with the pairs, in memory only what grows with the images.
+"""Plans the blocks of a pair list of any length: what grows with the pairs is on disk, and not in memory.
 
 It is done in four steps:
 
@@ -57,10 +57,10 @@ MAX_PARTS = 500
 _NUM_BINS = 2**20
 
 Progress = Callable[[str, int], object]
-"""Told what is being done, and of how many pairs since it was last told."""
+"""Called with what is being done, and for how many pairs it was done since the last call."""
 
 Duplicates = Callable[[NDArray[np.int64], NDArray[np.int64], Positions, Positions], object]
-"""Told of pairs that are there before: their numbers, those of the first ones, sources and targets."""
+"""Called with pairs that repeat others: their numbers, the numbers of those, sources and targets."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class ListedPlan:
 
     Attributes:
         path: an Arrow file; record batch i holds the pairs of block i (`LISTED_PAIRS`).
-        counts: for each block one after the other num_pairs, num_images and num_shared, as in PlannedBlock.
+        counts: num_pairs, num_images and num_shared (PlannedBlock) of the first block, then of the next, and so on.
         degrees: (num_images,) how many different images each image is paired with.
     """
 
@@ -125,11 +125,10 @@ def plan_listed(
     """Plans the blocks of a list and writes its pairs into `folder`, block by block; the same list, the same bytes.
 
     Args:
-        batches: `LISTED_PAIRS`, with or without further columns, ascending numbers; source and target differ. They may
-            stream by.
+        batches: `LISTED_PAIRS`, with or without further columns; read once. Numbers ascend; source and target differ.
         num_images: of the collection.
         folder: for the result, and meanwhile for about twice its size.
-        on_duplicates: called for pairs that are in the list before, and left out; (a, b) and (b, a) are two pairs.
+        on_duplicates: called for pairs that are left out because the list has them before; (a, b) and (b, a) differ.
 
     Raises:
         InputError: a limit that no pair can keep.
@@ -151,7 +150,7 @@ def plan_listed(
 
 @dataclass(frozen=True)
 class _Spool:
-    """The list as it came, on disk."""
+    """A copy of the list on disk, and what was seen while it was written."""
 
     path: Path
     schema: pa.Schema

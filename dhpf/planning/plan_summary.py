@@ -1,4 +1,4 @@
-"""What a plan of blocks comes to, how near that is to the least possible, and what it will cost."""
+"""Counts what a plan of blocks reads, compares it with the least possible, and estimates time and price."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class PlanSummary:
     Attributes:
         num_blocks, num_pairs: of the plan.
         num_images: images read and described: each block's, summed.
-        num_shared: how many of these the block before holds as well.
+        num_shared: how many of these are also in the block before theirs.
         ideal_images: no plan with these limits reads fewer (`fewest_images`).
     """
 
@@ -67,13 +67,13 @@ def summarise(
 
 
 def fewest_images(degrees: NDArray[np.int64], *, max_images: int, max_pairs: int) -> int:
-    """A bound: how many images the blocks of any plan read together, each block starting with none.
+    """A lower bound: no plan's blocks read fewer images together, if each block reads all of its own.
 
-    Two arguments, the stronger of which counts. A block shows an image at most max_images - 1 others, so an image
-    in d pairs is in at least d / (max_images - 1) blocks. And a block of p pairs has m images with m(m - 1)/2 >= p;
-    as m / p falls with p, no block does better than one that is full. For all pairs of a large collection both come
-    to 2 / (max_images - 1) images described per pair; few numbers of images have a plan that attains it (Steiner
-    systems).
+    It is the larger of two bounds. One is by image: a block has at most max_images - 1 partners for an image, so an
+    image with d partners is in at least d / (max_images - 1) blocks. The other is by block: a block of m images has at
+    most m(m - 1)/2 pairs, so a full block has the fewest images per pair. For all pairs of a large collection both come
+    to 2 / (max_images - 1) images described per pair; only for few numbers of images there is a plan that attains it (a
+    Steiner system).
 
     Args:
         degrees: (num_images,) how many different images each image is paired with.
@@ -122,7 +122,7 @@ def estimate(
     num_actors: int = 1,
     price_per_hour: float = 0.0,
 ) -> Estimate:
-    """What a plan will take if every block reads its images afresh.
+    """What a plan will take if every block reads all of its images.
 
     Args:
         seconds_per_image: to read and describe an image, on one actor.

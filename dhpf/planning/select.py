@@ -71,7 +71,7 @@ class ClosedSelect(Protocol):
 
 
 def _shown(metavar: str, help_text: str, flag: str = "") -> Mapping[str, str]:
-    """What a command line shows of an option; without a flag it is called as the field."""
+    """What a command line shows of an option; without a flag it is named after the field."""
     return {"metavar": metavar, "help": help_text, "flag": flag}
 
 
@@ -246,7 +246,7 @@ def pair_select(name: str, options: Mapping[str, object]) -> PairSelect:
 
 
 def gather_select(values: Mapping[str, Any], default: PairSelect) -> dict[str, Any]:
-    """The values of a mapping in which `select` and its options stand side by side, with one PairSelect for these.
+    """The same values, with one PairSelect in place of `select` and the options that stand beside it.
 
     Args:
         default: its name counts where `values` has no `select`.

@@ -1,4 +1,4 @@
-"""Spans as arrays: their pairs listed, and how many of them each image is in."""
+"""Turns spans into arrays: lists their pairs, and counts the pairs that each image is in."""
 
 from __future__ import annotations
 

@@ -97,14 +97,14 @@ def band(sources: Range, targets: Range, reach: int) -> Span | None:
     begin, end, target_begin, target_end = _trimmed(*sources, *targets, reach)
     if reach < 1 or begin >= end or target_begin >= target_end:
         return None
-    # One span for each set of pairs: a reach beyond the farthest pair says nothing.
+    # A reach beyond the farthest pair changes nothing; it is cut off, so that equal pairs give equal spans.
     farthest = target_end - 1 - begin
     is_rectangle = end <= target_begin and reach >= farthest
     return Span(begin, end, target_begin, target_end, 0 if is_rectangle else min(reach, farthest))
 
 
 def span_from_json(value: Any) -> Span:
-    """The inverse of `Span.to_json`, for values that nobody vouches for.
+    """The inverse of `Span.to_json`, for values that are not trusted.
 
     Raises:
         InputError: not a span.

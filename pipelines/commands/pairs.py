@@ -1,4 +1,4 @@
-"""`dhpf pairs`: the pairs of a folder of images as a table, or their number."""
+"""`dhpf pairs` writes the pairs of a folder of images as a table, or counts them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MaxPairs = Annotated[
 
 
 def _with_select_options(command: Callable[..., int]) -> Callable[..., int]:
-    """The command with an option for each of SELECT_OPTIONS, which it takes as keyword arguments; None if not given."""
+    """Gives a command an option for each of SELECT_OPTIONS; it gets them as keyword arguments, None if not given."""
     signature = inspect.signature(command, eval_str=True)
     own = [parameter for parameter in signature.parameters.values() if parameter.kind != parameter.VAR_KEYWORD]
     place = 1 + [parameter.name for parameter in own].index("select")

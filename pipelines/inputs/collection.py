@@ -1,4 +1,4 @@
-"""A collection: a user's folder of images and which pairs of them to match, as the match stage reads it."""
+"""A collection, which the match stage reads: a folder of images, and which pairs of them to match."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Collection:
 
     @property
     def digest(self) -> str:
-        """sha256 over the image ids and the pair list; the content of each image is in every row."""
+        """sha256 over the image ids and the pair list; digests of the images themselves stand in the results."""
         digest = hashlib.sha256("\n".join(self.plan.images).encode("utf-8", "surrogateescape"))
         if isinstance(self.config.select, PairList):
             with Path(self.config.select.pair_list).open("rb") as file:
@@ -86,13 +86,13 @@ class Collection:
         return []
 
     def mean_file_size(self) -> float:
-        """Mean size of the image files in bytes, of a hundred of them."""
+        """Mean size of an image file in bytes, from about a hundred of them."""
         images = self.plan.images
         sample = images[:: max(1, len(images) // 100)]
         return sum(self._store.size(image) for image in sample) / len(sample)
 
     def num_other_files(self) -> int:
-        """How many files below the root are no images, and are skipped; hidden ones are not counted."""
+        """How many files below the root are skipped because they are no images; hidden ones are not counted."""
         return self._store.num_other_files()
 
     def read(self, image_id: str) -> bytes:
