@@ -1,4 +1,4 @@
-"""Joining a Ray cluster, or starting one on this machine."""
+"""Joins a Ray cluster, or starts one on this machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dhpf.pipelines.config import Workflow
 from dhpf.pipelines.progress import doing
 
 CPUS_BESIDE_ACTORS = 2
-"""Ray Data waits for ever when its actors take all CPUs."""
+"""CPUs kept free for Ray Data's own tasks: it waits for ever when its actors take all of them."""
 
 
 def set_ray_environment(address: str | None, work: Path) -> None:
@@ -32,14 +32,17 @@ def set_ray_environment(address: str | None, work: Path) -> None:
 
 
 def needed_cpus(workflow: Workflow) -> int:
-    """CPUs that the workflow's largest stage reserves; on a private cluster they are logical, there may be fewer."""
+    """CPUs that the cluster must offer to the workflow's largest stage.
+
+    On a private cluster these are logical: the machine may have fewer.
+    """
     reserved = (config.reserved_cpus for config in workflow.stages.values())
     return math.ceil(max(reserved, default=1)) + CPUS_BESIDE_ACTORS
 
 
 @contextmanager
 def ray_cluster(address: str | None, min_cpus: int) -> Iterator[None]:
-    """Joins the cluster at `address`, or starts a private one with at least so many CPUs, for the block."""
+    """Joins the cluster at `address`, or starts a private one with at least `min_cpus` CPUs, for the block."""
     import ray
 
     if address is None:

@@ -1,6 +1,6 @@
-"""What a workflow is: one frozen, checked dataclass per stage, filled strictly from workflows.yaml.
+"""The settings of a workflow: one frozen dataclass per stage, filled strictly from workflows.yaml.
 
-Each of them raises InputError for a value that is out of range. A field is a setting that decides the stage's result,
+Each class raises InputError for a value that is out of range. A field is a setting that decides the stage's result,
 unless it is declared as an INPUT or as HOW_IT_RUNS; see `deciding_settings`.
 """
 
@@ -24,14 +24,13 @@ FeatureType = Literal["float32", "float16"]
 _ROLE, _AT_DEFAULT = "role", "left out at its default"
 
 INPUT = MappingProxyType({_ROLE: "input"})
-"""Of a field that names what a stage works on: plans hold a digest of that instead."""
+"""Marks a field that names what a stage works on: plans hold a digest of that data instead."""
 
 HOW_IT_RUNS = MappingProxyType({_ROLE: "how it runs"})
-"""Of a field that changes what a stage costs and nothing that it gives: it may differ when a stage goes on."""
+"""Marks a field that changes the cost of a stage but not its result: it may change while a stage is interrupted."""
 
 NEWER = MappingProxyType({_ROLE: "decides", _AT_DEFAULT: True})
-"""Of a setting that plans do not mention at its default: those that were made before there was such a setting stay
-valid."""
+"""Marks a setting that plans leave out while it has its default, so that plans older than the setting stay valid."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,8 @@ class OutputPlace:
     """Where a stage puts one of its outputs.
 
     Attributes:
-        folder: below the stage's own.
-        pairs_of: the shard sets whose pairs it is made from; none for those of a collection.
+        folder: path below the stage's folder.
+        pairs_of: the shard sets whose pairs it is made from; empty for an output made from a collection.
     """
 
     folder: str
@@ -48,28 +47,28 @@ class OutputPlace:
 
 
 class StageConfig(Protocol):
-    """What the settings of every stage tell, so that nobody else needs to know the stages."""
+    """What the config of every stage answers, so that other code need not know the stages one by one."""
 
     @property
     def shard_sets(self) -> tuple[str, ...]:
-        """The shard sets that it reads, SOURCE/SPLIT."""
+        """The shard sets that the stage reads, SOURCE/SPLIT."""
 
     @property
     def reserved_cpus(self) -> float:
-        """What its workers or actors reserve together."""
+        """The CPUs that its workers or actors reserve together."""
 
     @property
     def outputs(self) -> Mapping[str, OutputPlace]:
-        """Each of its outputs, by a title."""
+        """The place of each of its outputs, by the output's title."""
 
 
 def deciding_settings(config: Any) -> dict[str, Any]:
-    """The settings that decide a stage's result, besides its inputs, as plain values: what its plan says of them."""
+    """The settings, without inputs, that decide a stage's result, as plain values: a plan holds these."""
     return _settings(config, ("decides",))
 
 
 def deciding_settings_and_inputs(config: Any) -> dict[str, Any]:
-    """The same with the names of its inputs: by this, runs of a stage are told apart in MLflow."""
+    """`deciding_settings` together with the names of the inputs: what tells runs of a stage apart in MLflow."""
     return _settings(config, ("decides", "input"))
 
 
@@ -85,7 +84,10 @@ def _settings(config: Any, roles: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _choice_of_pairs(select: Any, roles: tuple[str, ...]) -> dict[str, Any]:
-    """Its name and options side by side, as in workflows.yaml; every plan has `reference` and `reach`, used or not."""
+    """The name of a `select` and its options side by side, as in workflows.yaml.
+
+    `reference` and `reach` are always there, used or not, because every earlier plan has them.
+    """
     chosen = dataclasses.asdict(select)
     if "input" not in roles:
         chosen.pop("pair_list", None)  # a list is an input
@@ -115,7 +117,7 @@ def _require_distinct(name: str, values: Collection[object]) -> None:
 
 
 def require_name(what: str, value: str) -> None:
-    """Raises InputError unless this can be the name of a folder, of a metric and of a part of `stage.key`."""
+    """Raises InputError unless `value` can name a folder, a metric, and a part of `stage.key`."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", value):
         raise InputError(f"{what}: {value!r} must consist of letters, digits, '-' and '_', and not begin with '-'")
 
@@ -150,7 +152,7 @@ class SourceConfig:
 
     Attributes:
         kind: a name in dhpf.pairs.PAIR_SOURCES.
-        splits: which of its splits are sharded.
+        splits: which of the source's splits are sharded.
         options: the fields of that pair source's dataclass (root, select, ...), checked against it.
     """
 
@@ -164,12 +166,13 @@ class SourceConfig:
 
 @dataclass(frozen=True)
 class ShardConfig:
-    """Pair sources to shards. A shard set is named SOURCE/SPLIT from here on.
+    """The shard stage: turns pair sources into shards. A shard set is named SOURCE/SPLIT in all other stages.
 
     Attributes:
-        sources: by the name that the other stages call them.
+        sources: pair sources, by the names that other stages call them.
         max_pairs, max_images: a shard holds at most this many of each.
-        store: s3:// URI below which the tars are put; without it they lie in the work folder. Indexes always do.
+        store: s3:// URI below which the tar files are put; without it they lie in the work folder, as the index files
+            always do.
     """
 
     sources: Mapping[str, SourceConfig] = field(metadata=INPUT)
@@ -191,7 +194,7 @@ class ShardConfig:
 
     @property
     def given_sets(self) -> tuple[str, ...]:
-        """The shard sets that it makes, SOURCE/SPLIT."""
+        """The shard sets that the stage makes, SOURCE/SPLIT."""
         return tuple(f"{name}/{split}" for name, source in self.sources.items() for split in source.splits)
 
     @property
@@ -205,18 +208,18 @@ class ShardConfig:
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """The fixed set of layers with the highest PCK, by a beam search as in Hyperpixel Flow (ICCV 2019).
+    """The search stage: finds the set of layers with the highest PCK, by beam search as in Hyperpixel Flow (ICCV 2019).
 
     Attributes:
         on: a shard set with keypoints, SOURCE/SPLIT.
-        model: fields that override the workflow's model, such as the exponent that the sets are scored with (3 unless
-            it is given, as for any fixed selection); not the layers, which are what is searched for.
+        model: fields that override the workflow's model, such as the exponent that the sets are scored with (3 by
+            default, as for any fixed selection); not `selection` or `layers`, because the layers are searched for.
         beam: this many of the best sets of a size are extended by one layer.
-        max_layers: of a set; the search ends earlier when larger sets are no better.
-        max_pairs: at most this many pairs, evenly spread over the shard set, are matched; None takes all.
+        max_layers: largest size of a set; the search ends earlier when larger sets are no better.
+        max_pairs: sets are scored on at most this many pairs, evenly spread over the shard set; None takes all.
         alpha: PCK threshold as a share of the shard set's main threshold side.
-        feature_memory_mb: memory that an actor gives to the features of its images. If they fit, each image is
-            described once, otherwise once for each size of sets.
+        feature_memory_mb: memory in MB that an actor gives to the features of its images. If they fit, each image is
+            described once, otherwise once for each size of set.
         engine: which implementation matches; "auto" takes the fastest for the device.
     """
 
@@ -256,25 +259,26 @@ class SearchConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Learning gates and projections; the best epoch by PCK on validation pairs is kept.
+    """The train stage: learns gates and projections, and keeps the epoch with the best PCK on validation pairs.
 
     Attributes:
-        on: a source name of the shard stage: its train split is learned, its val split validates. Or shard sets,
-            SOURCE/SPLIT, whose pairs are learned together; `validate_on` then names the shard set that validates.
-        validate_on: a shard set, SOURCE/SPLIT, instead of the source's own val split.
+        on: a source of the shard stage: its train split is learned from, its val split validates. Or a list of shard
+            sets, SOURCE/SPLIT, that are learned from together; `validate_on` then names the set that validates.
+        validate_on: the shard set that validates, SOURCE/SPLIT; None for the val split of the source `on`.
         batch_size: pairs per step, over all workers together.
         learning_rate, momentum: of SGD.
-        projection_start: "near-identity" starts at the backbone's own features, "random" as the paper does.
-        gates_start: layers whose gates are open for nearly every pair at the start, while all others are closed;
-            "searched" takes those that the search stage found; "random" is the paper's start.
-        num_workers: processes that share each step's pairs; any number learns the same.
-        min_workers: with it training is elastic: it goes on with as few as this many while others are lost.
-        checkpoint_steps: steps between checkpoints within an epoch: what is lost at most.
-        kept_maps_mb: disk on each machine for what the frozen backbone gives for an image, so that it is computed once
-            and not in every epoch; what does not fit is computed again. 0 keeps nothing.
-        precision: of the frozen backbone in training; "bfloat16" halves what its maps take, all that is learned stays
-            in float32, and so does all matching with the trained model.
-        resources: of one worker.
+        projection_start: "near-identity" starts close to the backbone's own features, "random" as the paper does.
+        gates_start: layers whose gates start open for nearly every pair, while all others start closed; "searched"
+            takes the layers that the search stage found; "random" starts as the paper does.
+        num_workers: processes that share the pairs of each step; the model learned is the same for any number.
+        min_workers: makes training elastic: it goes on with as few workers as this while others are lost.
+        max_failures: how often training starts again from its last checkpoint after workers fail.
+        checkpoint_steps: steps between checkpoints within an epoch, and so the most steps that a failure can cost.
+        kept_maps_mb: disk space in MB on each machine for the frozen backbone's feature maps, so that they are computed
+            once and not in every epoch; maps that do not fit are computed again. 0 keeps none.
+        precision: of the frozen backbone in training; "bfloat16" halves the size of its maps. All that is learned, and
+            all matching with the trained model, stays in float32.
+        resources: what one worker reserves.
     """
 
     on: str | tuple[str, ...]
@@ -318,7 +322,7 @@ class TrainConfig:
 
     @property
     def train_sets(self) -> tuple[str, ...]:
-        """The shard sets that are learned, SOURCE/SPLIT."""
+        """The shard sets that are learned from, SOURCE/SPLIT."""
         return (f"{self.on}/train",) if isinstance(self.on, str) else self.on
 
     @property
@@ -341,18 +345,19 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Methods on shard sets with ground truth: predictions first, scores from them.
+    """The evaluate stage: predicts with each method on shard sets with ground truth, and scores the predictions.
 
     Attributes:
         on: shard sets, SOURCE/SPLIT.
-        methods: by the name they get in tables: "trained" (the train stage's best), "searched" (the search stage's),
-            a checkpoint path, a models:/ URI, or fields that override the workflow's model.
+        methods: models, by the name they get in tables: "trained" (the train stage's best epoch), "searched" (the
+            layers of the search stage), a checkpoint's path, a models:/ URI, or fields that override the workflow's
+            model.
         alphas: PCK thresholds as a share of the threshold side.
-        intermediates: by method, how many other images of a pair's block and category it is matched through at most; a
-            method that is not named matches each pair alone.
+        intermediates: for each method named here, a pair is also matched through at most this many other images of its
+            block and category; all other methods match each pair directly.
         batch_size: pairs matched at once; None takes what suits the device, 4 on a CPU and 64 on a GPU.
-        num_actors, min_actors: processes that match; with min_actors, between so many and num_actors, as the work needs
-            them and the cluster has room.
+        num_actors, min_actors: processes that match. With min_actors their number varies between the two, as the work
+            needs them and the cluster has room.
         engine: which implementation matches; "auto" takes the fastest for the device.
     """
 
@@ -398,17 +403,17 @@ class EvaluateConfig:
 
 @dataclass(frozen=True)
 class CollectionConfig:
-    """A folder of images that is matched as it lies, without being sharded first.
+    """A folder of images that is matched where it lies, without being sharded first.
 
     Attributes:
         root: the folder, relative to the data folder.
-        select: which pairs. In workflows.yaml it is a name of dhpf.planning.select.PAIR_SELECTS, with the options of
-            that choice beside it, as in `select: neighbours` and `reach: 3`; a pair_list's path is relative to the data
-            folder.
-        feature_memory_mb: memory that an actor gives to the features of a block's images; more means fewer blocks, and
-            fewer images that are read for several.
-        max_pairs: a block holds at most this many: what is lost at most when an actor dies. None takes what the number
-            of pairs suggests (dhpf.planning.block_size), or what an output that was begun before was planned with.
+        select: which pairs to match. In workflows.yaml, a name of dhpf.planning.select.PAIR_SELECTS, with its options
+            beside it, as in `select: neighbours` and `reach: 3`; the path `pair_list` is relative to the data folder.
+        feature_memory_mb: memory in MB that an actor gives to the features of a block's images; more memory means fewer
+            blocks, and fewer images that several blocks read.
+        max_pairs: a block holds at most this many pairs, and so no more are lost when an actor dies. None takes a
+            number that suits the collection (dhpf.planning.block_size), or the one that an output begun before was
+            planned with.
     """
 
     root: str = field(metadata=INPUT)
@@ -423,19 +428,19 @@ class CollectionConfig:
 
 @dataclass(frozen=True)
 class MatchConfig:
-    """Correspondences of every pair of some shard sets and collections.
+    """The match stage: finds correspondences for every pair of shard sets and collections.
 
     Attributes:
         on: shard sets, SOURCE/SPLIT.
-        collections: folders of images that need no sharding, by the name their outputs get.
-        model: "trained", "searched", a checkpoint path, a models:/ URI, or fields that override the workflow's model.
-        matches_per_pair: at most this many mutual matches are kept for a pair, the best first.
+        collections: folders of images that are matched without sharding, by the names their outputs get.
+        model: "trained", "searched", a checkpoint's path, a models:/ URI, or fields that override the workflow's model.
+        matches_per_pair: at most this many mutual matches of a pair are kept, the most confident first.
         flow: also store the target point of every source cell (60 x 60 x 2 values a pair).
-        intermediates: how many other images of a pair's block and category it is matched through at most; 0 matches
-            each pair alone.
-        price_per_hour: of one actor, in any currency, for `dhpf run --dry-run`.
-        num_actors, min_actors: as in EvaluateConfig.
-        features: how a block's features are kept; "float16" lets twice the images into the same memory.
+        intermediates: each pair is also matched through at most this many other images of its block and category; 0
+            matches each pair directly.
+        price_per_hour: price of one actor, in any currency, for the estimate of `dhpf run --dry-run`.
+        batch_size, num_actors, min_actors: as in EvaluateConfig.
+        features: type in which a block's features are kept; "float16" fits twice as many images into the same memory.
         engine: which implementation matches; "auto" takes the fastest for the device.
     """
 
@@ -483,16 +488,17 @@ class MatchConfig:
 
 @dataclass(frozen=True)
 class PromotionConfig:
-    """What a new version of the workflow's registered model must hold to become its champion.
+    """The checks that a version of the workflow's registered model must pass to become its champion.
 
     Attributes:
         on: shard sets with keypoints, SOURCE/SPLIT: the benchmarks.
         alpha: PCK threshold as a share of the benchmark's main threshold side.
-        confidence: of the bootstrap interval of the difference from the champion; a fall beyond it is refused.
+        confidence: of the bootstrap interval of the difference from the champion's PCK; a version is refused when the
+            whole interval lies below zero.
         resamples, seed: of the bootstrap.
-        least_pck: that every benchmark asks of any version, the first one too.
-        max_slowdown: how many times the champion's seconds per pair a version may take.
-        checked_pairs: of each benchmark, on which engine and speed are checked.
+        least_pck: PCK in [0, 1] that any version, the first one too, must reach on every benchmark.
+        max_slowdown: a version's seconds per pair may be at most this many times the champion's.
+        checked_pairs: this many pairs of each benchmark are used to check parity and speed.
     """
 
     on: tuple[str, ...]
@@ -523,8 +529,8 @@ class Workflow:
     """One block of workflows.yaml: a model and its stages, which run in the order of the fields.
 
     Attributes:
-        promotion: what a version must hold for `dhpf models promote`; no stage, `dhpf run` does not look at it.
-        registered_model: name under which a trained model is registered in MLflow.
+        promotion: the checks of `dhpf models promote`; this is no stage, and `dhpf run` does not use it.
+        registered_model: name under which trained models are registered in MLflow.
     """
 
     name: str

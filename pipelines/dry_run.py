@@ -1,4 +1,4 @@
-"""What running a workflow would take: every output, how far it is, and how many pairs it is made from."""
+"""Lists what a workflow would make: every output, its state, the pairs it is made from, and an estimate of the cost."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class PlannedOutput:
     Attributes:
         title: what it is.
         state: "to do", "begun, ..." or "complete".
-        num_pairs: that it is made from; None where the pairs are a collection's.
-        estimate: lines that say what a collection takes.
+        num_pairs: how many pairs it is made from; None for a collection, whose estimate says it.
+        estimate: lines that say what matching a collection would cost; empty for a shard set.
     """
 
     stage: str
@@ -33,7 +33,7 @@ class PlannedOutput:
 
 
 def planned_outputs(context: StageContext, only: str | None = None) -> Iterator[PlannedOutput]:
-    """Every output of a workflow or of one of its stages; nothing is run, and nothing is written.
+    """Every output of a workflow, or of one of its stages. Runs no stage and writes nothing.
 
     Raises:
         InputError: a data set, a collection or a model that cannot be used.
@@ -51,7 +51,7 @@ def planned_outputs(context: StageContext, only: str | None = None) -> Iterator[
 
 
 def num_pairs_of(context: StageContext, config: ShardConfig | None) -> Mapping[str, int]:
-    """The pairs of each shard set: of a complete one those that it holds, of others those that its source lists."""
+    """The number of pairs of each shard set: those it holds where it is complete, else those that its source lists."""
     counts = {}
     for name, source in (config.sources if config else {}).items():
         for split in source.splits:

@@ -1,4 +1,4 @@
-"""A matcher from whatever names one: nothing, a checkpoint, or a version in the model registry."""
+"""Loads a Matcher: the untrained default, a checkpoint, or a version of the model registry."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def load_matcher(reference: str | None = None, work: str | Path = "dhpf-work", w
 
     Args:
         reference: a checkpoint's path, models:/NAME@ALIAS or models:/NAME/VERSION; None for the untrained default.
-        work: the work folder whose registry is asked, unless MLFLOW_TRACKING_URI names another.
-        weights: file with the backbone's weights, if they are not the installed or published ones.
+        work: the work folder that holds the model registry, unless MLFLOW_TRACKING_URI names another.
+        weights: file with the backbone's weights; None for the installed or published ones.
 
     Raises:
         InputError: there is no such model, or it cannot be used.

@@ -1,4 +1,4 @@
-"""The pictures that belong to results: which pairs are shown, and how they are read back from what is stored."""
+"""Draws the pictures of stage results: chooses the pairs to show, and reads their images and stored rows back."""
 
 from __future__ import annotations
 
@@ -31,11 +31,14 @@ from dhpf.pipelines.stages.search import SearchResult
 from dhpf.records import Correspondences, Points
 
 PICTURED_ALPHA = 0.1
+"""PCK threshold by which the keypoints of a picture are drawn as correct or wrong."""
+
 ALL_PAIRS = "all pairs"
+"""What a picture calls the pairs of a set without categories."""
 
 
 class PairImages:
-    """Decoded images of a set's pairs, not mirrored: a table's points are in original pixels."""
+    """The decoded images of a set's pairs, never mirrored, because the points of tables are in original pixels."""
 
     def __init__(self, pairs: BlockSource) -> None:
         self._read = pairs.read
@@ -75,7 +78,7 @@ def layer_picture(rows: Sequence[Mapping[str, Any]], num_layers: int, title: str
 
 
 def comparison_picture(results: Sequence[MethodScores], title: str) -> Picture:
-    """PCK of several methods on one shard set, by the main threshold."""
+    """Bars of the metrics of several methods on one shard set, classes left out."""
     table: dict[str, dict[str, float]] = {}
     for result in results:
         metrics = {m: v for m, v in result.summary.items() if "/" not in m and m not in ("layers", "seconds")}
@@ -84,7 +87,7 @@ def comparison_picture(results: Sequence[MethodScores], title: str) -> Picture:
 
 
 def class_picture(results: Sequence[MethodScores]) -> Picture:
-    """Several methods on one shard set, class by class, by the metric that pairs are ranked by."""
+    """Bars of several methods on one shard set for each class, in the metric that pairs are ranked by."""
     metric = next((metric for metric, _ in map(_ranked, results) if metric), "")
     prefix = f"{metric}/class/"
     table = {
@@ -97,7 +100,7 @@ def class_picture(results: Sequence[MethodScores]) -> Picture:
 
 
 def search_picture(result: SearchResult) -> Picture:
-    """The path of a search over sets of layers."""
+    """The scored sets of a layer search, size by size, and which of them were extended."""
     levels = [{scored.layers: scored.pck for scored in level} for level in result.levels]
     kept = [[scored.layers for scored in kept_sets(level, result.beam)] for level in result.levels]
     title = f"Search for layers on {result.num_pairs} pairs of {result.on}"
@@ -105,7 +108,7 @@ def search_picture(result: SearchResult) -> Picture:
 
 
 def search_baselines(found: SearchResult) -> dict[str, float]:
-    """The PCK of untrained layers that a search scored, by what a picture calls them."""
+    """The PCK of the best single layer and of the best set that a search found, untrained, by the name in a picture."""
     named = {"best single layer": best_set(found.levels[:1]), "searched layers": found.best}
     pairs = f"untrained, {found.num_pairs} pairs"
     return {f"{name} {', '.join(map(str, s.layers))} ({pairs})": s.pck for name, s in named.items()}
@@ -158,7 +161,7 @@ def _pair_pictures(
 
 
 def _ranked(result: MethodScores) -> tuple[str, dict[int, float]]:
-    """The first metric and each scored pair's value; without scores, mean confidence is not invented: nothing."""
+    """The metric that ranks pairs, a PCK@0.1 if there is one, and its value for each pair; empty without scores."""
     scores = result.scores.to_pylist()
     if not scores:
         return "", {}
@@ -168,7 +171,7 @@ def _ranked(result: MethodScores) -> tuple[str, dict[int, float]]:
 
 
 def best_median_worst(values: Mapping[int, float]) -> dict[str, int]:
-    """Numbers of the pairs with the highest, the middle and the lowest value; the first on ties."""
+    """The numbers of the pairs with the highest, the median and the lowest value; equal values rank by number."""
     if not values:
         return {}
     ordered = sorted(values, key=lambda number: (-values[number], number))

@@ -1,7 +1,7 @@
-"""What a run shows of its work: what is being done, for how long, and how far it is.
+"""Shows the progress of work: what is being done, for how long, and how much of it is done.
 
-On a terminal these are bars and clocks that are drawn over; elsewhere, as in a log file, lines every few seconds. Both
-are shown where the logger "dhpf" takes messages of level INFO, as the command line has it do without `--quiet`.
+On a terminal this is a live bar or clock; elsewhere, as in a log file, a line every few seconds. Nothing is shown
+unless the logger "dhpf" takes messages of level INFO; the command line sets that level unless `--quiet` is given.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from rich.progress import (
 )
 
 LINE_SECONDS = 5.0
-"""Between two lines of the same work where there is no terminal."""
+"""Least time between two lines about the same work where there is no terminal."""
 
 _log = logging.getLogger("dhpf.progress")
 
 
 class CountedWork:
-    """How far some work is; a context that shows it until it ends.
+    """Shows how much of some work is done, from the beginning to the end of a `with` block.
 
     Args:
-        title: what is done.
+        title: what the work is.
         unit: what is counted, such as "pair".
-        total: how many there are; None where that is not known.
+        total: how many units there are; None where that is not known.
     """
 
     def __init__(self, title: str, unit: str, total: int | None = None) -> None:
@@ -62,7 +62,12 @@ class CountedWork:
             self._say()
 
     def update(self, number: int, note: str = "") -> None:
-        """Counts what has been done since the last time, and says something besides."""
+        """Adds units that are done since the last call.
+
+        Args:
+            number: how many.
+            note: a remark to show beside the count.
+        """
         self.done += number
         if self._display is not None:
             title = f"{self.title}, {note}" if note else self.title
@@ -81,7 +86,7 @@ class CountedWork:
 
 @contextlib.contextmanager
 def doing(what: str) -> Iterator[None]:
-    """Says what is being done while nothing of it can be counted, and how long it took."""
+    """Shows during the block what is being done, for work that has no units to count, and then how long it took."""
     started = time.monotonic()
     if _log.isEnabledFor(logging.INFO) and sys.stderr.isatty():
         with _display(TimeElapsedColumn()) as display:

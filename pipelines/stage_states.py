@@ -1,4 +1,4 @@
-"""How far each output of a workflow is, by its files alone: no cluster and no model is needed to say."""
+"""Reads from the files of a workflow's folder how far each output is; needs neither a cluster nor a model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dhpf.pipelines.outputs.store import StageOutput
 
 
 def stage_states(workflow: Workflow, folder: Path) -> list[tuple[str, str]]:
-    """(output, state) of everything that a run would make.
+    """(output, state) of every output that a run would make.
 
     Args:
         folder: of the workflow.
@@ -22,7 +22,7 @@ def stage_states(workflow: Workflow, folder: Path) -> list[tuple[str, str]]:
 
 
 def state_of(output: StageOutput) -> str:
-    """Complete, begun or to do."""
+    """How far an output is: "complete", "begun, ..." or "to do"."""
     if output.manifest() is not None:
         return "complete"
     if not output.has_plan():

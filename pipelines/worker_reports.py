@@ -1,4 +1,4 @@
-"""What the driver learns from its workers: the result of a task, and how far a training is."""
+"""Brings to the driver what Ray workers report: the result of a task, or its error, and the progress of a training."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from dhpf.errors import InputError
 from dhpf.pipelines.progress import CountedWork
 
 POLL_SECONDS = 1.0
+"""Time between two readings of a worker's progress."""
 
 
 def result_of(reference: Any) -> Any:
-    """The result of a task.
+    """Waits for a Ray task, and gives its result.
 
     Raises:
-        InputError: as the task raised it, without the worker's traceback.
+        InputError: the one that the task raised, without Ray's wrapping.
     """
     try:
         return ray.get(reference)
@@ -31,13 +32,13 @@ def result_of(reference: Any) -> Any:
 
 
 class ProgressBoard:
-    """Holds what a worker last said: a title, and how much of how much is done."""
+    """Ray actor that holds what a worker last reported: a title, the number of units done, and their total."""
 
     def __init__(self) -> None:
         self._state = ("", 0, 0)
 
     def write(self, title: str, done: int, total: int) -> None:
-        """Called by the worker, which does not wait."""
+        """Called by the worker, which does not wait for the call to end."""
         self._state = (title, done, total)
 
     def read(self) -> tuple[str, int, int]:
@@ -47,7 +48,11 @@ class ProgressBoard:
 
 @contextlib.contextmanager
 def shown_progress(unit: str) -> Iterator[Any]:
-    """A board to hand to a worker; what is written on it is shown until the block ends."""
+    """A ProgressBoard to hand to a worker; what the worker writes on it is shown until the block ends.
+
+    Args:
+        unit: what is counted, such as "pair".
+    """
     board = ray.remote(num_cpus=0)(ProgressBoard).remote()
     ended = threading.Event()
     shower = threading.Thread(target=_show, args=(board, unit, ended), daemon=True)
@@ -60,7 +65,7 @@ def shown_progress(unit: str) -> Iterator[Any]:
 
 
 def _show(board: Any, unit: str, ended: threading.Event) -> None:
-    """Each title, up to its first comma, is work of its own; what follows changes while it goes on."""
+    """A title's text before its first comma names the work; the text after it is a remark that changes meanwhile."""
     with contextlib.ExitStack() as stack:
         work: CountedWork | None = None
         while not ended.wait(POLL_SECONDS):

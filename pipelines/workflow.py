@@ -1,4 +1,4 @@
-"""A workflow: its stages in order, each skipped where it is complete, all of them tracked."""
+"""Runs a workflow: its stages in order, skipping outputs that are complete, and logs each stage to MLflow."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from dhpf.pipelines.tracking.tracker import Tracker
 STAGE_RUNS: Mapping[str, Stage] = MappingProxyType(
     {"shard": SHARD, "search": SEARCH, "train": TRAIN, "evaluate": EVALUATE, "match": MATCH}
 )
-"""How each stage is run; its config is a field of Workflow by the same name."""
+"""How each stage is run, by the name of the Workflow field that holds its config."""
 
 
 class WorkflowRun:
-    """One workflow in one folder.
+    """A workflow that runs, or goes on, in one folder.
 
     Args:
         workflow: what to do.
@@ -42,14 +42,13 @@ class WorkflowRun:
         self.context = StageContext(workflow, folder, tracker)
 
     def check(self, only: str | None = None) -> None:
-        """Finds out before anything is started what would be found out in the middle.
+        """Finds mistakes before anything is started that would otherwise stop the run in the middle.
 
-        Every model that the stages configure is built once, in this process, and every output that was begun is
-        compared with the settings.
+        Builds every untrained model of the stages once, in this process, and compares the plan of every output that an
+        earlier run began with the settings.
 
         Raises:
-            InputError: weights that cannot be had, layers that the backbone does not have, or an output that was made
-                with other settings.
+            InputError: weights are missing, the backbone lacks a layer, or an output was made with other settings.
         """
         stages = self.stages(only)
         for name, config in stages.items():
@@ -73,7 +72,11 @@ class WorkflowRun:
         return self.context.outcome
 
     def stages(self, only: str | None = None) -> dict[str, StageConfig]:
-        """The stages that the workflow has, or only one of them; an InputError where it has not that one."""
+        """The stages that the workflow has, or only one of them.
+
+        Raises:
+            InputError: the workflow has no stage of that name.
+        """
         stages = self.workflow.stages
         if only is None:
             return stages
@@ -87,5 +90,5 @@ def _settings(config: Any) -> dict[str, Any]:
 
 
 def _identity(config: StageConfig, model: Mapping[str, Any]) -> dict[str, Any]:
-    """What tells one run of a stage from another: all that can decide its result."""
+    """What tells one MLflow run of a stage from another: all that can decide the stage's result."""
     return {"settings": deciding_settings_and_inputs(config), "workflow_model": model}

@@ -1,7 +1,7 @@
-"""A beam search over sets of layers, level by level: which sets to score next, and which one is the best.
+"""Beam search over sets of layers, one level for each size of set: which sets to score next, and which one is the best.
 
 As in Hyperpixel Flow (Min, Lee, Ponce, Cho, ICCV 2019): single layers first, then each of the best sets with one layer
-more. What to do next follows from the levels that are done alone, so that a search goes on wherever it was stopped.
+more. The next level depends on nothing but the levels already scored, so that a stopped search can go on.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ class ScoredSet:
 
 
 Level = Sequence[ScoredSet]
-"""All sets of one size that were scored; level number n, from 0, holds sets of n + 1 layers."""
+"""All sets of one size that were scored: level n, counted from 0, holds sets of n + 1 layers."""
 
 
 def next_sets(levels: Sequence[Level], num_layers: int, beam: int) -> list[Layers]:
-    """The sets that the next level scores, each once; none when the search is over.
+    """The sets to score for the next level, each once; none when the search is over.
 
-    It is over when the last level found nothing better than the levels before it, or no layer is left to add.
+    The search is over when the last level found nothing better than the levels before it, or no layer is left to add.
     """
     if not levels:
         return [(layer,) for layer in range(num_layers)]
@@ -44,12 +44,12 @@ def next_sets(levels: Sequence[Level], num_layers: int, beam: int) -> list[Layer
 
 
 def kept_sets(level: Level, beam: int) -> list[ScoredSet]:
-    """The at most `beam` best sets of a level, the best first: those that the next level extends."""
+    """The best sets of a level, at most `beam` of them and the best first: the next level extends these."""
     return sorted(level, key=_rank)[:beam]
 
 
 def best_set(levels: Sequence[Level]) -> ScoredSet:
-    """The set of highest PCK; of equal ones the smallest, then the one of the lowest layers."""
+    """The set with the highest PCK; of equal ones the smallest, then the one with the lowest layers."""
     return min((scored for level in levels for scored in level), key=_rank)
 
 

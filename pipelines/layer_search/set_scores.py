@@ -1,6 +1,6 @@
-"""Scores sets of layers on pairs with keypoints.
+"""Scores sets of layers by their PCK on pairs with keypoints.
 
-Each image is described once, with all layers of the backbone; only the matching is repeated for each set.
+Each image of a block is described once, with all layers of the backbone; only matching is repeated for each set.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PAIRS_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class _FramedPair:
-    """A pair's keypoints, (K, 2) in the frame, and the side in pixels that its PCK threshold is a share of."""
+    """A pair's source and target keypoints, (K, 2) in the frame, and the length in pixels that alpha is a share of."""
 
     source: Points
     target: Points
@@ -44,7 +44,7 @@ class _FramedPair:
 
 
 def scorable_pairs(shards: ShardSet) -> Iterator[PairRecord]:
-    """The pairs of a set that have a PCK by the set's main threshold, in order."""
+    """The pairs of a shard set for which PCK by the set's main threshold is defined, in order."""
     for _, shard in shards.shards:
         for record in shard.pairs:
             source, target = shard.image_size(record.source), shard.image_size(record.target)
@@ -53,13 +53,13 @@ def scorable_pairs(shards: ShardSet) -> Iterator[PairRecord]:
 
 
 class SetScorer:
-    """Scores sets of layers on blocks of pairs; keeps the features of the last block that it saw.
+    """Scores sets of layers on blocks of pairs; keeps the features of the last block in memory.
 
     Args:
         model: untrained, with all layers selected.
-        shards: what the pairs are of.
+        shards: the shard set that the pairs belong to.
         alpha: PCK threshold as a share of the set's main threshold side.
-        resources: what it may use.
+        resources: what the scorer may use.
         engine: which implementation matches.
     """
 
@@ -74,13 +74,16 @@ class SetScorer:
 
     @torch.inference_mode()
     def score(self, block: Block, sets: Sequence[Layers]) -> NDArray[np.float64]:
-        """(len(sets), pairs of the block) PCK of each pair with each set of layers.
+        """PCK of each pair of a block with each set of layers.
 
         Args:
-            block: known by its id.
+            block: blocks of equal id must be equal.
+
+        Returns:
+            (len(sets), number of pairs) values in [0, 1].
 
         Raises:
-            InputError: an image is damaged since it was sharded.
+            InputError: an image was damaged after the shard stage wrote it.
         """
         if self._opened is None or self._opened.block_id != block.block_id:
             self._opened = None  # two blocks' features together could exceed what there is room for
@@ -120,13 +123,13 @@ class SetScorer:
 
 @dataclass(frozen=True)
 class _OpenedBlock:
-    """A block with what the network knows of it.
+    """A described block, ready to be matched with any set of layers.
 
     Attributes:
         features: of its images.
-        numbers: (source, target) of each pair in the features.
+        numbers: the places of each pair's source and target in the features.
         framed: the keypoints of each pair.
-        wanted: (pairs, N) source cells whose match is needed.
+        wanted: (pairs, N) bool, the source cells whose match is needed.
     """
 
     block_id: str
@@ -137,7 +140,7 @@ class _OpenedBlock:
 
 
 def _framed(record: PairRecord, source: Size, target: Size, thresholds: tuple[str, ...]) -> _FramedPair | None:
-    """A pair's keypoints in the frame; None for a pair that has no PCK."""
+    """A pair's keypoints in the frame; None for a pair whose PCK is not defined."""
     if record.source_keypoints is None or record.target_keypoints is None or not thresholds:
         return None
     target_points = points_to_frame(record.target_keypoints, target, record.mirrored)

@@ -1,4 +1,4 @@
-"""Matches a block: each of its images is described once, then every pair is matched."""
+"""Matches a block: describes each of its images once, then matches every pair."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from dhpf.pipelines.matching.matched_pair import MatchedPair, RowMaker, common_r
 from dhpf.records import PairRecord
 
 MATCH_BATCH = {"cpu": 4, "cuda": 64}
-"""Pairs that are matched together. A GPU needs half of the time per pair for 64 that it needs for 4."""
+"""Pairs that are matched together, by type of device. A GPU takes half as long per pair for 64 as for 4."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,9 @@ class MatchOptions:
 
     Attributes:
         batch_size: pairs that are matched together; None for what suits the network's device.
-        features: how the features are kept.
-        intermediates: at most so many images of the block, of the pair's category, through which it is matched too.
+        features: type in which features are kept.
+        intermediates: each pair is also matched through at most this many other images of its block and category; 0
+            for none.
     """
 
     batch_size: int | None = None
@@ -45,7 +46,7 @@ class MatchOptions:
 
 
 AS_SUITS = MatchOptions()
-"""Each pair alone, as many at once as suit the device."""
+"""Matches each pair directly, in batches that suit the device."""
 
 
 @torch.inference_mode()
@@ -57,11 +58,14 @@ def match_block(
     options: MatchOptions = AS_SUITS,
     caution: Caution = NO_CAUTION,
 ) -> Iterator[MatchedPair | dict[str, Any]]:
-    """Matches every pair of a block, each image described once; a pair that cannot be matched gives its row at once.
+    """Matches every pair of a block, after describing each image once.
 
     Args:
-        rows: says which points will be transferred.
+        rows: says which points of a pair will be transferred.
         caution: what is left out, and who is told of each step.
+
+    Yields:
+        a MatchedPair for each matched pair; for a pair that cannot be matched its `common_row`, whose status says why.
     """
     started = time.perf_counter()
     described = describe_block(network, block, options.features, caution)
@@ -99,7 +103,7 @@ def _match_batch(
     records: Sequence[PairRecord],
     rows: RowMaker,
 ) -> list[tuple[PairMatch, tuple[int, ...]]]:
-    """What is found of each pair, on the CPU, and the layers that it selected, ascending."""
+    """What matching found for each pair, on the CPU, and the layers selected for it, ascending."""
     features, places, facts = described.features, described.places, described.facts
     pairs = [(places[r.source, r.mirrored], places[r.target, r.mirrored]) for r in records]
     wanted = torch.stack([_wanted_cells(rows, r, facts[r.source].size) for r in records])
@@ -124,7 +128,7 @@ def _misplaced(record: PairRecord, source: ImageFacts) -> str | None:
 
 
 def _wanted_cells(rows: RowMaker, record: PairRecord, size: Size) -> Tensor:
-    """(N,) bool, the source cells whose match a row needs."""
+    """(N,) bool, the source cells whose match the row of a pair needs."""
     points = rows.wanted_points(record)
     if points is None:
         return torch.ones(NUM_CELLS, dtype=torch.bool)

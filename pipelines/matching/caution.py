@@ -1,4 +1,4 @@
-"""How carefully a block is matched: what is left out of it, and whether each step is announced."""
+"""How carefully a worker matches a block: which images and pairs it leaves out, and whether it announces each step."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Caution:
-    """What a worker leaves out of a block, and whom it tells what it does next.
+    """What a worker leaves out of a block, and whom it tells of each step beforehand.
 
     Attributes:
         images: why images, by id, are left out.
         pairs: why pairs, by their place in the block, are left out.
-        on_step: told what is done next: `step` is an image's place in OpenBlock.images, or beyond these a pair's place
-            in the block. With it, one thing is done at a time.
+        on_step: called before each step with its number: the place of an image in OpenBlock.images, or the number of
+            images plus the place of a pair in the block. If given, images and pairs are processed one at a time.
     """
 
     images: Mapping[str, str] = field(default_factory=dict)
@@ -23,14 +23,14 @@ class Caution:
 
     @property
     def is_stepwise(self) -> bool:
-        """Whether one thing is done at a time."""
+        """Whether images and pairs are processed one at a time."""
         return self.on_step is not None
 
     def step(self, number: int) -> None:
-        """Says what is done next."""
+        """Announces the next step, if anybody is to be told."""
         if self.on_step is not None:
             self.on_step(number)
 
 
 NO_CAUTION = Caution()
-"""Everything is tried, nothing is announced."""
+"""Nothing is left out, and no step is announced."""

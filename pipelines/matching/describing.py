@@ -1,4 +1,4 @@
-"""Describes a block: each of its images is read, decoded, and passed through the network once."""
+"""Describes a block: reads and decodes each of its images, and passes it through the backbone once."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ DECODED_AHEAD = 4
 """Images that are decoded, or wait for a decoder, while the network works on one."""
 
 DESCRIBE_BATCH = {"cpu": 1, "cuda": 8}
-"""Images that pass through the backbone together. On a CPU one alone is as fast, and an image's features are then the
-same to the last bit whatever block it is in."""
+"""Images that pass through the backbone together, by type of device. On a CPU one at a time is as fast, and an image's
+features are then the same to the last bit in every block."""
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What a row says of an image: its size in pixels, as decoded, and the sha256 of its file; or why it failed."""
+    """What a row says of an image: (width, height) in pixels and the sha256 of its file; or why it cannot be used."""
 
     size: Size = (0, 0)
     sha256: str = ""
@@ -38,11 +38,11 @@ class ImageFacts:
 
 @dataclass(frozen=True)
 class DescribedBlock:
-    """What the network knows of a block's images.
+    """The features and facts of a block's images.
 
     Attributes:
         features: of the usable images.
-        places: the place of each usable image, (id, mirrored), in the features.
+        places: the place of each usable image in the features, by (id, mirrored).
         facts: of every image, by id.
     """
 
@@ -57,10 +57,11 @@ def describe_block(
     feature_type: FeatureType = "float32",
     caution: Caution = NO_CAUTION,
 ) -> DescribedBlock:
-    """Describes each image of a block once; the next images are decoded while the network works on one.
+    """Describes each image of a block once; decodes the next images while the network works.
 
     Args:
-        feature_type: how the features are kept.
+        feature_type: type in which the features are kept.
+        caution: what is left out, and who is told of each step.
     """
     side, device = network.config.image_side, network.backbone.mean.device
     num_ahead = 1 if caution.is_stepwise else DECODED_AHEAD
@@ -75,7 +76,7 @@ def describe_block(
         parts.append(features.in_half_precision() if feature_type == "float16" else features)
         squares.clear()
 
-    with ThreadPoolExecutor(num_ahead) as decoder:  # a distant store answers late: several are asked for at once
+    with ThreadPoolExecutor(num_ahead) as decoder:  # a remote store is slow to answer: read several at once
         waiting = deque((step, image) for step, image in enumerate(block.images) if image[0] not in caution.images)
         decoding: deque[tuple[tuple[str, bool], Future[tuple[ImageFacts, Tensor | None]]]] = deque()
         while waiting or decoding:
@@ -99,7 +100,7 @@ def describe_block(
 
 
 def _load(read: Callable[[str], bytes], image_id: str, mirrored: bool, side: int) -> tuple[ImageFacts, Tensor | None]:
-    """An image as the network sees it, or nothing where it cannot be used."""
+    """An image's facts, and its (3, side, side) square for the network, None where the image cannot be used."""
     try:
         require_text(image_id)
         data = read(image_id)

@@ -1,4 +1,4 @@
-"""The result for one pair: what the network found, in the original images' pixels, and what a row says of it."""
+"""The result for one matched pair, in the original images' pixels, and the protocol of what makes a table row of it."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def common_row(number: int, record: PairRecord, source: ImageFacts, target: Imag
 
 @dataclass(frozen=True)
 class MatchedPair:
-    """One pair and what the network says of it.
+    """A pair and what matching found for it.
 
     Attributes:
         number: running number of the pair in its set.
-        found: alone or through other images of the block, on the CPU.
+        found: the matches, direct or also through other images of the block, on the CPU.
         layers: selected layers, ascending.
-        seconds: its share of the block's matching time.
+        seconds: the pair's share of the time that its block took.
     """
 
     number: int
@@ -62,26 +62,37 @@ class MatchedPair:
         return row | {"layers": layer_mask(self.layers)}
 
     def matches(self, limit: int) -> tuple[Points, Points, NDArray[np.float32]]:
-        """The best mutual matches: points of source and target in original pixels, and confidences."""
+        """The at most `limit` most confident mutual matches.
+
+        Returns:
+            (M, 2) source points and (M, 2) target points in original pixels, and (M,) confidences.
+        """
         best = self.found.mutual.best(limit)
         source = points_from_frame(best.source_points.numpy(), self.source.size, self.record.mirrored)
         target = points_from_frame(best.target_points.numpy(), self.target.size, self.record.mirrored)
         return source, target, best.confidence.numpy()
 
     def transfer(self, points: Points) -> tuple[Points, NDArray[np.bool_], NDArray[np.float32]]:
-        """(K, 2) source points, which were wanted, in the target's original pixels; (K,) valid; (K,) confidence."""
+        """Transfers source points to the target.
+
+        Args:
+            points: (K, 2) in the source's original pixels, among those that the RowMaker wanted.
+
+        Returns:
+            (K, 2) points in the target's original pixels, (K,) valid, and (K,) confidence.
+        """
         framed = torch.from_numpy(points_to_frame(points, self.source.size, self.record.mirrored))
         moved = self.found.transfer(framed)
         predicted = points_from_frame(moved.points[0].numpy(), self.target.size, self.record.mirrored)
         return predicted, moved.valid[0].numpy(), moved.confidence[0].numpy()
 
     def flow(self) -> Points:
-        """(N, 2) target point in original pixels of every source cell; every cell was wanted."""
+        """(N, 2) target point, in original pixels, of every source cell; only where the RowMaker wanted every cell."""
         return points_from_frame(self.found.points.numpy(), self.target.size, self.record.mirrored)
 
 
 class RowMaker(Protocol):
-    """What a stage makes of a matched pair; travels to the actors."""
+    """Makes a stage's table row of a matched pair; pickled and sent to the actors."""
 
     @property
     def schema(self) -> pa.Schema: ...

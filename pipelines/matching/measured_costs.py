@@ -1,4 +1,4 @@
-"""What matching costs here: a few of a collection's images and pairs are matched, timed, and written as tables."""
+"""Measures on this machine what matching costs, by matching a few of a collection's images and timing it."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ from dhpf.pipelines.outputs.writers import table_file
 from dhpf.pipelines.progress import CountedWork
 
 NUM_IMAGES = 4
-"""Images that are described and matched with each other, at most."""
+"""At most this many images are described, and each is matched with each other."""
 
 LEAST_SECONDS = 1e-4
+"""Lower bound of a measured time, which noise could make negative."""
 
 
 @dataclass(frozen=True)
 class MeasuredCosts:
-    """What one worker on this machine takes, and what it writes.
+    """The time that one worker takes on this machine, and the size of what it writes.
 
     Attributes:
         seconds_per_image: to read and describe an image.
         seconds_per_pair: to match a pair and make its row.
-        bytes_per_block: of a table, whatever it holds.
-        bytes_per_pair: of a row in it.
+        bytes_per_block: of a block's table besides its rows.
+        bytes_per_pair: of a row.
     """
 
     seconds_per_image: float
@@ -42,7 +43,7 @@ class MeasuredCosts:
 
 @dataclass(frozen=True)
 class _Trial:
-    """A block of so many images and pairs: how long it took, and how large its table is."""
+    """What matching a block of `num_images` and `num_pairs` took, and the size of its table."""
 
     num_images: int
     num_pairs: int
@@ -58,12 +59,13 @@ def measure_costs(
     rows: RowMaker,
     options: MatchOptions,
 ) -> MeasuredCosts:
-    """Matches two images, then all, each twice, and shows how far it is; the first time of each is not counted.
+    """Times a block of two images and a block of all of them, each twice; the first time of each is a warm-up.
 
     Args:
-        images: ids of two or more images; NUM_IMAGES of them are taken.
+        images: ids of two or more images; at most NUM_IMAGES of them are taken.
         read: gives the bytes of an image's file.
-        rows, options: what is made of a pair, and how it is matched; one pair at a time.
+        rows: makes the row of a pair.
+        options: how pairs are matched; the batch size is always 1.
     """
     blocks = [_block(images[:number], read) for number in (2, NUM_IMAGES)] * 2
     trials = []
@@ -86,9 +88,9 @@ def _block(images: Sequence[str], read: Callable[[str], bytes]) -> OpenBlock:
 
 
 def _costs(few: _Trial, many: _Trial) -> MeasuredCosts:
-    """Solves images * per image + pairs * per pair = seconds, and per block + pairs * per pair = bytes, of two trials.
+    """Solves `images * per image + pairs * per pair = seconds` and `per block + pairs * per pair = bytes`.
 
-    If both are of the same two images, the time is shared out evenly, and all bytes are the pair's.
+    If both trials have the same two images, the time is divided evenly, and all bytes count as the pair's.
     """
     if many.num_pairs == few.num_pairs:
         even = few.seconds / (few.num_images + few.num_pairs)

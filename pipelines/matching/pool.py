@@ -1,6 +1,6 @@
 """Pool of Ray actors that match blocks and commit a table for each.
 
-The evaluate and the match stage share it; they differ in the rows that they make of a pair.
+The evaluate and the match stage share the pool; they differ in the rows that they make of a pair.
 """
 
 from __future__ import annotations
@@ -34,15 +34,17 @@ from dhpf.pipelines.outputs.store import StageOutput
 from dhpf.pipelines.progress import CountedWork
 
 REPORT_SECONDS = 5.0
+"""Least time between two reports of progress."""
 
 BLOCKS_OF_ACTOR = 100
-"""Blocks that are planned ahead for each actor. Then the pool is started again, which costs little."""
+"""Blocks that one pool matches for each of its actors; then a new pool is started, which costs little."""
 
 MAX_ATTEMPTS = 4
 """How often a run begins a block, all but the first time in quarantine, before it gives the block up."""
 
 MAX_RESTARTS, MAX_TASK_RETRIES = 100, 20
-"""For ends that no block causes. An image that ends its actor does so once, so these limits are far above that need."""
+"""Ray's limits, for actors that end through no fault of a block. They are far above what bad images need: an image
+ends an actor only once, because its block is matched in quarantine afterwards."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Progress:
 
     Attributes:
         num_pairs: done in this run.
-        num_failed: of these, pairs with an image that cannot be used.
+        num_failed: of these, pairs that could not be matched.
         seconds: since the first block was handed out.
     """
 
@@ -74,12 +76,13 @@ def match_blocks(
     """Has actors match every block of the plan whose table is not committed yet.
 
     Args:
-        title: of what is shown of the progress.
+        title: what the progress display calls the work.
         options: how blocks are matched.
         report: told of the progress every few seconds.
 
     Raises:
-        InputError: what a block needs cannot be had, and no image of it is to blame; committed blocks stay.
+        InputError: something that a block needs, such as its shard, cannot be read, and no image is at fault; blocks
+            that were committed stay.
     """
     missing = set(output.missing())
     if not missing:
@@ -102,12 +105,12 @@ def match_blocks(
 def _matched(
     jobs: Iterable[BlockJob], settings: WorkerSettings, config: EvaluateConfig | MatchConfig
 ) -> Iterator[Mapping[str, Any]]:
-    """The counts of each block when it is committed, or why it stopped; jobs are planned one pool's work at a time."""
+    """Yields the counts of each block once it is committed, or why it stopped; takes the jobs of one pool at a time."""
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    # max_task_retries and max_restarts have no other name yet.
+    # Ray deprecates **ray_remote_args, and offers no other way yet to pass max_task_retries and max_restarts.
     warnings.filterwarnings("ignore", category=RayDeprecationWarning, message=".*ray_remote_args.*")
     run = uuid.uuid4().hex
     waiting = iter(jobs)
@@ -134,10 +137,10 @@ def _matched(
 
 
 class BlockMatcher:
-    """The actor: matches a block at a time, in quarantine if the block ended a process before.
+    """Ray actor that matches one block at a time, in quarantine if the block ended a process before.
 
     Args:
-        run: a name that no other run of the stage has.
+        run: unique name of this run of the stage; attempts at a block are counted by run.
     """
 
     def __init__(self, settings: WorkerSettings, run: str) -> None:
@@ -150,13 +153,13 @@ class BlockMatcher:
         (text,) = batch["job"]
         try:
             info = self._commit(block_job_from_json(str(text))).info
-        except InputError as error:  # as a value, because Ray would wrap an error in a page of its own words
+        except InputError as error:  # returned, not raised: Ray would bury it in its own traceback
             return {"num_pairs": [0], "num_failed": [0], "stopped": [str(error)]}
         return {"num_pairs": [info["num_pairs"]], "num_failed": [info["num_failed"]], "stopped": [""]}
 
     def _commit(self, job: BlockJob) -> CommitRecord:
         done = self._output.commit_of(job.task)
-        if done is not None:  # what an actor answered is lost with its machine, what it committed is not
+        if done is not None:  # an actor's answer is lost with its machine; its commit is not
             return done
         attempt = self._output.begin(job.task, self._run)
         if attempt == 1:

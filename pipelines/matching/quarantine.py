@@ -1,7 +1,7 @@
-"""Blocks that end their worker's process: the image or pair that does it is found and left out, the rest is matched.
+"""Quarantine for blocks that crash their worker's process: finds the image or pair at fault, and matches the rest.
 
-Such a block is matched again in a process of its own that announces each step before it takes it. The step at which
-that process ends is the cause.
+Such a block is matched again in a process of its own that announces each step beforehand. The step that was announced
+last when the process ended is the cause.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from dhpf.pipelines.matching.worker import BlockWorker, WorkerSettings
 from dhpf.pipelines.outputs.store import StageOutput, put_if_absent
 
 ENDS_AT_A_STEP = 2
-"""A step that ended the process this often is left out. Once may be chance, such as a lack of memory."""
+"""An image or pair at which the process ended this often is left out. Once may be chance, such as a lack of memory."""
 
 ENDS_OF_A_BLOCK = 20
 """After this many ends the rest of the block is not tried."""
 
 _NO_STEP = -1
-"""The process has not taken a step yet: it loads the model."""
+"""Stands for the time before the first step, while the process loads the model."""
 
 
 class Quarantine:
-    """The images of one stage output that ended a process; every block leaves them out."""
+    """The list, kept in the folder of a stage output, of images that ended a process; every block leaves them out."""
 
     def __init__(self, root: Path) -> None:
         self._folder = root / "quarantine"
@@ -53,13 +53,13 @@ class Quarantine:
 
 
 def match_in_quarantine(settings: WorkerSettings, job: BlockJob) -> CommitRecord | str:
-    """Matches and commits a block without the images and pairs that end its process, which it finds one by one.
+    """Finds one by one the images and pairs that end the process, then matches the block without them and commits it.
 
     Returns:
-        what was committed, or why the block is given up.
+        the commit, or why the block is given up.
 
     Raises:
-        RuntimeError: the process raised an error instead of being ended.
+        RuntimeError: the process raised an exception instead of being ended.
     """
     quarantine = Quarantine(Path(settings.root))
     block = job.open()
@@ -85,12 +85,12 @@ def match_in_quarantine(settings: WorkerSettings, job: BlockJob) -> CommitRecord
 
 
 def refused(job: BlockJob, reason: str) -> Caution:
-    """The caution with which no image of a block is touched: all its pairs fail for this reason."""
+    """A Caution that leaves out every image of a block, so that all its pairs fail for this reason."""
     return Caution({image_id: reason for image_id, _ in job.open().images})
 
 
 def _match_in_process(settings: WorkerSettings, job: BlockJob, caution: Caution) -> tuple[int, str]:
-    """The last step that the process announced, and how it ended."""
+    """Matches a block in a new process; gives the last step that the process announced, and how the process ended."""
     context = multiprocessing.get_context("spawn")
     step = context.Value("q", _NO_STEP)
     errors = context.SimpleQueue()

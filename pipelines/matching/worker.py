@@ -22,11 +22,11 @@ from dhpf.pipelines.outputs.writers import table_file
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """What a worker is made of; it travels to the actors.
+    """What a worker is built from; pickled and sent to the actors.
 
     Attributes:
         root: folder of the stage output that the tables go to.
-        resources: what it may use.
+        resources: what the worker may use.
         engine: which implementation matches.
         options: how blocks are matched.
     """
@@ -40,7 +40,7 @@ class WorkerSettings:
 
 
 class BlockWorker:
-    """Holds a network; matches one block after the other and commits their tables."""
+    """Holds a network; matches one block after another and commits a table for each."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._network = settings.model.load(settings.resources)
