@@ -1,9 +1,9 @@
-# make quickstart  - everything once, on photos that installed packages ship
+# make quickstart  - runs every stage once, on photos that installed packages ship
 # make test        - linters, types, floors, all tests that need no GPU
-# make bench       - what a pair costs, beside the published way of computing it; writes bench.json
+# make bench       - cost per pair, compared with the published way of computing it; writes bench.json
 # make curves      - the loss curve of one, two and three workers; draws docs/training-curves.png (minutes)
-# make bench-gpu   - what a CUDA GPU does, beside the published way on it; adds its figures to bench.json (a minute)
-# make bench-scaling - what a pair costs as the collection grows, what a second actor brings; writes docs/scaling*
+# make bench-gpu   - the same on a CUDA GPU; adds its figures to bench.json (a minute)
+# make bench-scaling - cost per pair as a collection grows, and the gain of a second actor; writes docs/scaling*
 # make docs        - the documentation, built into site/
 # Each makes .venv with the pinned dependencies if it is not there.
 

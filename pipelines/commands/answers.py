@@ -1,4 +1,4 @@
-"""How a command answers: facts as JSON for programs, or text for people; and the exit statuses."""
+"""Prints a command's answer, as JSON for programs or as text for people, and names the exit statuses."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PICTURE_SUFFIX = ".png"
 NUM_BENDING = 200
-"""So many matches bend the source onto the target in the picture, however few are drawn."""
+"""The picture warps the source by this many matches, however few are drawn."""
 
 Model = Annotated[
     str | None,

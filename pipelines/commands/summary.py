@@ -1,4 +1,4 @@
-"""The closing summary of `dhpf run`."""
+"""Prints the closing summary of `dhpf run`."""
 
 from __future__ import annotations
 

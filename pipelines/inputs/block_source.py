@@ -1,4 +1,4 @@
-"""What can be matched block by block: a shard set or a collection, as the stages see either."""
+"""Protocol of what can be matched block by block: a shard set or a collection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model of a stage, named so that it can travel to workers and stand in plans."""
+"""Names the model of a stage: a small value that is sent to workers, which load it, and is written into plans."""
 
 from __future__ import annotations
 

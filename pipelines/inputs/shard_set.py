@@ -1,4 +1,4 @@
-"""A shard set: what the shard stage made of one split of one pair source, as the other stages read it."""
+"""Reads a shard set: the shards that the shard stage made of one split of one pair source."""
 
 from __future__ import annotations
 

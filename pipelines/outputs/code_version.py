@@ -1,4 +1,4 @@
-"""The version of the code that makes an output, which every record and row names."""
+"""The version of the code, which records and rows name as what made them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stage outputs: however often a task runs, exactly one result of it counts, and no reader sees half of one.
+"""The folder of a stage output: exactly one result of each task counts, however often it runs, and is never seen half.
 
 PLAN.json says what a stage will do; a task writes its files under a key that nobody else uses and commits by creating
 commits/<task>.json, which only the first can; MANIFEST.json comes last and means "complete". Large files may lie in an

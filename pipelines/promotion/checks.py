@@ -32,7 +32,7 @@ MAX_DEVIATION = 1e-4
 """Of an engine from the whole matrix, as a share of the largest value: rounding stays ten times below."""
 
 TIMED_ROUNDS = 5
-"""Turns in which each version is timed; its fastest counts, for what else the machine does is not the model's."""
+"""Each version is timed so often in turn, and its fastest time counts, as other load on the machine only adds time."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Check:
 
 
 def pck_check(config: PromotionConfig, metric: str, candidate: MethodScores, champion: MethodScores | None) -> Check:
-    """PCK is not below the champion's beyond the bootstrap interval, nor below what any version must reach.
+    """Refuses a PCK below the champion's, if the whole bootstrap interval is, or below what any version must reach.
 
     Raises:
         InputError: the benchmark has no pair with this metric.
@@ -87,7 +87,7 @@ def pck_check(config: PromotionConfig, metric: str, candidate: MethodScores, cha
 
 @torch.inference_mode()
 def parity_check(network: HyperpixelNetwork, engine: MatchEngine, blocks: Sequence[OpenBlock]) -> Check:
-    """The engine finds what stands in the whole correlation matrix, which is the method as published."""
+    """Checks that the engine finds the same as the whole correlation matrix, which is the method as published."""
     side, device = network.config.image_side, network.backbone.mean.device
     every = torch.ones(1, NUM_CELLS, dtype=torch.bool, device=device)
     deviations = []
@@ -105,7 +105,7 @@ def parity_check(network: HyperpixelNetwork, engine: MatchEngine, blocks: Sequen
 
 
 def speed_check(config: PromotionConfig, seconds: Sequence[float]) -> Check:
-    """Seconds per pair are not above the champion's beyond the allowed factor.
+    """Refuses a version that takes more than the allowed multiple of the champion's seconds per pair.
 
     Args:
         seconds: of the candidate, and of the champion if there is one.
@@ -153,5 +153,5 @@ def _values(scores: MethodScores, metric: str) -> dict[int, float]:
 
 
 def word_of(passed: bool) -> str:
-    """As it stands in tags and tables."""
+    """How tags and tables say whether a check was passed."""
     return "passed" if passed else "refused"

@@ -1,4 +1,4 @@
-"""A contest: one version of a registered model judged against the champion, and promoted if it passes."""
+"""Judges one version of a registered model against the champion, and promotes it if it passes."""
 
 from __future__ import annotations
 

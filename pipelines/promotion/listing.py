@@ -9,7 +9,7 @@ from dhpf.pipelines.promotion.registry import CHAMPION, ROLLED_BACK_TAG, Registr
 from dhpf.pipelines.tracking.registering import METRIC_TAGS
 
 COLUMNS = ("version", "aliases", "registered", "val PCK", "verdict", "against the champion")
-"""Of the cells of a VersionRow."""
+"""Titles of the cells of a VersionRow."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ EARLIER_VERDICT_TAGS = "dhpf.gate."
 VERDICT_TAG = f"{VERDICT_TAGS}verdict"
 
 MAX_CHAMPIONS = 200
-"""Earlier champions that are remembered; a tag's length is bounded."""
+"""At most this many champions are remembered, because the length of a tag is bounded."""
 
 
 @dataclass(frozen=True)

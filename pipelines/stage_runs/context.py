@@ -1,4 +1,4 @@
-"""What a workflow knows of a stage, and what a stage finds in its workflow's folder."""
+"""The interface between a workflow and its stages: how a stage is run, and how it finds its inputs."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def _match_one(
 
 
 def estimates(config: MatchConfig, context: StageContext) -> dict[str, list[str]]:
-    """What matching each collection comes to; nothing is written."""
+    """Estimates for each collection what matching it takes; writes nothing."""
     if not config.collections:
         return {}
     model = context.model(config.model, MODEL)

@@ -1,4 +1,4 @@
-"""What a run of a workflow has done: what its closing summary is made of."""
+"""Collects what the stages of a run report, for the closing summary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The evaluate stage: predictions of each method on shard sets with ground truth, and scores from what is stored."""
+"""The evaluate stage: predicts with each method on shard sets with ground truth, and scores the stored predictions."""
 
 from __future__ import annotations
 
@@ -35,18 +35,19 @@ from dhpf.pipelines.outputs.writers import table_file
 from dhpf.records import PairRecord, Points
 
 NUM_PICTURED_MATCHES = 60
+"""Mutual matches of a pair that are stored for pictures."""
 
 
 @dataclass(frozen=True)
 class MethodScores:
-    """One method on one shard set.
+    """The results of one method on one shard set.
 
     Attributes:
-        on, method: their names.
+        on, method: names of the shard set and of the method.
         predictions: the stored table.
         scores: the stored table of scores, one row per pair and metric.
-        summary: named means, see dhpf.metrics.summarise; and "layers", the mean number of layers a pair uses, and
-            "seconds", the mean time of a pair.
+        summary: mean scores by name, see dhpf.metrics.summarise; also "layers", the mean number of layers that a pair
+            uses, and "seconds", the mean time of a pair.
     """
 
     on: str
@@ -58,7 +59,7 @@ class MethodScores:
 
 @dataclass(frozen=True)
 class PredictionRows:
-    """A row of PREDICTIONS: the pair's keypoints, or its outline, transferred."""
+    """Makes a row of PREDICTIONS: the pair's keypoints, or its outline, transferred to the target."""
 
     @property
     def schema(self) -> pa.Schema:
@@ -98,7 +99,7 @@ class PredictionRows:
 def evaluate(
     config: EvaluateConfig, shard_sets: Mapping[str, ShardSet], models: Mapping[str, ModelSource], folder: Path
 ) -> list[MethodScores]:
-    """Predicts with every method on every shard set, and scores; what is complete is left as it is.
+    """Predicts with every method on every shard set, and scores the predictions; complete outputs are left as they are.
 
     Args:
         models: the model of each method of the config.
@@ -135,7 +136,7 @@ def _predict(
 
 
 def planned_settings(config: EvaluateConfig, on: str, method: str) -> dict[str, Any]:
-    """What the plan of a method's predictions says before pairs and model are looked at."""
+    """The part of a prediction plan that is known before the pairs and the model are read."""
     intermediates = config.intermediates.get(method, 0)
     return {"stage": "evaluate", "on": on, **({"intermediates": intermediates} if intermediates else {})}
 
@@ -185,7 +186,9 @@ def _keypoint_scores(
 
 
 def correct_keypoints_of(row: Mapping[str, Any], threshold: str, alphas: tuple[float, ...]) -> NDArray[np.bool_] | None:
-    """(A, K) which keypoints of a row of PREDICTIONS are correct; None when the pair has no such threshold."""
+    """(A, K) whether each keypoint of a row of PREDICTIONS is correct at each alpha; None where the pair has no such
+    threshold.
+    """
     if not row["target_keypoints"]:
         return None
     size, mirrored = tuple(row["target_size"]), row["mirrored"]
@@ -216,7 +219,7 @@ def _points(values: Any) -> Points:
 
 
 def summarise_scores(predictions: pa.Table, scores: pa.Table) -> dict[str, float]:
-    """Named means of a method's scores; see MethodScores."""
+    """A method's mean scores by name; see MethodScores.summary."""
     frame = scores.to_pandas()
     summary: dict[str, float] = {}
     for metric, rows in frame.groupby("metric", sort=False):

@@ -1,4 +1,4 @@
-"""The match stage: correspondences of every pair of a collection."""
+"""The match stage: finds and stores correspondences for every pair of a shard set or a collection."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from dhpf.records import PairRecord, Points
 
 @dataclass(frozen=True)
 class CorrespondenceRows:
-    """A row of CORRESPONDENCES.
+    """Makes a row of CORRESPONDENCES.
 
     Attributes:
         matches_per_pair, flow: as in MatchConfig.
-        model, code_version: which model and which code made the row.
+        model, code_version: names of the model and of the code that make the row.
     """
 
     matches_per_pair: int
@@ -78,11 +78,11 @@ class CorrespondenceRows:
 
 @dataclass(frozen=True)
 class MatchResult:
-    """The correspondences of a shard set, as they lie in Parquet parts.
+    """The stored correspondences of a shard set or a collection.
 
     Attributes:
         record: counts, settings, model and dataset.
-        parts: paths of the parts, in the order of the pairs.
+        parts: paths of the Parquet files, in the order of the pairs.
     """
 
     record: Mapping[str, Any]
@@ -90,7 +90,7 @@ class MatchResult:
 
     @property
     def num_described(self) -> int:
-        """How many images were described, each block's summed."""
+        """How many images were described; an image counts once for each block that it is in."""
         return num_described(self.record)
 
     def scores(self) -> dict[int, float]:
@@ -115,11 +115,11 @@ def match(
     folder: Path,
     log_metrics: Callable[[Mapping[str, float]], None],
 ) -> MatchResult:
-    """Matches all pairs of a shard set or a collection; what is complete is left as it is.
+    """Matches all pairs of a shard set or a collection; a complete output is left as it is.
 
     Args:
-        folder: of the stage; the set's name below it holds its correspondences.
-        log_metrics: told of pairs, pairs per second and failures while it runs.
+        folder: of the stage; the output is the sub-folder that has the name of `pairs`.
+        log_metrics: called with the number of pairs, of failures, and of pairs per second while the stage runs.
     """
     started = time.time()
     output = StageOutput(folder / pairs.name)
@@ -159,9 +159,9 @@ def match(
 
 
 def num_described(counts: Mapping[str, Any]) -> int:
-    """How many images the counts of a block or of a whole output say were described.
+    """The number of described images in the counts of a block or of a whole output.
 
-    Outputs that were begun by version 0.1 call the number otherwise.
+    Outputs that version 0.1 began hold the number under another name.
     """
     return int(counts["num_described"] if "num_described" in counts else counts["num_encoded"])
 
@@ -172,16 +172,16 @@ def match_options(config: MatchConfig) -> MatchOptions:
 
 
 def planned_settings(config: MatchConfig, name: str) -> dict[str, Any]:
-    """What the plan of a shard set's or a collection's correspondences says before pairs and model are looked at."""
+    """The part of the plan of a shard set or a collection that is known before the pairs and the model are read."""
     collection = config.collections.get(name)
     of_collection = {} if collection is None else deciding_settings(collection)
-    if of_collection.get("max_pairs", 0) is None:  # is chosen when the pairs are counted
+    if of_collection.get("max_pairs", 0) is None:  # chosen later, when the pairs are counted
         del of_collection["max_pairs"]
     return {"stage": "match", "on": name, **deciding_settings(config), **of_collection}
 
 
 def _keep_rejects(rejected: RejectedRows | None, output: StageOutput) -> dict[str, Any]:
-    """Commits the rows of a pair list that cannot be used, and says how many they are and why the first is one."""
+    """Commits the rows of a pair list that cannot be used; returns their number and why the first was rejected."""
     if rejected is None:
         return {"num_rejected": 0, "first_rejection": None}
     counts = {"num_rejected": rejected.num_rows, "first_rejection": rejected.first_reason}
@@ -190,7 +190,7 @@ def _keep_rejects(rejected: RejectedRows | None, output: StageOutput) -> dict[st
 
 
 def estimate_run(config: MatchConfig, collection: Collection, model: ModelSource) -> list[str]:
-    """Lines that say what matching a collection comes to, from what a few of its images and pairs cost here."""
+    """Lines that estimate what matching a collection takes, measured here on a few of its images and pairs."""
     lines = plan_lines(collection)
     if not collection.num_pairs:
         return lines
@@ -215,7 +215,7 @@ def plan_lines(collection: Collection) -> list[str]:
 
 
 def cost_lines(config: MatchConfig, collection: Collection, costs: MeasuredCosts) -> list[str]:
-    """Lines that say what that will take, at these costs."""
+    """Lines that say what matching the whole collection will take at these costs."""
     wanted = estimate(
         collection.plan.summary,
         seconds_per_image=costs.seconds_per_image,

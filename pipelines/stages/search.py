@@ -1,7 +1,7 @@
-"""The search stage: the fixed set of layers with the highest PCK on pairs with keypoints, without any training.
+"""The search stage: finds, without training, the set of layers with the highest PCK on pairs with keypoints.
 
-Actors score the sets of one size, each on its share of the pairs; then the size is committed, and what was committed
-decides what comes next. A search that was stopped loses the size it was at, and no set is scored twice.
+Actors score all sets of one size, each actor on its share of the pairs; then the scores of that size are committed, and
+decide which larger sets to score. A search that was stopped loses only the size that it was at.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from dhpf.planning.blocks import Block, images_within, plan_blocks
 from dhpf.records import PairRecord
 
 SETS_PER_CALL = 4
-"""Sets that an actor scores in one call: few, so that its progress shows and little is lost when an actor dies."""
+"""Sets that an actor scores in one call: few, so that progress shows and little is lost when an actor dies."""
 
 Report = Callable[[Level], None]
 
@@ -46,11 +46,11 @@ class SearchResult:
     """What a search found.
 
     Attributes:
-        on: the shard set.
-        metric: what sets were compared by, such as "PCK@0.1 image".
+        on: name of the shard set.
+        metric: the one that sets were compared by, such as "PCK@0.1 image".
         levels: the sets that were scored, by size.
         beam: this many of a level's best sets were extended.
-        num_pairs: that every set was scored on.
+        num_pairs: number of pairs that every set was scored on.
     """
 
     on: str
@@ -81,12 +81,12 @@ class SearchResult:
 def search(
     model: ModelConfig, config: SearchConfig, shards: ShardSet, folder: Path, report: Report = lambda level: None
 ) -> SearchResult:
-    """Searches; what is complete is left as it is.
+    """Runs the search, or goes on with one; a complete search is left as it is.
 
     Args:
         model: with all layers selected, see dhpf.pipelines.workflow_file.search_model.
         folder: of the stage.
-        report: told of every level that was scored now.
+        report: called with every level that this run scores.
 
     Raises:
         InputError: no pair of the shard set has a PCK, or the folder holds another search.
@@ -129,7 +129,7 @@ def complete_search(config: SearchConfig, shards: ShardSet, folder: Path) -> Sea
 
 
 def planned_settings(model: ModelConfig, config: SearchConfig) -> dict[str, Any]:
-    """What the plan of a search says before its pairs are looked at."""
+    """The part of a search's plan that is known before its pairs are read."""
     identity = ModelSource(config=model).identity()
     return {"stage": "search", "on": config.on, "model": identity, "config": deciding_settings(config)}
 
@@ -148,7 +148,7 @@ def searched_model(folder: Path) -> ModelConfig:
 
 
 def _chosen_pairs(config: SearchConfig, shards: ShardSet) -> list[PairRecord]:
-    """The shard set's pairs that have a PCK, or as many of them as are wanted, evenly spread."""
+    """The shard set's pairs for which PCK is defined; of more than `max_pairs` only so many, evenly spread."""
     pairs = list(scorable_pairs(shards))
     if not pairs:
         raise InputError(f"search.on: no pair of shard set {shards.name} has keypoints that a PCK can be taken of")
@@ -181,7 +181,7 @@ def _score_missing_levels(
 
 
 class _Scorers:
-    """Actors with a share of the pairs each."""
+    """The actors of a search, each with its share of the pairs."""
 
     def __init__(
         self, config: SearchConfig, source: ModelSource, shards: ShardSet, pairs: Sequence[PairRecord]
@@ -192,7 +192,7 @@ class _Scorers:
         )
         max_images = images_within(config.feature_memory_mb * 10**6, source.bytes_per_image())
         if any(pair.mirrored for pair in pairs):
-            max_images = max(2, max_images // 2)  # an image may be there twice, as it is and mirrored
+            max_images = max(2, max_images // 2)  # an image may be described twice, as it is and mirrored
         shares = np.array_split(np.arange(len(pairs)), min(config.num_actors, len(pairs)))
         self._num_pairs = len(pairs)
         self._work: list[tuple[Any, Block]] = []
@@ -203,7 +203,7 @@ class _Scorers:
             self._work += [(scorer, block) for block in blocks]
 
     def score(self, sets: Sequence[Layers], title: str) -> Level:
-        """The sets' mean PCK over all pairs, in order."""
+        """The mean PCK over all pairs of each set, in order."""
         places = {}
         for part, (scorer, block) in enumerate(self._work):
             for begin in range(0, len(sets), SETS_PER_CALL):
@@ -229,7 +229,7 @@ def _table(level: Level, beam: int) -> Any:
 
 
 def _levels(output: StageOutput) -> list[Level]:
-    """What was committed, smallest sets first."""
+    """The committed levels, smallest sets first."""
     levels: list[Level] = []
     for _, commit in sorted(output.committed().items()):
         rows = read_parquet([output.path(commit, "part.parquet")], LAYER_SETS).to_pylist()

@@ -1,4 +1,4 @@
-"""The shard stage: Ray tasks turn the pairs of a source into shards, one task per block."""
+"""The shard stage: Ray tasks write the pairs of a source, and their images, into shards, one task per block."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from dhpf.shards.pair_json import pair_to_json
 from dhpf.shards.shards import encode_shard
 
 MAX_IN_FLIGHT = 16
-"""Blocks handed to Ray at once; the rest wait in the driver as a generator, not as objects."""
+"""Blocks that Ray holds at once; the driver generates the next ones only as these end."""
 
 
 def shard(config: ShardConfig, folder: Path) -> list[ShardSet]:
-    """Shards every split of every source; what is complete is left as it is.
+    """Shards every split of every source; complete shard sets are left as they are.
 
     Args:
         folder: of the stage; SOURCE/SPLIT below it is one shard set.
 
     Raises:
-        InputError: a source cannot be used, or the folder holds shards of other settings or inputs.
+        InputError: a source cannot be used, or the folder holds shards made with other settings or inputs.
     """
     sets = []
     for name, source in config.sources.items():
@@ -85,13 +85,13 @@ def _shard_split(name: str, config: ShardConfig, source: SourceConfig, split: st
 
 
 def planned_settings(config: ShardConfig, source: SourceConfig, split: str) -> dict[str, Any]:
-    """What the plan of a split's shards says before the source is looked at."""
+    """The part of a split's plan that is known before the source is read."""
     of_source = {"kind": source.kind, "options": dict(source.options), "split": split}
     return {"stage": "shard", **of_source, **deciding_settings(config)}
 
 
 def _plan(config: ShardConfig, source: SourceConfig, split: str) -> tuple[dict[str, Any], list[Rejection]]:
-    """What will be done, and the rows of the source that are no usable pairs."""
+    """The plan of a split, and the rows of the source that are not usable pairs."""
     rejections: list[Rejection] = []
     digest = hashlib.sha256()
     num_listed = 0

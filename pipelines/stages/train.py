@@ -1,7 +1,7 @@
-"""The train stage: Ray Train workers learn gates and projections; the best epoch by validation PCK is kept.
+"""The train stage: Ray Train workers learn gates and projections; the epoch with the best validation PCK is kept.
 
-A training that was killed goes on at the step of its last checkpoint, on the same or on another number of workers: the
-steps, their pairs and their noise are the same for all.
+A training that was killed goes on from its last checkpoint, with the same or another number of workers: steps, their
+pairs and their noise do not depend on that number.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ from dhpf.pipelines.worker_reports import shown_progress
 from dhpf.supervision import SUPERVISIONS, Objective
 
 LOGGED_EVERY = 10
-"""Steps between entries in MLflow."""
+"""Steps between two entries of the loss in MLflow."""
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """What training gave.
+    """The result of a training.
 
     Attributes:
         checkpoint: path of the best epoch's checkpoint.
@@ -60,7 +60,7 @@ class TrainedModel:
 
 @dataclass(frozen=True)
 class WorkerTask:
-    """All that a training worker needs; it builds the model itself."""
+    """All that a training worker needs to build its model and data."""
 
     model: ModelConfig
     config: TrainConfig
@@ -80,11 +80,11 @@ def train(
 
     Args:
         folder: of the stage.
-        run: tracking URI and run id that the first worker logs to.
+        run: tracking URI, and id of the run that the first worker logs to.
 
     Raises:
-        InputError: a model without anything to learn, too small a batch, or pairs without keypoints for strong
-            supervision.
+        InputError: the model has nothing to learn, settings contradict each other, or a shard set has too few pairs or
+            lacks keypoints that training needs.
     """
     _check(model, config, train_set, val_set)
     started = time.time()
@@ -110,7 +110,7 @@ def train(
 
 
 def planned_settings(model: ModelConfig, config: TrainConfig) -> dict[str, Any]:
-    """What the plan of a training says before its pairs are looked at."""
+    """The part of a training's plan that is known before its pairs are read."""
     return {"stage": "train", "model": dataclasses.asdict(model), "config": deciding_settings(config)}
 
 
@@ -151,10 +151,10 @@ def _fit(task: WorkerTask, folder: Path) -> dict[str, bytes]:
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"task": task},
-        # Two processes that share a GPU cannot talk through NCCL.
+        # NCCL does not work between processes that share a GPU.
         torch_config=TorchConfig(backend="nccl" if config.resources.gpus >= 1 else "gloo"),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=_number_of_workers(config),  # type: ignore[arg-type]  # an older class of the same name is meant
+            num_workers=_number_of_workers(config),  # type: ignore[arg-type]  # typed as an older class of that name
             use_gpu=config.resources.gpus > 0,
             resources_per_worker={"CPU": config.resources.cpus}
             | ({"GPU": config.resources.gpus} if config.resources.gpus else {}),
@@ -177,7 +177,7 @@ def _fit(task: WorkerTask, folder: Path) -> dict[str, bytes]:
 
 
 def train_worker(settings: Mapping[str, Any]) -> None:
-    """Runs in every worker: steps from the last checkpoint on, validation after each epoch, reports in between."""
+    """Runs in every worker: goes on from the last checkpoint, step by step, and validates after each epoch."""
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     task: WorkerTask = settings["task"]
     return_freed_memory()
@@ -189,7 +189,7 @@ def train_worker(settings: Mapping[str, Any]) -> None:
 
 
 class Worker:
-    """Drives a learner through the epochs; the first worker also logs and writes checkpoints."""
+    """Takes a learner through the epochs; the first worker also logs and writes checkpoints."""
 
     def __init__(self, task: WorkerTask, learner: Learner) -> None:
         self.task, self.config, self.learner = task, task.config, learner
@@ -217,7 +217,7 @@ class Worker:
             loading = [loader.submit(learner.load, steps[n], epoch) for n in remaining[:1]]
             for number in remaining:
                 loaded = loading.pop().result()
-                if number + 1 < len(steps):  # is read, decoded and seen by the backbone while this step is learned
+                if number + 1 < len(steps):  # load the next step while this one is learned
                     loading.append(loader.submit(learner.load, steps[number + 1], epoch))
                 objective = learner.step(loaded)
                 state.add(objective, steps[number], time.monotonic() - started)
@@ -257,7 +257,7 @@ class Worker:
             self._log_picture(step_picture(self.learner.train_data, step), "first-step")
 
     def _log_backbone_work(self, epoch: int) -> None:
-        """What keeping the frozen backbone's maps has saved so far, in the first worker."""
+        """Logs what the first worker has saved so far by keeping the frozen backbone's maps."""
         maps = self.learner.maps
         per_image = maps.seconds_computing / max(maps.num_computed, 1)
         work = {"computed": maps.num_computed, "read": maps.num_read, "saved_seconds": maps.num_read * per_image}
@@ -272,7 +272,7 @@ class Worker:
         log_picture_to_run(self.task.tracking_uri, self.task.run_id, picture, f"pictures/{name}.png")
 
     def _report(self, metrics: dict[str, float]) -> None:
-        """Every worker reports equally often; the first one brings the checkpoint."""
+        """Reports to Ray Train, which every worker must do equally often; the first one hands over the checkpoint."""
         if not self.is_first:
             ray.train.report(metrics)
             return

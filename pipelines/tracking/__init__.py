@@ -1,8 +1,8 @@
-"""What the project knows of MLflow: runs, registered models, and reaching the server or store that holds them."""
+"""All use of MLflow: runs, registered models, and the connection to the server or store that holds them."""
 
 import os
 
-# MLflow reads these when it is imported. A dead server must not hold a stage for minutes.
+# MLflow reads these when it is imported. A server that does not answer must not stop a stage for minutes.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

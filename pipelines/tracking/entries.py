@@ -1,6 +1,6 @@
-"""Metrics, pictures and texts written into a run, from any process.
+"""Writes metrics, pictures and texts into an MLflow run, from any process.
 
-A server that fails meanwhile costs the entries that it missed, with a warning, and never the stage.
+When the server fails, the entry is lost with a warning, and the stage goes on.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 def log_to_run(uri: str, run_id: str, metrics: Mapping[str, float], step: int) -> None:
-    """Numbers into a run from any process, under names cleaned of what MLflow does not take."""
+    """Writes numbers into a run; characters that MLflow does not allow in names are replaced."""
     now = int(time.time() * 1000)
     batch = [Metric(clean_name(name), float(value), now, step) for name, value in metrics.items()]
     with tolerant("metrics"):
@@ -30,7 +30,7 @@ def log_to_run(uri: str, run_id: str, metrics: Mapping[str, float], step: int) -
 
 
 def log_picture_to_run(uri: str, run_id: str, picture: Picture, artifact: str) -> None:
-    """A picture into a run from any process, as the PNG artifact FOLDER/NAME.png."""
+    """Writes a picture into a run as the PNG artifact FOLDER/NAME.png."""
     with tempfile.TemporaryDirectory() as folder, tolerant(artifact):
         path = Path(folder) / Path(artifact).name
         save_picture(picture, path)
@@ -38,14 +38,14 @@ def log_picture_to_run(uri: str, run_id: str, picture: Picture, artifact: str) -
 
 
 def log_text_to_run(uri: str, run_id: str, text: str, artifact: str) -> None:
-    """A text into a run from any process, as the artifact FOLDER/NAME."""
+    """Writes a text into a run as the artifact FOLDER/NAME."""
     with tolerant(artifact):
         mlflow.MlflowClient(uri).log_text(run_id, text, artifact)
 
 
 @contextlib.contextmanager
 def tolerant(what: str) -> Iterator[None]:
-    """What a failing server does not take is lost, with a warning."""
+    """Turns a failure of MLflow within the block into a warning that names what was lost."""
     try:
         yield
     except UNREACHED as error:
@@ -53,5 +53,5 @@ def tolerant(what: str) -> Iterator[None]:
 
 
 def clean_name(name: str) -> str:
-    """A name without the characters that MLflow does not take."""
+    """A name in which each character that MLflow does not allow is replaced by an underscore."""
     return "".join(c if c.isalnum() or c in "_-. :/" else "_" for c in name)

@@ -30,7 +30,7 @@ class RegisteredVersion:
 
     @property
     def uri(self) -> str:
-        """What names exactly this version, now and later."""
+        """Names exactly this version, now and later, as an alias does not."""
         return f"models:/{self.name}/{self.version}"
 
 
@@ -78,7 +78,7 @@ def _resolve(tracker: Tracker, uri: str) -> tuple[str, str, str | None]:
 
 
 def _what_is_there(tracker: Tracker, name: str) -> str:
-    """Why a version was not found, and which could be."""
+    """Why a version was not found, and which versions and aliases there are."""
     models = {str(model.name): model for model in tracker.client.search_registered_models()}
     if name not in models:
         return f"not in the registry {tracker.uri}; models there: {', '.join(sorted(models)) or 'none'}"

@@ -1,4 +1,4 @@
-"""The model card: what a user must know of a registered version before using it, as MODEL_CARD.md."""
+"""The model card, MODEL_CARD.md: what a user should know of a registered version before using it."""
 
 from __future__ import annotations
 

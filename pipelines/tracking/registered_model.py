@@ -1,4 +1,4 @@
-"""The model as MLflow serves it: this file is stored with the checkpoint and run when the model is loaded."""
+"""The model that MLflow serves; MLflow stores this file beside the checkpoint and runs it to load the model."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ class StageRun:
         log_picture_to_run(self.tracking_uri, self.run_id, picture, artifact)
 
     def picture_folder(self) -> str | None:
-        """Where the run's pictures lie: a path in the work folder, or a URI of the server; None without any."""
+        """Where the run's pictures lie: a path in the work folder, or a URI of the server; None if there are none."""
         with tolerant("a question about pictures"):
             if self._client.list_artifacts(self.run_id, "pictures"):
                 uri = f"{self._client.get_run(self.run_id).info.artifact_uri}/pictures"
@@ -152,7 +152,7 @@ def _experiment(tracker: Tracker, name: str) -> str:
 
 
 def _found(tracker: Tracker, experiment: str, tags: Mapping[str, str]) -> str | None:
-    """Tags are compared here, because a path with quotes does not fit into MLflow's filter language."""
+    """The id of the run with these tags; compared here, since MLflow's filters cannot hold a path with quotes."""
     query, page = f"tags.`{STAGE_TAG}` = '{tags[STAGE_TAG]}'", None
     while True:
         runs = tracker.client.search_runs([experiment], query, ViewType.ACTIVE_ONLY, page_token=page)

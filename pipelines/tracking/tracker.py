@@ -28,7 +28,7 @@ UNREACHED = (MlflowException, RequestException)
 
 
 class Tracker:
-    """MLflow for one work folder.
+    """MLflow's client for one work folder.
 
     Args:
         work: folder that holds the default store.
@@ -52,7 +52,7 @@ class Tracker:
 
     @contextlib.contextmanager
     def reaching(self) -> Iterator[None]:
-        """For what MLflow must do: an InputError where it cannot be reached."""
+        """Turns a failure of MLflow within the block, where its answer is needed, into an InputError."""
         try:
             yield
         except UNREACHED as error:
@@ -64,7 +64,7 @@ class Tracker:
 
     @contextlib.contextmanager
     def as_default(self) -> Iterator[None]:
-        """Registering and downloading ask MLflow's process-wide defaults, which are afterwards what they were."""
+        """Makes this store MLflow's process-wide default within the block, as registering and downloading need it."""
         before = {name: os.environ.get(name) for name in (TRACKING_VARIABLE, REGISTRY_VARIABLE)}
         mlflow.set_tracking_uri(self.uri)
         mlflow.set_registry_uri(self.uri)

@@ -1,4 +1,4 @@
-"""Sums over the processes of a distributed training, with gradient."""
+"""Differentiable sums over all processes of a distributed training."""
 
 from __future__ import annotations
 

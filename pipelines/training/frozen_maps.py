@@ -1,4 +1,4 @@
-"""What the frozen backbone gives for the images of a training set: computed once, kept on disk within a budget."""
+"""Cache of the frozen backbone's feature maps of training images, on disk and within a budget."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from dhpf.images import decode_image
 from dhpf.model.network import HyperpixelNetwork
 
 BATCH_SIZE = {"cpu": 1, "cuda": 16}
-"""Images that pass the backbone at once. On a CPU one at a time is as fast, and its result then depends on no other."""
+"""Images that pass through the backbone together, by type of device. On a CPU one at a time is as fast, and an image's
+maps then depend on no other image."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class TrainingImage:
 
     Attributes:
         digest: sha256 of the encoded bytes.
-        read: gives them; only called where no maps are kept.
+        read: gives the encoded bytes; only called where no maps are kept.
     """
 
     image_id: str
@@ -41,27 +42,27 @@ class TrainingImage:
 
     @property
     def key(self) -> str:
-        """Equal for equal content."""
+        """Names the maps in the cache: equal for images of equal content."""
         return self.digest + ("-mirrored" if self.mirrored else "")
 
     def square(self, side: int) -> Tensor:
-        """(3, side, side) uint8."""
+        """The image as the network takes it, (3, side, side) uint8."""
         return to_square(decode_image(self.read(), self.image_id), side, self.mirrored)
 
 
 class FrozenMaps:
-    """The backbone's maps of images, read from a folder where they are kept and computed where they are not.
+    """Gives the backbone's maps of images: reads those that its folder holds, and computes the others.
 
-    Several processes of a machine may share the folder: a file appears whole or not at all.
+    Several processes of a machine may share the folder, since a file appears whole or not at all.
 
     Args:
         folder: on a local disk.
-        budget: bytes that this process may add to it; 0: nothing is kept.
-        precision: "bfloat16" lets the backbone multiply, and maps be kept, in half of the bits.
+        budget: bytes that this process may add to the folder; 0 keeps nothing.
+        precision: "bfloat16" runs the backbone under autocast, and keeps its maps in half the space.
 
     Attributes:
-        num_computed, num_read: images that passed the backbone, and images whose kept maps were read.
-        seconds_computing: what the former took.
+        num_computed, num_read: number of images whose maps were computed, and of images whose maps were read.
+        seconds_computing: time that computing took.
     """
 
     def __init__(self, network: HyperpixelNetwork, folder: Path, budget: int, precision: str = "float32") -> None:
@@ -74,21 +75,21 @@ class FrozenMaps:
 
     @torch.no_grad()
     def of(self, images: Sequence[TrainingImage]) -> list[Tensor]:
-        """(B, C_l, side_l, side_l) float32 of each layer that the model keeps, channels last, for B images."""
+        """Maps of B images: (B, C_l, side_l, side_l) float32, channels last, for each layer the model keeps."""
         device = self._network.backbone.mean.device
         places: dict[str, list[int]] = {}
         for place, image in enumerate(images):
             places.setdefault(image.key, []).append(place)
         batch: list[Tensor] = []
         for key, maps in self._each({images[p[0]].key: images[p[0]] for p in places.values()}):
-            # Filled image by image: the maps of a batch are large, and lie in memory once.
+            # Filled image by image, so that the large maps of a batch lie in memory only once.
             batch = batch or [torch.empty((len(images), *m.shape), device=device) for m in maps]
             for layer, m in zip(batch, maps, strict=True):
                 layer[places[key]] = m.to(layer)
         return [layer.permute(0, 3, 1, 2) for layer in batch]
 
     def _each(self, images: dict[str, TrainingImage]) -> Iterator[tuple[str, list[Tensor]]]:
-        """(side_l, side_l, C_l) maps of each image, by its key."""
+        """Yields each image's key and its maps, (side_l, side_l, C_l) for each layer."""
         missing = {}
         for key, image in images.items():
             maps = self._read(key)
@@ -119,7 +120,7 @@ class FrozenMaps:
             return None
         try:
             stored = safetensors.torch.load_file(self._path(key))
-        except (OSError, SafetensorError):  # not there, or damaged: then it is computed
+        except (OSError, SafetensorError):  # missing or damaged: the maps are computed
             return None
         return [stored[str(layer)] for layer in range(len(stored))]
 
@@ -131,7 +132,7 @@ class FrozenMaps:
         try:
             safetensors.torch.save_file({str(n): m.cpu() for n, m in enumerate(maps)}, partial)
             partial.replace(self._path(key))
-        except (OSError, SafetensorError):  # a full disk costs time, never the training
+        except (OSError, SafetensorError):  # a full disk only makes training slower
             partial.unlink(missing_ok=True)
             self._left = 0
             return
@@ -143,9 +144,9 @@ class FrozenMaps:
 
 @contextlib.contextmanager
 def maps_folder(name: str) -> Iterator[Path]:
-    """A folder on this machine's disk for one training, which other processes and later attempts find by its name.
+    """The folder of one training's maps on this machine; other processes and later attempts find it by the same name.
 
-    It is removed when the block ends well; after a failure it stays for the next attempt.
+    It is removed when the block ends without an error; after a failure it stays for the next attempt.
     """
     folder = Path(tempfile.gettempdir()) / f"dhpf-maps-{os.getuid()}" / name
     yield folder

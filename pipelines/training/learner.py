@@ -1,6 +1,6 @@
 """One process of data parallel training, without Ray: steps of SGD on the global batch, and validation.
 
-Whatever the number of processes, they learn the same: sums over the batch are taken over all of them, noise and order
+The result does not depend on the number of processes: sums over the batch are taken over all of them, noise and order
 are functions of seed, epoch and pair, and every process ends a step with equal weights.
 """
 
@@ -38,12 +38,14 @@ NUM_MATCHES = 64
 
 @dataclass(frozen=True)
 class LoadedShare:
-    """A worker's share of a step, ready to be computed.
+    """A worker's share of a step, with all that computing it needs.
 
     Attributes:
         step: running numbers of all pairs of the step.
+        share: which pairs of the step this worker takes.
         source, target: the backbone's maps of the source and of the target images, by layer.
-        uniform: (P, L, 2) draws for the gates' noise.
+        keypoints: of the share's positive pairs; None where the supervision needs none.
+        uniform: (P, L, 2) uniform draws for the gates' noise.
     """
 
     step: tuple[int, ...]
@@ -56,11 +58,11 @@ class LoadedShare:
 
 @dataclass(frozen=True)
 class CheckedPair:
-    """A validation pair and what the network says of it, in the frame.
+    """A validation pair and the network's predictions for it, in the frame.
 
     Attributes:
-        source_points, true_points, points: (K, 2).
-        valid, correct: (K,).
+        source_points, true_points, points: (K, 2) keypoints of the source, of the target, and as predicted.
+        valid, correct: (K,) whether a keypoint has a prediction, and whether it is correct.
     """
 
     number: int
@@ -72,16 +74,16 @@ class CheckedPair:
 
     @property
     def pck(self) -> float:
-        """Share of the keypoints that are right."""
+        """Share of the keypoints whose prediction is correct."""
         return float(self.correct.mean())
 
 
 class Learner:
-    """Holds network and optimiser.
+    """Trains a network in one of several processes that share each step.
 
     Args:
         maps_folder: where the frozen backbone's maps are kept.
-        workers, rank: the processes, and which of them this is.
+        workers, rank: all processes of the training, and which of them this is.
     """
 
     def __init__(
@@ -112,14 +114,14 @@ class Learner:
             self.network.selector.start_open(config.gates_start)
 
     def _start_near_identity(self) -> None:
-        """All workers look at the same images, so they start with the same projections."""
+        """Every worker measures the same images, so that all start with the same projections."""
         numbers = range(0, len(self.train_data), max(1, len(self.train_data) // NUM_IMAGES_TO_START))
         start_near_identity(self.network.projections, self.maps.of([self.train_data.source(n) for n in numbers]))
 
     # -- learning --
 
     def load(self, step: Sequence[int], epoch: int) -> LoadedShare:
-        """This worker's share of a step; can run in another thread, a step ahead."""
+        """Reads this worker's share of a step; may run in another thread, one step ahead."""
         data, seed = self.train_data, self.config.seed
         categories = [data.record(n).category for n in step] if self.supervision.has_negatives else None
         share = share_of_step(step, categories, len(data), self.rank, self.workers.count)
@@ -130,7 +132,7 @@ class Learner:
         return LoadedShare(tuple(step), share, source, target, keypoints, uniform)
 
     def _points(self, numbers: Sequence[int], source: list[Tensor], target: list[Tensor]) -> KeypointBatch | None:
-        """What the kind of supervision learns from, of these pairs."""
+        """The points of these pairs that the kind of supervision learns from; None where it needs none."""
         match self.supervision.points:
             case "keypoints":
                 keypoints = self.train_data.keypoints(numbers)
@@ -147,10 +149,10 @@ class Learner:
     def _keypoints_or_matches(
         self, numbers: Sequence[int], source: list[Tensor], target: list[Tensor]
     ) -> KeypointBatch:
-        """Keypoints of pairs that have some; of the others, what their images' own maps match consistently.
+        """The keypoints of pairs that have some; for all other pairs, consistent matches of the backbone's own maps.
 
-        Of gates that start open for some layers, those layers' maps, else of all layers that the model keeps. Matches
-        of a pair are found once: they do not depend on what is learned.
+        The maps are those of the layers whose gates start open, if `gates_start` names some, else of all layers that
+        the model keeps. The matches of a pair are found once, since they do not depend on what is learned.
         """
         batches = []
         for place, number in enumerate(numbers):
@@ -170,7 +172,7 @@ class Learner:
         """One step of SGD, after which all workers have the same weights.
 
         Raises:
-            RuntimeError: the loss is not finite; names the step's pairs.
+            RuntimeError: the loss is not finite; the message names the step's pairs.
         """
         self.network.train()
         objective = self._objective(loaded)
@@ -207,7 +209,7 @@ class Learner:
 
     @torch.no_grad()
     def validate(self) -> list[CheckedPair]:
-        """This worker's share of the validation pairs that have keypoints."""
+        """Predicts this worker's share of the validation pairs that have keypoints."""
         self.network.eval()
         numbers = range(self.rank, len(self.val_data), self.workers.count)
         return [checked for number in numbers if (checked := self._check(number)) is not None]
@@ -228,7 +230,7 @@ class Learner:
         return CheckedPair(number, *(part[0].cpu().numpy() for part in parts))
 
     def mean_pck(self, checked: Sequence[CheckedPair]) -> float:
-        """Mean over the pairs that all workers checked."""
+        """Mean PCK over the pairs that all workers checked together."""
         total = torch.tensor([sum(c.pck for c in checked), len(checked)], dtype=torch.float64, device=self.device)
         of_all, count = self.workers.add_up(total).tolist()
         return float(of_all / count)
@@ -240,11 +242,11 @@ class Learner:
         return {k: v.detach().clone() for k, v in self.network.learned_state().items()}
 
     def momenta(self) -> dict[str, Tensor]:
-        """The optimiser's state, by parameter."""
+        """The optimiser's momentum, by the parameter's name."""
         return {n: self.optimiser.state[p]["momentum_buffer"] for n, p in self.learned.items()}
 
     def restore(self, state: dict[str, Tensor], momenta: dict[str, Tensor]) -> None:
-        """Takes up what `state` and `momenta` gave."""
+        """Goes on from what `state` and `momenta` gave."""
         self.network.load_state_dict(state, strict=False)
         for name, parameter in self.learned.items():
             self.optimiser.state[parameter]["momentum_buffer"] = momenta[name].to(self.device)

@@ -1,4 +1,4 @@
-"""What a training worker reads: its share of each step, whose order is one for all workers."""
+"""What a training worker reads: images and keypoints of pairs, the steps of an epoch, and its share of each step."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class PairDataset:
         return TrainingImage(image_id, digest, mirrored, functools.partial(shard.image_bytes, image_id))
 
     def keypoints(self, numbers: Sequence[int]) -> KeypointBatch | None:
-        """Of these pairs, in the frame; None when one has none."""
+        """The keypoints of these pairs, in the frame; None if a pair has none."""
         records = [self.record(n) for n in numbers]
         if self._threshold is None or any(not _has_keypoints(r) for r in records):
             return None
@@ -78,9 +78,9 @@ def _framed(points: Points, size: tuple[int, int], record: PairRecord) -> Points
 
 
 def epoch_steps(num_pairs: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """The running numbers of the pairs of each step: every pair once, in an order of seed and epoch alone.
+    """The running numbers of the pairs of each step: every pair once, in an order that depends on seed and epoch alone.
 
-    A single pair cannot be normalised, so as a last step it joins the one before.
+    Batch normalisation needs two pairs, so that a last step of a single pair is joined to the step before it.
     """
     order = np.random.default_rng((seed, epoch)).permutation(num_pairs).tolist()
     steps = [order[begin : begin + batch_size] for begin in range(0, num_pairs, batch_size)]
@@ -91,14 +91,14 @@ def epoch_steps(num_pairs: int, batch_size: int, seed: int, epoch: int) -> list[
 
 @dataclass(frozen=True)
 class StepShare:
-    """What one worker does of a step.
+    """The pairs of a step that one worker takes.
 
     Attributes:
         sources: running numbers of the pairs whose source images it takes: its positive pairs.
         targets: running numbers of the pairs whose target images it takes: its positive pairs, and those whose target
             a negative pair needs besides.
         pairs: which source goes with which target.
-        noise: running number that each pair's noise is drawn by; a negative pair's lies beyond all positive ones.
+        noise: the number from which each pair's noise is drawn; that of a negative pair is above all positive pairs'.
     """
 
     sources: tuple[int, ...]
@@ -110,10 +110,10 @@ class StepShare:
 def share_of_step(
     step: Sequence[int], categories: Sequence[str] | None, num_pairs: int, rank: int, num_workers: int
 ) -> StepShare:
-    """The share of worker `rank`; a worker for whom no pair is left does the first one, without weight.
+    """The share of worker `rank`; a worker for whom no pair is left takes the first pair with weight 0.
 
     Args:
-        categories: of the step's pairs, for negative pairs over the whole step; None: there are none.
+        categories: of the step's pairs, from which negative pairs are made over the whole step; None makes none.
         num_pairs: of the whole set.
     """
     own = np.array_split(np.arange(len(step)), num_workers)[rank].tolist()
@@ -134,6 +134,6 @@ def share_of_step(
 
 
 def gumbel_uniforms(numbers: Sequence[int], num_layers: int, seed: int, epoch: int) -> Tensor:
-    """(B, L, 2) draws for the gates' noise: a function of seed, epoch and pair, whichever worker has the pair."""
+    """(B, L, 2) uniform draws for the gates' noise: a function of seed, epoch and pair, the same in any worker."""
     draws = [np.random.default_rng((seed, epoch, number)).random((num_layers, 2)) for number in numbers]
     return torch.from_numpy(np.stack(draws)).float()

@@ -1,4 +1,4 @@
-"""The pictures of a training: its first step, a sample of validation pairs, and its curves."""
+"""Draws the pictures of a training: its first step, a sample of validation pairs, and its curves."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from dhpf.pipelines.training.pair_dataset import PairDataset
 
 NUM_SHOWN_PAIRS = 6
 NO_LOSS = ("epoch", "workers", "seconds", "pairs_per_second", "val_pck", "selection_rates")
-"""Entries of a training's history that are no loss terms."""
+"""Keys of a history entry that are not loss terms."""
 
 LEAST_PCK_RANGE = 10.0
-"""Percentage points that the axis of a validation curve covers at least, so that noise does not look like learning."""
+"""Least range of a validation curve's axis, in percentage points, so that noise does not look like learning."""
 
 
 def training_pictures(
@@ -28,7 +28,7 @@ def training_pictures(
 
     Args:
         history: an entry per epoch.
-        metric: by which epochs are compared, such as "PCK@0.1 image".
+        metric: the one that epochs are compared by, such as "PCK@0.1 image".
         baselines: named values of that metric in [0, 1], to compare with.
     """
     names = [n for n in history[0] if n not in NO_LOSS]

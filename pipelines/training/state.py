@@ -1,4 +1,4 @@
-"""Where a training stands: what a checkpoint holds, in files that need no pickle."""
+"""The state of a training, which a checkpoint holds: progress, weights and momenta, in files without pickle."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ BEST, CURRENT, OPTIMISER, PROGRESS = "best.safetensors", "model.safetensors", "o
 
 @dataclass
 class TrainingState:
-    """What a training has come to, besides the learner's weights and momenta.
+    """The progress of a training: all of its state except the learner's weights and momenta.
 
     Noise and order need no state: they are functions of seed, epoch and pair.
 
     Attributes:
-        history: one entry per finished epoch: number, mean loss terms, val_pck, workers at its end, seconds,
-            pairs_per_second and the selection rate of each layer.
-        best_epoch: counted from 1; best_pck and best_state belong to it.
-        step: steps done of the current epoch; sums, open_sums, num_pairs and seconds are of these.
+        history: one entry per finished epoch: its number, mean loss terms, val_pck, number of workers at its end,
+            seconds, pairs_per_second, and the selection rate of each layer.
+        best_epoch: counted from 1, 0 before the first; best_pck and best_state belong to it.
+        step: number of steps done in the current epoch; sums, open_sums, num_pairs and seconds are over these.
     """
 
     best_state: dict[str, Tensor]
@@ -47,7 +47,7 @@ class TrainingState:
 
     @classmethod
     def start(cls, learner: Learner) -> TrainingState:
-        """Before the first step."""
+        """The state before the first step."""
         return cls(learner.state(), torch.zeros(len(learner.network.backbone), dtype=torch.float64))
 
     @property
@@ -56,7 +56,7 @@ class TrainingState:
         return len(self.history)
 
     def add(self, objective: Objective, step: Sequence[int], seconds: float) -> None:
-        """Counts a step that was learned."""
+        """Adds a finished step to the epoch's sums."""
         for name, value in objective.terms.items():
             self.sums[name] = self.sums.get(name, 0.0) + value * len(step)
         self.open_sums += objective.open_shares.cpu().double() * len(step)
@@ -65,7 +65,7 @@ class TrainingState:
         self.step += 1
 
     def end_epoch(self, pck: float, learner: Learner) -> dict[str, Any]:
-        """Closes the epoch with its validation PCK; its entry in the history."""
+        """Closes the epoch with its validation PCK; returns its entry in the history."""
         entry: dict[str, Any] = {name: value / self.num_pairs for name, value in self.sums.items()}
         entry |= {
             "epoch": self.epoch + 1,
@@ -84,7 +84,7 @@ class TrainingState:
 
     @contextlib.contextmanager
     def written(self, learner: Learner) -> Iterator[Path]:
-        """A folder with all that is needed to go on; gone after the block."""
+        """A temporary folder with all that a training needs to go on; removed after the block."""
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             network, current = learner.network, learner.state()
@@ -103,7 +103,7 @@ class TrainingState:
 
     @classmethod
     def read(cls, folder: Path, learner: Learner) -> TrainingState:
-        """Takes up what `written` wrote, and gives it to the learner."""
+        """Reads what `written` wrote, and restores the learner from it."""
         weights = learner.network.config.weights
         learner.restore(
             load_network(folder / CURRENT, weights).learned_state(), safetensors.torch.load_file(folder / OPTIMISER)

@@ -1,4 +1,4 @@
-"""What decides a stage's result is declared once: by it plans are compared, and runs told apart in MLflow."""
+"""The one declaration of which settings decide a stage's result, which plans and MLflow runs are compared by."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What drawing tests draw upon, and how they read finished pictures: pixels, places, words."""
+"""Plain images for the drawing tests, and functions that read pixels, places and words from finished pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fast ways against the plain one: upsample everything, then multiply."""
+"""The fast computations of the correlation against the plain one, which upsamples every layer and then multiplies."""
 
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""The measure of an engine, on small matrices written by hand and on a real network's."""
+"""The deviation of an engine, measured on small matrices written by hand and on a real network's."""
 
 import dataclasses
 

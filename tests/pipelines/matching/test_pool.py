@@ -1,4 +1,4 @@
-"""The actor in this process; and a pool of them, slow."""
+"""The actor, run in this process; and, slow, a pool of actors on Ray."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Processes that end: really, by a signal, and as if, where only the counting matters."""
+"""Quarantine with processes that a signal really ends, and with scripted ends where only the counting matters."""
 
 import os
 import signal

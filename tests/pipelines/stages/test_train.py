@@ -1,4 +1,4 @@
-"""What cannot be trained is said before anything runs; whole trainings; more in test_workflow, test_learner."""
+"""Refusals before a training starts, and whole trainings; see also test_workflow.py and test_learner.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A training that goes on from what was written does step for step what it would have done."""
+"""A training that is resumed from a checkpoint takes the same steps as one that was never interrupted."""
 
 from pathlib import Path
 
