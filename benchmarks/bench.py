@@ -1,4 +1,4 @@
-"""`make bench`: what a pair costs, beside the published way of computing it, in one process.
+"""`make bench`: the cost of a pair, compared with the published way of computing it, in one process.
 
 CPU milliseconds of one thread (a busy machine slows a clock, not this), half of the layers selected, weights drawn at
 random: they change no cost. Where there is a CUDA GPU, also what it does in a second (gpu.py). Writes bench.json:

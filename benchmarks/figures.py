@@ -1,4 +1,4 @@
-"""Where benchmarks write what they measured."""
+"""Writes the figures that benchmarks measure to a JSON file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`make bench-gpu`: what a GPU does, beside the published way on the same GPU.
+"""`make bench-gpu`: speed on a GPU, compared with the published way on the same GPU.
 
 Pairs per second, also beside what its arithmetic allows at best, and milliseconds of a training step. Wall time: the
 GPU works while the CPU waits. Images lie in its memory; of pairs they are described within the time measured.
@@ -151,7 +151,7 @@ def _now(images: Tensor) -> float:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", default="bench.json", help="file to write (default: bench.json)")
-    parser.add_argument("--images", type=int, default=64, help="of which all pairs are matched (default: 64)")
+    parser.add_argument("--images", type=int, default=64, help="images, of which all pairs are matched (default: 64)")
     options = parser.parse_args(arguments)
     if not torch.cuda.is_available():
         raise SystemExit("no CUDA GPU here")

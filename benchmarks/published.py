@@ -1,4 +1,4 @@
-"""The published way of matching a pair, as it spends its time and memory: the yardstick of the benchmarks.
+"""Matches a pair as the published implementation does, with its costs in time and memory, for comparison.
 
 Every layer of both images is brought to 60 x 60 and correlated there, layer after layer, into one N x N matrix; Hough
 votes go through an (N, bins) matrix; the filtered matrix gives every source cell its target. Arithmetic and order are

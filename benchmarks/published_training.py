@@ -1,4 +1,4 @@
-"""The published way of one training step, as it spends its time and memory: the yardstick of the training benchmarks.
+"""A training step as the published implementation does it, with its costs in time and memory, for comparison.
 
 Every layer of every pair is brought to 60 x 60, gated and correlated there with gradient, selected or not; votes go
 through an (N, bins) matrix per pair; the loss is taken of whole standardised or filtered matrices. Weak supervision

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.study`: trainings side by side - what the selection rate, the seed, more varied pairs bring.
+"""`python -m benchmarks.study`: compares trainings with different selection rates, seeds and training pairs.
 
 On shard sets that `dhpf run pf-pascal-lite --only shard` made, for `mixed` also those of other workflows; each training
 runs in this process, its best epoch by validation PCK is tested. Writes docs/study-NAME.json as it goes, and takes up
@@ -242,9 +242,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("study", choices=sorted(STUDIES))
     parser.add_argument("--shards", type=Path, nargs="+", default=[Path("dhpf-work/pf-pascal-lite/shard")])
-    parser.add_argument("--maps", type=Path, required=True, help="folder for what the backbone gives, up to 20 GB")
+    parser.add_argument("--maps", type=Path, required=True, help="folder that caches backbone maps, up to 20 GB")
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--every", type=int, default=9, help="of PF-WILLOW's pairs, test each so many-th")
+    parser.add_argument("--every", type=int, default=9, help="test every Nth pair of PF-WILLOW (default: 9)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     trainings = STUDIES[arguments.study](arguments.epochs)

@@ -1,4 +1,4 @@
-"""What is measured: a network with drawn weights and images."""
+"""The network with random weights, and the images, that benchmarks measure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training step costs, beside the published way, in one process: part of `make bench`."""
+"""Cost of a training step, ours and the published one, in one process: part of `make bench`."""
 
 from __future__ import annotations
 

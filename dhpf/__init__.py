@@ -1,7 +1,7 @@
-"""Dynamic Hyperpixel Flow: which point of one image is which point of another.
+"""Dynamic Hyperpixel Flow: semantic correspondence of points between images.
 
-What most need is here: `from dhpf import Matcher`. Each name is imported from its module when it is first used, so that
-importing the package, as every command does, costs nothing.
+The names that most users need can be imported from here: `from dhpf import Matcher`. Each name is imported from its
+module when it is first used, so that importing the package, as every command does, costs nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checkpoints: what was learned, in one safetensors file whose header says which model it belongs to."""
+"""Checkpoints: learned parameters in one safetensors file, whose header holds the model's configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model and its supervision are: plain, frozen, checked values that travel to workers and into checkpoints."""
+"""Configuration of a model and of its supervision: frozen, validated dataclasses, stored in checkpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kinds of layer selection: which layers of a backbone a pair of images is matched by.
+"""The kinds of layer selection, which decide by which layers of a backbone a pair of images is matched.
 
 A kind is one entry of LAYER_SELECTIONS, with its name in SelectionName. Nothing else knows the kinds apart.
 """

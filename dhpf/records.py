@@ -1,4 +1,4 @@
-"""The nouns of the project.
+"""Records that all parts of the project exchange: pairs, correspondences and rejections.
 
 Shape legend, used in every docstring:
 

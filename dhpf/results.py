@@ -1,4 +1,4 @@
-"""Opens what a run made: the tables of a match or an evaluation as Arrow, as pandas, or row by row.
+"""Opens the results of a run: the tables of a match or an evaluation as Arrow, as pandas, or row by row.
 
     import dhpf.results
 

@@ -1,8 +1,8 @@
-"""Supervision: what training minimises, by kind (docs/algorithm.md, section 8).
+"""Training objectives, one for each kind of supervision (docs/algorithm.md, section 8).
 
-Strong supervision learns from keypoints, weak supervision from categories alone. The contrastive one, which is ours,
-teaches likeness alone to find what likeness and votes find together: keypoints, or matches that a pair is sure of. A
-kind is one function over a `Step` and one entry of SUPERVISIONS, with its name in dhpf.config.SupervisionName.
+Strong supervision learns from keypoints, weak supervision from categories alone. Contrastive supervision, which is not
+in the paper, trains appearance without Hough votes to find keypoints or, where a pair has none, pseudo-labels. A kind
+is one function over a `Step` and one entry of SUPERVISIONS, with its name in dhpf.config.SupervisionName.
 """
 
 from __future__ import annotations

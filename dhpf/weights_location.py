@@ -1,4 +1,4 @@
-"""Where the file is that a model's `weights` names."""
+"""Finds the file that a model's `weights` setting names."""
 
 from __future__ import annotations
 

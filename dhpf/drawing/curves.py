@@ -1,4 +1,4 @@
-"""Curves of what is measured again and again, such as a loss over the epochs."""
+"""Line charts of a value over time, such as a loss over the epochs."""
 
 from __future__ import annotations
 

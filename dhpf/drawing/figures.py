@@ -1,4 +1,4 @@
-"""What all charts share: figures with a title, plain axes, legends, and the looks of series."""
+"""Parts of all charts: figures with a title, plain axes, legends, and colours and hatches of series."""
 
 from __future__ import annotations
 

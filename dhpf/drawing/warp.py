@@ -1,4 +1,4 @@
-"""The source image bent into the target's frame by matched points."""
+"""Warps the source image onto the target by matched points."""
 
 from __future__ import annotations
 

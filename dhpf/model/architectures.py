@@ -1,4 +1,4 @@
-"""Which network a backbone's name means: how it is built, what its layers are, where its weights come from.
+"""Looks up a backbone by name: how its network is built, what its layers are, where its weights come from.
 
 The built-in backbones stand in a table; any other CNN of timm or torchvision is taken as the library builds it, with
 the layers that are found in it.
@@ -33,7 +33,7 @@ class Architecture:
 
     Attributes:
         build: the network with weights drawn at random.
-        layers: takes the network's hyperpixel layers, and away from the network what lies behind them.
+        layers: gives the network's hyperpixel layers, and removes from the network what comes after them.
         published_weights: the network's ImageNet weights; raises OSError or RuntimeError where they cannot be had.
         mean, std: how its inputs are normalised, per RGB channel of values in [0, 1].
     """

@@ -1,4 +1,4 @@
-"""What matching reads of a correlation: maxima and where they stand. The matrix itself need not be kept."""
+"""Best matches of each cell: maxima of a correlation and their positions, so that the matrix need not be kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Matches that a pair is sure of without being told: nearly mutual ones that move as their neighbours do."""
+"""Pseudo-labels for training without keypoints: nearly mutual matches that move as their neighbours do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far an engine's answer is from what the whole correlation matrix says."""
+"""Measures how far an engine's result is from that of the whole correlation matrix."""
 
 from __future__ import annotations
 

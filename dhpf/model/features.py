@@ -1,4 +1,4 @@
-"""What the network knows of images: the maps of the kept layers, their norms, and what the gates know."""
+"""Features of images: the projected maps of the kept layers, their norms, and the gates' activations."""
 
 from __future__ import annotations
 

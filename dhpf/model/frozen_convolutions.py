@@ -1,4 +1,4 @@
-"""What makes a frozen CNN cheaper: normalisation folded into convolutions, weights packed for the CPU."""
+"""Makes a frozen CNN faster: folds normalisation into convolutions and packs their weights for the CPU."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Joint matching: a pair of images is matched through others of its kind, too, and what most paths say is taken.
+"""Joint matching: a pair is matched directly and through other images of its kind, and the majority of paths counts.
 
 One path goes from the source straight to the target, one through each intermediate image. A match that is wrong on one
-path is seldom wrong in the same way on another, so what several paths agree on is right more often than any of them
-alone. FlowWeb (Zhou, Lee, Yu, Efros, CVPR 2015) gains from such cycles by optimising flows over a whole collection;
-here, paths of at most two matches are added up.
+path is seldom wrong in the same way on another, so a match that several paths agree on is right more often than one of
+a single path. FlowWeb (Zhou, Lee, Yu, Efros, CVPR 2015) gains from such cycles by optimising flows over a whole
+collection; here, paths of at most two matches are added up.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How undecided a pair's matches are: what weak supervision minimises (docs/algorithm.md, section 8).
+"""Entropy of a pair's matches, which weak supervision minimises (docs/algorithm.md, section 8).
 
 The entropy is taken of the filtered correlation, squeezed from 60 x 60 to 15 x 15 in each direction. Interpolation from
 60 to 15 positions reads 28 of them, so of the matrix only two strips carry gradient, every cell against the 28 x 28

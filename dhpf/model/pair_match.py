@@ -1,4 +1,4 @@
-"""What matching says of one pair of images, whether it was matched alone or through other images, too."""
+"""The result of matching one pair of images, in one form for pairs matched alone and for pairs matched jointly."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TILE_SIDE = 4
 
 @dataclass(frozen=True)
 class MutualMatches:
-    """Pairs of cells that are each other's best, the most confident first, one of each tile of source cells at most.
+    """Cells that are each other's best match, the most confident first; at most one match per tile of source cells.
 
     Attributes:
         source_points, target_points: (M, 2) in the 240 x 240 frame; the source's are cell centres, and the target's too
@@ -41,7 +41,7 @@ class MutualMatches:
 
 @dataclass(frozen=True)
 class PairMatch:
-    """One pair of images: what `alone` and `jointly` make of it has the same form.
+    """The matches of one pair of images; `alone` and `jointly` make it from the two ways of matching.
 
     Attributes:
         points: (N, 2) target point in the 240 x 240 frame of every source cell; of a pair that was matched alone, of
@@ -56,7 +56,7 @@ class PairMatch:
 
     @classmethod
     def alone(cls, found: BestCells) -> PairMatch:
-        """Of the best cells of one pair, a batch of one."""
+        """The result of a pair matched alone, from its best cells (a batch of one)."""
         best_score = found.best_score[0]
         confidence = match_confidence(found.value[0], best_score)
         points = cell_centres(device=confidence.device)[found.target[0]]
@@ -68,7 +68,7 @@ class PairMatch:
 
     @classmethod
     def jointly(cls, found: BestCells, joint: JointMatches) -> PairMatch:
-        """Of one pair's best cells, which say what is mutual, and of what all paths say together."""
+        """The result of a pair matched jointly: best cells say which matches are mutual, paths give the points."""
         points, agreement = joint.points, joint.agreement
         mutual = _mutual_matches(found, ranking=agreement, points=points, confidence=agreement)
         return cls(points, agreement, mutual)

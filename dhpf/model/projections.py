@@ -1,4 +1,4 @@
-"""Projections: what is learned of a layer's own map before maps are compared (docs/algorithm.md, section 4)."""
+"""Projections: learned transforms of each layer's map before maps are compared (docs/algorithm.md, section 4)."""
 
 from __future__ import annotations
 

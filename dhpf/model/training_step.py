@@ -1,6 +1,6 @@
-"""What training asks of a network beyond describing and matching: functions over a HyperpixelNetwork.
+"""The forward pass of a training step, as functions over a HyperpixelNetwork.
 
-In training, images and pairs are normalised by the step that they stand in, gates are drawn with noise, and a loss
+In training, batch normalisation is over the whole step, gates are drawn with noise, and a loss
 reads some rows of a correlation, or an entropy, with gradient (docs/algorithm.md, sections 8 and 11).
 """
 
@@ -113,7 +113,7 @@ def match_own_maps(
     layers: Sequence[int],
     engine: MatchEngine,
 ) -> BestCells:
-    """What B aligned pairs' matches are before anything is learned: by the backbone's own maps of some layers.
+    """Matches B aligned pairs by the backbone's own maps of some layers, as before any training.
 
     Args:
         source, target: `network.extract` of the B source and the B target images.

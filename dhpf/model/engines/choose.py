@@ -1,4 +1,4 @@
-"""Which engine matches pairs here: chosen by the device, or named."""
+"""Chooses the engine that matches pairs, by its name or for a device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every engine is given: features of images, and which pairs of them to match by which layers."""
+"""The input of every engine: features of images, the pairs to match, and each pair's layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine in plain torch: the reference, and what runs where nothing faster can.
+"""The engine in plain torch: the reference, and the fallback where no faster engine runs.
 
 One buffer holds a pair's N x N matrix; it is filled in blocks of one grid row of source cells, which stay in cache.
 Source columns are stored from right to left: a displacement dx = x_t - x_s is then x_t + x'_s - 59, so that both the

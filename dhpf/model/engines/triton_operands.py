@@ -1,4 +1,4 @@
-"""What the GPU kernels read: tables that say where features lie, and how coarse products come to the grid."""
+"""Input tables of the GPU kernels: addresses of features, and interpolation of coarse products to the grid."""
 
 from __future__ import annotations
 
