@@ -46,7 +46,8 @@ class Scripted:
 def images(looks: list[list[float]]) -> ImageFeatures:
     """Features that say which image they are of, and what it looks like on the whole."""
     numbers = torch.arange(len(looks)).float().view(-1, 1, 1).expand(-1, 1, NUM_CELLS)
-    return ImageFeatures((torch.tensor(looks)[:, :, None, None].expand(-1, -1, 2, 2),), numbers, None)
+    maps = torch.tensor(looks)[:, :, None, None].expand(-1, -1, 2, 2)
+    return ImageFeatures((maps,), numbers, torch.zeros(len(looks), 1, 0))
 
 
 def scripted(
@@ -134,7 +135,9 @@ def test_a_gpu_finds_what_a_cpu_finds() -> None:
     features = network.describe(torch.stack([to_square(np.ascontiguousarray(photo), 240) for photo in photos]))
     expected = JointMatching(network, features, ["cat"] * 3, 1).match(0, 1)
     network.cuda()
-    on_gpu = ImageFeatures(tuple(m.cuda() for m in features.maps), features.squared_norms.cuda(), None)
+    on_gpu = ImageFeatures(
+        tuple(m.cuda() for m in features.maps), features.squared_norms.cuda(), features.gate_activations.cuda()
+    )
     found = JointMatching(network, on_gpu, ["cat"] * 3, 1).match(0, 1)
     assert found.points.is_cuda
     moved = (found.to("cpu").points - expected.points).norm(dim=1)

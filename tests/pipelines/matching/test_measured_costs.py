@@ -1,4 +1,5 @@
 import io
+import logging
 
 import pytest
 import skimage.data
@@ -32,13 +33,14 @@ def test_no_cost_is_below_nothing() -> None:
 
 
 @pytest.mark.slow
-def test_a_few_pairs_are_measured_and_a_broken_image_is_no_obstacle(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_few_pairs_are_measured_and_a_broken_image_is_no_obstacle(caplog: pytest.LogCaptureFixture) -> None:
     buffer = io.BytesIO()
     Image.fromarray(skimage.data.chelsea()[:90, :120]).save(buffer, "PNG")
     files = {name: buffer.getvalue() for name in "abcde"} | {"b": b"no image"}
     network = ModelSource(ModelConfig(selection="fixed", layers=(11,))).load(Resources())
     rows = CorrespondenceRows(50, False, "", "")
-    found = measure_costs(network, choose_engine(), "abcde", files.__getitem__, rows, AS_SUITS)
+    with caplog.at_level(logging.INFO, "dhpf"):
+        found = measure_costs(network, choose_engine(), "abcde", files.__getitem__, rows, AS_SUITS)
     assert 0 < found.seconds_per_pair < 10 and 0 < found.seconds_per_image < 10
     assert found.bytes_per_pair > 0
-    assert "measuring" in capfd.readouterr().err
+    assert "measuring" in caplog.text

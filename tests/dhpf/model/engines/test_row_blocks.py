@@ -82,9 +82,8 @@ def test_a_batch_is_its_pairs_one_by_one(name: EngineName) -> None:
 def test_a_featureless_pair_matches_nothing(name: EngineName) -> None:
     network = build_network(ModelConfig(selection="fixed", layers=(3, 11)))
     features = network.describe(photos(240))
-    blank = type(features)(
-        tuple(torch.zeros_like(m) for m in features.maps), torch.zeros_like(features.squared_norms), None
-    )
+    norms = torch.zeros_like(features.squared_norms)
+    blank = type(features)(tuple(torch.zeros_like(m) for m in features.maps), norms, features.gate_activations)
     found, _ = network.match(blank, blank, [(0, 1)], torch.ones(1, 3600, dtype=torch.bool), choose_engine(name))
     assert found.value.abs().max() == 0
     assert found.filtered_target.abs().max() == 0
