@@ -72,7 +72,7 @@ class CountedWork:
         if self._display is not None:
             title = f"{self.title}, {note}" if note else self.title
             self._display.update(self._display.task_ids[0], completed=self.done, description=title)
-        elif time.monotonic() - self._said >= LINE_SECONDS:
+        elif number and time.monotonic() - self._said >= LINE_SECONDS:
             self._say(note)
 
     def _say(self, note: str = "") -> None:

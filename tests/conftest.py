@@ -16,6 +16,8 @@ import pytest
 import torch
 from pyarrow import fs
 
+# By default Ray's workers give way to every other process, and starve where other tests compute beside them.
+os.environ.setdefault("RAY_worker_niceness", "0")
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # GPU kernels are interpreted; Triton looks once, when it is imported
 
