@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -236,7 +235,7 @@ def test_training_goes_on_with_the_other_worker_when_a_machine_is_lost(
     try:
         wait_for(lambda: snapshot_reports(train / "ray") >= 1, process)
         lost = two_machines.list_all_nodes()[-1]
-        os.kill(lost.all_processes["raylet"][0].process.pid, signal.SIGKILL)
+        kill_tree(lost.all_processes["raylet"][0].process)  # and the workers on it, as when a machine loses power
         assert process.wait(timeout=300) == 0, (tmp_path / "log").read_text()[-3000:]
     finally:
         if process.poll() is None:
