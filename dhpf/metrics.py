@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from dhpf.config import FRAME_SIDE, require_choice
 from dhpf.errors import InputError
+from dhpf.frame import Size, box_to_frame, points_to_frame
 from dhpf.records import Box, Points
 
 Mask = NDArray[np.bool_]
@@ -40,6 +41,26 @@ def threshold_side(name: str, target_keypoints: Points, target_box: Box | None) 
     if not 0 < side < np.inf:
         raise InputError(f"threshold {name!r}: the target's side is {side:g} pixels; it must be positive and finite")
     return side
+
+
+def framed_target(
+    target_keypoints: Points, target_box: Box | None, size: Size, mirrored: bool, threshold: str
+) -> tuple[Points, float]:
+    """A pair's target keypoints in the frame, (K, 2), and the side in pixels that its PCK thresholds are shares of.
+
+    Args:
+        target_keypoints: (K, 2) in original pixels.
+        target_box: (x0, y0, x1, y1) in original pixels, if the pair has one.
+        size: width and height of the target image in original pixels.
+        mirrored: whether the pair is matched with both of its images mirrored.
+        threshold: one of THRESHOLDS.
+
+    Raises:
+        InputError: as for `threshold_side`.
+    """
+    points = points_to_frame(target_keypoints, size, mirrored)
+    box = None if target_box is None else box_to_frame(target_box, size)
+    return points, threshold_side(threshold, points, box)
 
 
 def _image_side(target_keypoints: Points, target_box: Box | None) -> float:

@@ -24,11 +24,11 @@ from dhpf.images import RGB, decode_image
 from dhpf.pipelines.inputs.block_source import BlockSource
 from dhpf.pipelines.inputs.shard_set import ShardSet
 from dhpf.pipelines.layer_search.beam import best_set, kept_sets
-from dhpf.pipelines.outputs.tables import layers_of_mask
+from dhpf.pipelines.outputs.tables import layers_of_mask, points_of
 from dhpf.pipelines.stages.evaluate import MethodScores, correct_keypoints_of
 from dhpf.pipelines.stages.match import MatchResult
 from dhpf.pipelines.stages.search import SearchResult
-from dhpf.records import Correspondences, Points
+from dhpf.records import Correspondences
 
 PICTURED_ALPHA = 0.1
 """PCK threshold by which the keypoints of a picture are drawn as correct or wrong."""
@@ -122,8 +122,8 @@ def correspondence_pictures(result: MatchResult, pairs: BlockSource) -> Iterator
     for name, number in chosen.items():
         row = rows[number]
         found = Correspondences(
-            _points(row["source_points"]),
-            _points(row["target_points"]),
+            points_of(row["source_points"]),
+            points_of(row["target_points"]),
             np.array(row["confidence"], dtype=np.float32),
             tuple(layers_of_mask(row["layers"])),
         )
@@ -143,19 +143,19 @@ def _pair_pictures(
             draw_matches(
                 source,
                 target,
-                _points(row["source_keypoints"]),
-                _points(row["predicted_keypoints"]),
-                true_points=_points(row["target_keypoints"]),
+                points_of(row["source_keypoints"]),
+                points_of(row["predicted_keypoints"]),
+                true_points=points_of(row["target_keypoints"]),
                 valid=np.array(row["valid"]),
                 correct=None if correct is None else correct[0],
                 title=title,
             ),
         )
     if row["target_outline"]:
-        outlines = (_points(row[f"{side}_outline"]) for side in ("source", "target", "predicted"))
+        outlines = (points_of(row[f"{side}_outline"]) for side in ("source", "target", "predicted"))
         yield f"{name}-masks", draw_masks(source, target, *outlines, title=title)
     warped = warp_source_onto_target(
-        source, target.shape[:2], _points(row["matches_source"]), _points(row["matches_target"])
+        source, target.shape[:2], points_of(row["matches_source"]), points_of(row["matches_target"])
     )
     yield f"{name}-warp", draw_warp(source, target, warped)
 
@@ -176,7 +176,3 @@ def best_median_worst(values: Mapping[int, float]) -> dict[str, int]:
         return {}
     ordered = sorted(values, key=lambda number: (-values[number], number))
     return {"best": ordered[0], "median": ordered[len(ordered) // 2], "worst": ordered[-1]}
-
-
-def _points(values: Any) -> Points:
-    return np.array(values, dtype=np.float32).reshape(-1, 2)

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from dhpf.config import EngineName
 from dhpf.errors import InputError
-from dhpf.frame import Size, box_to_frame, points_to_frame
-from dhpf.metrics import pck, threshold_side
+from dhpf.frame import Size, points_to_frame
+from dhpf.metrics import framed_target, pck
 from dhpf.model.best_cells import BestCells
 from dhpf.model.engines.choose import choose_engine
 from dhpf.model.features import ImageFeatures
@@ -143,13 +143,13 @@ def _framed(record: PairRecord, source: Size, target: Size, thresholds: tuple[st
     """A pair's keypoints in the frame; None for a pair whose PCK is not defined."""
     if record.source_keypoints is None or record.target_keypoints is None or not thresholds:
         return None
-    target_points = points_to_frame(record.target_keypoints, target, record.mirrored)
-    box = None if record.target_box is None else box_to_frame(record.target_box, target)
-    try:
-        side = threshold_side(thresholds[0], target_points, box)
-    except InputError:  # no box, or one keypoint alone, which has no extent
+    if not len(record.target_keypoints):
         return None
-    if not len(target_points):
+    try:
+        target_points, side = framed_target(
+            record.target_keypoints, record.target_box, target, record.mirrored, thresholds[0]
+        )
+    except InputError:  # no box, or one keypoint alone, which has no extent
         return None
     return _FramedPair(points_to_frame(record.source_keypoints, source, record.mirrored), target_points, side)
 

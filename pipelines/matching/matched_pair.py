@@ -104,3 +104,8 @@ class RowMaker(Protocol):
 
     def failed(self, row: dict[str, Any]) -> Mapping[str, Any]:
         """The row of a pair that could not be matched, from its `common_row`."""
+
+
+def table_row(rows: RowMaker, pair: MatchedPair | dict[str, Any]) -> Mapping[str, Any]:
+    """The table row of a pair as `match_block` yields it: matched, or not, and then given by its `common_row`."""
+    return rows(pair) if isinstance(pair, MatchedPair) else rows.failed(pair)

@@ -12,9 +12,9 @@ from dhpf.model.network import HyperpixelNetwork
 from dhpf.pairs.image_folder import folder_pair
 from dhpf.pipelines.inputs.block_job import OpenBlock
 from dhpf.pipelines.matching.block_matching import MatchOptions, match_block
-from dhpf.pipelines.matching.matched_pair import MatchedPair, RowMaker
+from dhpf.pipelines.matching.matched_pair import RowMaker, table_row
 from dhpf.pipelines.outputs.tables import table_of
-from dhpf.pipelines.outputs.writers import table_file
+from dhpf.pipelines.outputs.writers import PART, table_file
 from dhpf.pipelines.progress import CountedWork
 
 NUM_IMAGES = 4
@@ -74,10 +74,10 @@ def measure_costs(
             started = time.perf_counter()
             made = []
             for pair in match_block(network, engine, block, rows, replace(options, batch_size=1)):
-                made.append(rows(pair) if isinstance(pair, MatchedPair) else rows.failed(pair))
+                made.append(table_row(rows, pair))
                 work.update(1)
             seconds = time.perf_counter() - started
-            (content,) = table_file("part", table_of(made, rows.schema)).values()
+            (content,) = table_file(PART, table_of(made, rows.schema)).values()
             trials.append(_Trial(len(block.images), len(block.pairs), seconds, len(content)))
     return _costs(few=trials[2], many=trials[3])
 

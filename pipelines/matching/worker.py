@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
 
 from dhpf.config import EngineName
 from dhpf.manifest import CommitRecord
@@ -14,10 +13,10 @@ from dhpf.pipelines.inputs.block_job import BlockJob
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.matching.block_matching import AS_SUITS, MatchOptions, match_block
 from dhpf.pipelines.matching.caution import Caution
-from dhpf.pipelines.matching.matched_pair import MatchedPair, RowMaker
+from dhpf.pipelines.matching.matched_pair import RowMaker, table_row
 from dhpf.pipelines.outputs.store import StageOutput
 from dhpf.pipelines.outputs.tables import MATCHED, table_of
-from dhpf.pipelines.outputs.writers import table_file
+from dhpf.pipelines.outputs.writers import PART, table_file
 
 
 @dataclass(frozen=True)
@@ -52,9 +51,8 @@ class BlockWorker:
         """Matches the block of a job and commits its table."""
         started = time.time()
         block = job.open()
-        rows: list[Any] = []
-        for pair in match_block(self._network, self._engine, block, self._rows, self._options, caution):
-            rows.append(self._rows(pair) if isinstance(pair, MatchedPair) else self._rows.failed(pair))
+        pairs = match_block(self._network, self._engine, block, self._rows, self._options, caution)
+        rows = [table_row(self._rows, pair) for pair in pairs]
         failures = [row["status"] for row in rows if row["status"] != MATCHED]
         info = {
             "num_pairs": len(rows),
@@ -63,4 +61,4 @@ class BlockWorker:
             "num_described": len(block.images),
             "seconds": time.time() - started,
         }
-        return self._output.commit(job.task, table_file("part", table_of(rows, self._rows.schema)), info)
+        return self._output.commit(job.task, table_file(PART, table_of(rows, self._rows.schema)), info)

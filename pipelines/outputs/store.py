@@ -37,7 +37,7 @@ PLAN, COMMITS, DATA = "PLAN.json", "commits", "data"
 BEGUN, SCRATCH, OBJECTS = "begun", "scratch", "objects-put"
 
 REJECTS_TASK = "rejects"
-"""The task, if a stage has one, that keeps the rows of its input that cannot be used."""
+"""The task, if a stage has one, that keeps the rows of its input that cannot be used; its table has the same name."""
 
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)
 """What a file system without hard links answers: FAT, many object stores mounted as folders."""

@@ -7,16 +7,15 @@ other columns are empty. `layers` is a bit mask: bit l stands for hyperpixel lay
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dhpf.errors import InputError
-from dhpf.pairs.pair_list import REJECTS
-from dhpf.records import Rejection
+from dhpf.records import Points
 
 MATCHED = "matched"
 
@@ -130,9 +129,9 @@ def layers_of_mask(mask: int) -> list[int]:
     return [layer for layer in range(mask.bit_length()) if mask >> layer & 1]
 
 
-def rejects_table(rejections: Iterable[Rejection]) -> pa.Table:
-    """The rejections as a table."""
-    return pa.Table.from_pylist([asdict(rejection) for rejection in rejections], schema=REJECTS)
+def points_of(value: Any) -> Points:
+    """The points of one row's column, (N, 2)."""
+    return np.array(value, dtype=np.float32).reshape(-1, 2)
 
 
 def table_of(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:

@@ -9,13 +9,12 @@ from typing import Any
 
 from dhpf.checkpoint import load_network
 from dhpf.config import ModelConfig
-from dhpf.errors import InputError
 from dhpf.pipelines.config import Workflow
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.inputs.shard_set import ShardSet, open_shard_set
-from dhpf.pipelines.outputs.store import StageOutput
 from dhpf.pipelines.stage_runs.outcome import Outcome
 from dhpf.pipelines.stages.search import searched_model
+from dhpf.pipelines.stages.train import trained_checkpoint
 from dhpf.pipelines.tracking.fetching import fetch_version
 from dhpf.pipelines.tracking.runs import StageRun
 from dhpf.pipelines.tracking.tracker import Tracker
@@ -72,7 +71,7 @@ class StageContext:
         if not isinstance(choice, str):
             return ModelSource(config=self._configured(choice, place))
         if choice == "trained":
-            return ModelSource(checkpoint=str(self._trained_checkpoint()))
+            return ModelSource(checkpoint=str(trained_checkpoint(self.folder_of("train"))))
         if choice == "searched":
             return ModelSource(config=searched_model(self.folder_of("search")))
         if choice.startswith("models:/"):
@@ -83,12 +82,6 @@ class StageContext:
 
     def _configured(self, choice: Mapping[str, Any], place: str) -> ModelConfig:
         return method_model(self.workflow, choice, f"{self.workflow.name}.{place}")
-
-    def _trained_checkpoint(self) -> Path:
-        output = StageOutput(self.folder_of("train"))
-        if output.manifest() is None:
-            raise InputError(f"model 'trained': no complete training in {output.root}; run the train stage first")
-        return output.path(output.committed()["model"], "best.safetensors")
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dhpf.errors import InputError
-from dhpf.frame import box_to_frame, points_to_frame
+from dhpf.frame import points_to_frame
 from dhpf.metrics import (
     correct_keypoints,
+    framed_target,
     intersection_over_union,
     label_transfer_accuracy,
     rasterise,
     summarise,
-    threshold_side,
 )
 from dhpf.pipelines.config import EvaluateConfig
 from dhpf.pipelines.inputs.model_source import ModelSource
@@ -30,8 +30,8 @@ from dhpf.pipelines.matching.matched_pair import MatchedPair
 from dhpf.pipelines.matching.pool import match_blocks
 from dhpf.pipelines.outputs.code_version import code_version
 from dhpf.pipelines.outputs.store import StageOutput
-from dhpf.pipelines.outputs.tables import PREDICTIONS, SCORES, read_parquet, table_of
-from dhpf.pipelines.outputs.writers import table_file
+from dhpf.pipelines.outputs.tables import PREDICTIONS, SCORES, points_of, read_parquet, table_of
+from dhpf.pipelines.outputs.writers import PART, file_name, table_file
 from dhpf.records import PairRecord, Points
 
 NUM_PICTURED_MATCHES = 60
@@ -146,7 +146,7 @@ def _score(
 ) -> MethodScores:
     manifest = predictions.manifest()
     assert manifest is not None
-    table = read_parquet((predictions.path(c, "part.parquet") for c in manifest.commits), PREDICTIONS)
+    table = read_parquet((predictions.path(c, file_name(PART)) for c in manifest.commits), PREDICTIONS)
     plan = {
         "stage": "evaluate",
         "predictions": manifest.digest(),
@@ -192,13 +192,12 @@ def correct_keypoints_of(row: Mapping[str, Any], threshold: str, alphas: tuple[f
     if not row["target_keypoints"]:
         return None
     size, mirrored = tuple(row["target_size"]), row["mirrored"]
-    true = points_to_frame(_points(row["target_keypoints"]), size, mirrored)
-    predicted = points_to_frame(_points(row["predicted_keypoints"]), size, mirrored)
-    box = None if row["target_box"] is None else box_to_frame(tuple(row["target_box"]), size)
+    box = None if row["target_box"] is None else tuple(row["target_box"])
     try:
-        side = threshold_side(threshold, true, box)
+        true, side = framed_target(points_of(row["target_keypoints"]), box, size, mirrored, threshold)
     except InputError:  # one keypoint alone has no extent
         return None
+    predicted = points_to_frame(points_of(row["predicted_keypoints"]), size, mirrored)
     return correct_keypoints(predicted, true, np.array(row["valid"]), side, alphas)
 
 
@@ -206,16 +205,12 @@ def _mask_scores(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     if not row["target_outline"]:
         return []
     size, mirrored = tuple(row["target_size"]), row["mirrored"]
-    target = rasterise(points_to_frame(_points(row["target_outline"]), size, mirrored))
-    transferred = rasterise(points_to_frame(_points(row["predicted_outline"]), size, mirrored))
+    target = rasterise(points_to_frame(points_of(row["target_outline"]), size, mirrored))
+    transferred = rasterise(points_to_frame(points_of(row["predicted_outline"]), size, mirrored))
     return [
         {"metric": "LT-ACC", "value": label_transfer_accuracy(transferred, target)},
         {"metric": "IoU", "value": intersection_over_union(transferred, target)},
     ]
-
-
-def _points(values: Any) -> Points:
-    return np.array(values, dtype=np.float32).reshape(-1, 2)
 
 
 def summarise_scores(predictions: pa.Table, scores: pa.Table) -> dict[str, float]:

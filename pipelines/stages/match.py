@@ -25,6 +25,7 @@ from dhpf.pipelines.matching.pool import Progress, match_blocks
 from dhpf.pipelines.outputs.code_version import code_version
 from dhpf.pipelines.outputs.store import REJECTS_TASK, StageOutput
 from dhpf.pipelines.outputs.tables import CORRESPONDENCES, read_parquet
+from dhpf.pipelines.outputs.writers import PART, file_name
 from dhpf.planning.plan_summary import counted, estimate
 from dhpf.records import PairRecord, Points
 
@@ -154,7 +155,7 @@ def match(
             "seconds": round(time.time() - started, 3),
         }
         manifest = output.finish(record)
-    parts = tuple(output.path(c, "part.parquet") for c in manifest.commits if c.task != REJECTS_TASK)
+    parts = tuple(output.path(c, file_name(PART)) for c in manifest.commits if c.task != REJECTS_TASK)
     return MatchResult(manifest.record, parts)
 
 
@@ -185,7 +186,7 @@ def _keep_rejects(rejected: RejectedRows | None, output: StageOutput) -> dict[st
     if rejected is None:
         return {"num_rejected": 0, "first_rejection": None}
     counts = {"num_rejected": rejected.num_rows, "first_rejection": rejected.first_reason}
-    output.commit(REJECTS_TASK, {"rejects.parquet": rejected.table.read_bytes()}, counts)
+    output.commit(REJECTS_TASK, {file_name(REJECTS_TASK): rejected.table.read_bytes()}, counts)
     return counts
 
 

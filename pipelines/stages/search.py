@@ -29,7 +29,7 @@ from dhpf.pipelines.layer_search.set_scores import SetScorer, scorable_pairs
 from dhpf.pipelines.outputs.code_version import code_version
 from dhpf.pipelines.outputs.store import StageOutput
 from dhpf.pipelines.outputs.tables import LAYER_SETS, layer_mask, layers_of_mask, read_parquet, table_of
-from dhpf.pipelines.outputs.writers import table_file
+from dhpf.pipelines.outputs.writers import PART, file_name, table_file
 from dhpf.pipelines.progress import CountedWork
 from dhpf.pipelines.worker_reports import result_of
 from dhpf.planning.blocks import Block, images_within, plan_blocks
@@ -175,7 +175,7 @@ def _score_missing_levels(
             scorers = scorers or _Scorers(config, source, shards, pairs)
             level = scorers.score(sets, f"search {shards.name}, {len(levels) + 1} layers")
         # A search that is over has nothing to score in the levels that are left.
-        output.commit(task, table_file("part", _table(level, config.beam)), {"num_sets": len(level)})
+        output.commit(task, table_file(PART, _table(level, config.beam)), {"num_sets": len(level)})
         if sets:
             report(level)
 
@@ -232,7 +232,7 @@ def _levels(output: StageOutput) -> list[Level]:
     """The committed levels, smallest sets first."""
     levels: list[Level] = []
     for _, commit in sorted(output.committed().items()):
-        rows = read_parquet([output.path(commit, "part.parquet")], LAYER_SETS).to_pylist()
+        rows = read_parquet([output.path(commit, file_name(PART))], LAYER_SETS).to_pylist()
         if rows:
             levels.append([ScoredSet(tuple(layers_of_mask(row["layers"])), row["pck"]) for row in rows])
     return levels

@@ -16,11 +16,12 @@ from dhpf.errors import InputError
 from dhpf.manifest import canonical_json
 from dhpf.object_store import object_uri
 from dhpf.pairs import open_pair_source
+from dhpf.pairs.pair_list import REJECTS
 from dhpf.pipelines.config import ShardConfig, SourceConfig, deciding_settings
 from dhpf.pipelines.inputs.shard_set import ShardSet, open_shard_set, shard_set_folder
 from dhpf.pipelines.outputs.code_version import code_version
 from dhpf.pipelines.outputs.store import REJECTS_TASK, StageOutput
-from dhpf.pipelines.outputs.tables import rejects_table
+from dhpf.pipelines.outputs.tables import table_of
 from dhpf.pipelines.outputs.writers import table_file
 from dhpf.pipelines.progress import CountedWork
 from dhpf.pipelines.worker_reports import result_of
@@ -61,7 +62,8 @@ def _shard_split(name: str, config: ShardConfig, source: SourceConfig, split: st
     for commit in output.committed().values():
         if commit.task != REJECTS_TASK:
             rejections += [Rejection(**r) for r in json.loads(output.read(commit, "rejects.json"))]
-    output.commit(REJECTS_TASK, table_file("rejects", rejects_table(rejections)), {"num_rejected": len(rejections)})
+    rejects = table_of(map(dataclasses.asdict, rejections), REJECTS)
+    output.commit(REJECTS_TASK, table_file(REJECTS_TASK, rejects), {"num_rejected": len(rejections)})
     infos = [commit.info for commit in output.committed().values()]
     totals = {key: sum(info.get(key, 0) for info in infos) for key in ("num_pairs", "num_images", "num_bytes")}
     thresholds = open_pair_source(source.kind, source.options).thresholds

@@ -114,6 +114,18 @@ def planned_settings(model: ModelConfig, config: TrainConfig) -> dict[str, Any]:
     return {"stage": "train", "model": dataclasses.asdict(model), "config": deciding_settings(config)}
 
 
+def trained_checkpoint(folder: Path) -> Path:
+    """The best epoch's checkpoint of the training in this folder.
+
+    Raises:
+        InputError: there is no complete training, or the checkpoint is damaged.
+    """
+    output = StageOutput(folder)
+    if output.manifest() is None:
+        raise InputError(f"model 'trained': no complete training in {folder}; run the train stage first")
+    return output.path(output.committed()["model"], BEST)
+
+
 def _check(model: ModelConfig, config: TrainConfig, train_set: ShardSet, val_set: ShardSet) -> None:
     if not model.learns:
         raise InputError(

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dhpf.frame import box_to_frame, points_to_frame
-from dhpf.metrics import threshold_side
+from dhpf.frame import points_to_frame
+from dhpf.metrics import framed_target
 from dhpf.model.global_batch import TrainingPairs
 from dhpf.pipelines.inputs.shard_set import ShardSet
 from dhpf.pipelines.training.frozen_maps import TrainingImage
-from dhpf.records import PairRecord, Points
+from dhpf.records import PairRecord
 from dhpf.supervision import KeypointBatch, negative_pairs
 
 
@@ -58,23 +58,23 @@ class PairDataset:
         sides = np.zeros(len(records), dtype=np.float32)
         for row, (number, record) in enumerate(zip(numbers, records, strict=True)):
             shard = self._places[number][0]
-            target_size = shard.image_size(record.target)
             assert record.source_keypoints is not None and record.target_keypoints is not None
             count = len(record.source_keypoints)
-            source[row, :count] = _framed(record.source_keypoints, shard.image_size(record.source), record)
-            target[row, :count] = _framed(record.target_keypoints, target_size, record)
+            source_size = shard.image_size(record.source)
+            source[row, :count] = points_to_frame(record.source_keypoints, source_size, record.mirrored)
+            target[row, :count], sides[row] = framed_target(
+                record.target_keypoints,
+                record.target_box,
+                shard.image_size(record.target),
+                record.mirrored,
+                self._threshold,
+            )
             valid[row, :count] = True
-            box = None if record.target_box is None else box_to_frame(record.target_box, target_size)
-            sides[row] = threshold_side(self._threshold, target[row, :count], box)
         return KeypointBatch(*(torch.from_numpy(a) for a in (source, target, valid, sides)))
 
 
 def _has_keypoints(record: PairRecord) -> bool:
     return record.target_keypoints is not None and len(record.target_keypoints) > 0
-
-
-def _framed(points: Points, size: tuple[int, int], record: PairRecord) -> Points:
-    return points_to_frame(points, size, record.mirrored)
 
 
 def epoch_steps(num_pairs: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:

@@ -14,6 +14,7 @@ from dhpf.errors import InputError
 from dhpf.metrics import (
     THRESHOLDS,
     correct_keypoints,
+    framed_target,
     intersection_over_union,
     label_transfer_accuracy,
     pck,
@@ -42,6 +43,16 @@ def test_threshold_sides_of_one_pair_by_hand() -> None:
     assert threshold_side("keypoint-extent", keypoints, box) == 120
     assert threshold_side("legacy-padded", keypoints, box) == 221  # from -1, the padding, to 220
     assert threshold_side("box", keypoints, box) == 140
+
+
+def test_a_target_is_framed_with_the_side_of_its_thresholds() -> None:
+    keypoints, box = points((0, 0), (60, 120)), (0.0, 0.0, 60.0, 120.0)
+    framed, side = framed_target(keypoints, box, (120, 480), False, "box")
+    assert framed.tolist() == [[0, 0], [120, 60]] and side == 120
+    mirrored, side = framed_target(keypoints, None, (120, 480), True, "keypoint-extent")
+    assert mirrored.tolist() == [[240, 0], [120, 60]] and side == 120
+    with pytest.raises(InputError, match="no target box"):
+        framed_target(keypoints, None, (120, 480), False, "box")
 
 
 def test_legacy_padding_changes_nothing_once_all_columns_are_used() -> None:

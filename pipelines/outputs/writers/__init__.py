@@ -29,6 +29,20 @@ WRITERS: Mapping[str, Writer] = {PARQUET: ParquetWriter()}
 """Each format's writer, by the format's name."""
 
 
+PART = "part"
+"""Name, without suffix, of the table that a task of a stage commits; the parts of all tasks are the stage's table."""
+
+
+def file_name(name: str, kind: str = PARQUET) -> str:
+    """The name of a table's file in a format, such as "part.parquet".
+
+    Raises:
+        InputError: an unknown format; the message names the known ones.
+    """
+    require_choice("format", kind, WRITERS)
+    return f"{name}{WRITERS[kind].suffix}"
+
+
 def table_file(name: str, table: pa.Table, kind: str = PARQUET) -> dict[str, bytes]:
     """A table as a file for StageOutput.commit, such as {"part.parquet": ...}.
 
@@ -39,6 +53,4 @@ def table_file(name: str, table: pa.Table, kind: str = PARQUET) -> dict[str, byt
     Raises:
         InputError: an unknown format; the message names the known ones.
     """
-    require_choice("format", kind, WRITERS)
-    writer = WRITERS[kind]
-    return {f"{name}{writer.suffix}": writer.to_bytes(table)}
+    return {file_name(name, kind): WRITERS[kind].to_bytes(table)}

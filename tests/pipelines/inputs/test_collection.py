@@ -17,7 +17,7 @@ from dhpf.pipelines.inputs.collection import Collection, open_collection
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.inputs.planned_pairs import PlannedPairs, pairs_of
 from dhpf.pipelines.matching.block_matching import match_block
-from dhpf.pipelines.matching.matched_pair import MatchedPair
+from dhpf.pipelines.matching.matched_pair import table_row
 from dhpf.pipelines.outputs.store import PlanConflict, StageOutput
 from dhpf.pipelines.outputs.tables import table_of
 from dhpf.pipelines.stages.match import CorrespondenceRows
@@ -106,10 +106,7 @@ def matched(job: BlockJob) -> list[dict[str, Any]]:
     """The rows of a block, made here."""
     model = ModelSource(ModelConfig(selection="fixed", layers=(11,)))
     rows = CorrespondenceRows(5, False, "m", "c")
-    found = [
-        rows(pair) if isinstance(pair, MatchedPair) else rows.failed(pair)
-        for pair in match_block(model.load(Resources()), choose_engine(), job.open(), rows)
-    ]
+    found = [table_row(rows, pair) for pair in match_block(model.load(Resources()), choose_engine(), job.open(), rows)]
     return list(table_of(found, rows.schema).to_pylist())
 
 

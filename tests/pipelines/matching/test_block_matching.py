@@ -16,7 +16,7 @@ from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.matching.block_matching import MatchOptions, match_block
 from dhpf.pipelines.matching.caution import Caution
 from dhpf.pipelines.matching.describing import describe_block
-from dhpf.pipelines.matching.matched_pair import MatchedPair
+from dhpf.pipelines.matching.matched_pair import MatchedPair, table_row
 from dhpf.pipelines.outputs.tables import table_of
 from dhpf.pipelines.stages.match import CorrespondenceRows
 from dhpf.records import PairRecord
@@ -44,7 +44,7 @@ def matched(network: HyperpixelNetwork, block: OpenBlock, intermediates: int) ->
     """The rows of a block."""
     rows = CorrespondenceRows(5, False, "m", "c")
     found = [
-        rows(pair) if isinstance(pair, MatchedPair) else rows.failed(pair)
+        table_row(rows, pair)
         for pair in match_block(network, choose_engine(), block, rows, MatchOptions(intermediates=intermediates))
     ]
     return list(table_of(found, rows.schema).to_pylist())

@@ -1,16 +1,18 @@
+from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dhpf.errors import InputError
+from dhpf.pairs.pair_list import REJECTS
 from dhpf.pipelines.outputs.tables import (
     PREDICTIONS,
-    REJECTS,
     SCORES,
     layer_mask,
     layers_of_mask,
+    points_of,
     read_parquet,
-    rejects_table,
     table_of,
 )
 from dhpf.pipelines.outputs.writers.parquet import ParquetWriter
@@ -18,7 +20,7 @@ from dhpf.records import Rejection
 
 
 def test_rejections_are_rows(tmp_path: Path) -> None:
-    table = rejects_table([Rejection("1", "a", "b", "why")])
+    table = table_of([asdict(Rejection("1", "a", "b", "why"))], REJECTS)
     (tmp_path / "r.parquet").write_bytes(ParquetWriter().to_bytes(table))
     assert read_parquet([tmp_path / "r.parquet"], REJECTS).to_pylist() == [
         {"pair_id": "1", "source": "a", "target": "b", "reason": "why"}
@@ -42,6 +44,13 @@ def test_absent_values_survive_beside_present_ones(tmp_path: Path) -> None:
     assert rows[0]["source_keypoints"] == [[1.5, 2.0]]
     some = read_parquet([tmp_path / "p.parquet"], PREDICTIONS, ("number", "layers")).to_pylist()
     assert some[1] == {"number": 1, "layers": 6}
+
+
+def test_points_of_a_row_are_an_array() -> None:
+    [row] = table_of([prediction(0, None)], PREDICTIONS).to_pylist()
+    points = points_of(row["source_keypoints"])
+    assert points.tolist() == [[1.5, 2.0]] and points.dtype == np.float32
+    assert points_of([]).shape == (0, 2), "no point has two coordinates, too"
 
 
 def test_layers_are_a_bit_mask() -> None:
@@ -70,6 +79,6 @@ def test_a_flipped_byte_is_never_good_data(tmp_path: Path) -> None:
 
 
 def test_another_table_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "r.parquet").write_bytes(ParquetWriter().to_bytes(rejects_table([])))
+    (tmp_path / "r.parquet").write_bytes(ParquetWriter().to_bytes(table_of([], REJECTS)))
     with pytest.raises(InputError, match="expected"):
         read_parquet([tmp_path / "r.parquet"], SCORES)
