@@ -29,6 +29,7 @@ from benchmarks.training import TrainingSubject
 from dhpf.config import EngineName
 from dhpf.model.engines.choose import choose_engine
 from dhpf.model.features import ImageFeatures
+from dhpf.pipelines.commands.answers import shown_log
 from dhpf.pipelines.training.freed_memory import return_freed_memory
 
 CPU_ENGINES: tuple[EngineName, ...] = ("torch", "compiled")
@@ -159,4 +160,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with shown_log():
+        main()

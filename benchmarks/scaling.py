@@ -19,6 +19,7 @@ from typing import Any
 from benchmarks.figures import machine
 from benchmarks.scaling_pictures import save_charts
 from dhpf.pipelines.cluster import set_ray_environment
+from dhpf.pipelines.commands.answers import shown_log
 
 SIZES = (100, 1_000, 10_000)
 
@@ -57,4 +58,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with shown_log():
+        main()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -16,7 +15,6 @@ from typing import Any, get_args
 import numpy as np
 import skimage.data
 from PIL import Image
-from tqdm import tqdm
 
 from benchmarks.memory import extra_megabytes
 from dhpf.config import ModelConfig
@@ -30,6 +28,7 @@ from dhpf.pipelines.matching.block_matching import AS_SUITS, MatchOptions, match
 from dhpf.pipelines.matching.matched_pair import MatchedPair
 from dhpf.pipelines.matching.pool import match_blocks
 from dhpf.pipelines.outputs.store import StageOutput
+from dhpf.pipelines.progress import CountedWork
 from dhpf.pipelines.stages.match import CorrespondenceRows
 from dhpf.planning.blocks import block_name
 from dhpf.planning.select import All, Neighbours, PairList
@@ -77,17 +76,19 @@ def make_collections(root: Path, sizes: tuple[int, ...]) -> dict[int, Path]:
     photos = [Image.fromarray(getattr(skimage.data, name)()) for name in ("chelsea", "coffee", "astronaut")]
     drawn = random.Random(0)
     folders = {size: root / f"{size}-images" for size in sizes}
-    for number in tqdm(range(max(sizes)), desc="images", unit="image", file=sys.stderr, leave=False):
-        photo = photos[number // 100 % len(photos)]
-        x, y = (drawn.randrange(length - SIDE) for length in photo.size)
-        name = f"{number // 100:04d}/{number:06d}.jpg"
-        path = folders[max(sizes)] / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        photo.crop((x, y, x + SIDE, y + SIDE)).save(path)
-        for size, folder in folders.items():
-            if number < size < max(sizes):
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                os.link(path, folder / name)
+    with CountedWork("making images", "image", max(sizes)) as work:
+        for number in range(max(sizes)):
+            photo = photos[number // 100 % len(photos)]
+            x, y = (drawn.randrange(length - SIDE) for length in photo.size)
+            name = f"{number // 100:04d}/{number:06d}.jpg"
+            path = folders[max(sizes)] / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            photo.crop((x, y, x + SIDE, y + SIDE)).save(path)
+            for size, folder in folders.items():
+                if number < size < max(sizes):
+                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                    os.link(path, folder / name)
+            work.update(1)
     return folders
 
 

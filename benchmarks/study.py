@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from dhpf.config import ModelConfig, SupervisionConfig
 from dhpf.drawing import draw_curves, save_picture
@@ -26,8 +25,10 @@ from dhpf.drawing.style import SMALL_POINTS
 from dhpf.model.engines.choose import choose_engine
 from dhpf.model.global_batch import ALONE
 from dhpf.model.transfer import cells_of_points
+from dhpf.pipelines.commands.answers import shown_log
 from dhpf.pipelines.config import TrainConfig
 from dhpf.pipelines.inputs.shard_set import ShardSet, joined, open_shard_set
+from dhpf.pipelines.progress import CountedWork
 from dhpf.pipelines.training.frozen_maps import FrozenMaps
 from dhpf.pipelines.training.learner import CheckedPair, Learner
 from dhpf.pipelines.training.pair_dataset import PairDataset, epoch_steps
@@ -161,8 +162,10 @@ class Bench:
         best = -1.0, learner.state()
         for epoch in range(config.epochs):
             steps = epoch_steps(len(data[0]), config.batch_size, config.seed, epoch)
-            for step in tqdm(steps, desc=f"{training.name}, epoch {epoch + 1}", unit="step", leave=False):
-                learner.step(learner.load(step, epoch))
+            with CountedWork(f"{training.name}, epoch {epoch + 1}", "step", len(steps)) as work:
+                for step in steps:
+                    learner.step(learner.load(step, epoch))
+                    work.update(1)
             pck = learner.mean_pck(learner.validate())
             print(training.name, "epoch", epoch + 1, "validation PCK", round(pck, 4), flush=True)
             best = max(best, (pck, learner.state()), key=lambda entry: entry[0])
@@ -261,4 +264,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with shown_log():
+        main()

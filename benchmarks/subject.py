@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 
 import torch
 import torchvision
-from tqdm import tqdm
 
 from dhpf.checkpoint import build_network
 from dhpf.config import ModelConfig
@@ -20,6 +18,7 @@ from dhpf.model.features import ImageFeatures
 from dhpf.model.geometry import NUM_CELLS
 from dhpf.model.network import HyperpixelNetwork
 from dhpf.pipelines.matching.block_matching import MATCH_BATCH
+from dhpf.pipelines.progress import CountedWork
 
 NUM_KEYPOINT_CELLS = 60
 """Source cells whose match is asked for: about what 10 keypoints touch."""
@@ -69,16 +68,16 @@ class Subject:
         features = network.embed_layers(maps, activations, (self.gates[0] > 0).tolist())
         return network.match_selected(features, features, [(0, 1)], self.gates, self.wanted, engine)
 
-    def all_pairs(self, num_images: int, engine: MatchEngine, progress: str) -> float:
+    def all_pairs(self, num_images: int, engine: MatchEngine, title: str) -> float:
         """CPU milliseconds per pair to describe so many images and match each with each, in an actor's batches."""
         pairs = list(itertools.combinations(range(num_images), 2))
         started = time.process_time()
         features = self.describe(num_images)
-        with tqdm(total=len(pairs), desc=progress, unit="pair", file=sys.stderr, leave=False) as bar:
+        with CountedWork(title, "pair", len(pairs)) as work:
             for first in range(0, len(pairs), BATCH_SIZE):
                 batch = pairs[first : first + BATCH_SIZE]
                 self.match(features, batch, engine)
-                bar.update(len(batch))
+                work.update(len(batch))
         return 1000 * (time.process_time() - started) / len(pairs)
 
 

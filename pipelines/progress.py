@@ -86,15 +86,26 @@ class CountedWork:
 
 @contextlib.contextmanager
 def doing(what: str) -> Iterator[None]:
-    """Shows during the block what is being done, for work that has no units to count, and then how long it took."""
+    """Shows during the block what is being done, for work that has no units to count, and then how long it took.
+
+    If the block raises an error, a last line says that the work failed; what the error is, its catcher says.
+    """
     started = time.monotonic()
     if _log.isEnabledFor(logging.INFO) and sys.stderr.isatty():
         with _display(TimeElapsedColumn()) as display:
-            display.add_task(what, total=None)
-            yield
+            task = display.add_task(what, total=None)
+            try:
+                yield
+            except BaseException:
+                display.update(task, description=f"{what}: failed")
+                raise
         return
     _log.info("%s ...", what)
-    yield
+    try:
+        yield
+    except BaseException:
+        _log.info("%s: failed after %.1f s", what, time.monotonic() - started)
+        raise
     _log.info("%s: %.1f s", what, time.monotonic() - started)
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import re
+import sys
 
 import pytest
 
+from dhpf.errors import InputError
 from dhpf.pipelines import progress
 from dhpf.pipelines.progress import CountedWork, doing
 
@@ -28,6 +32,32 @@ def test_what_cannot_be_counted_is_named_with_its_time(caplog: pytest.LogCapture
     with caplog.at_level(logging.INFO, logger="dhpf"), doing("starting Ray"):
         assert caplog.messages == ["starting Ray ..."]
     assert caplog.messages[1].startswith("starting Ray: ") and caplog.messages[1].endswith(" s")
+
+
+def test_what_fails_says_so_in_its_last_line(caplog: pytest.LogCaptureFixture) -> None:
+    with (
+        caplog.at_level(logging.INFO, logger="dhpf"),
+        pytest.raises(InputError, match="no such folder"),
+        doing("planning the pairs of photos"),
+    ):
+        raise InputError("no such folder")
+    _, last = caplog.messages
+    assert re.fullmatch(r"planning the pairs of photos: failed after \d+\.\d s", last)
+
+
+def test_on_a_terminal_what_fails_says_so_too(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr(shown, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stderr", shown)
+    with caplog.at_level(logging.INFO, logger="dhpf"):
+        with doing("starting Ray"):
+            pass
+        with pytest.raises(InputError), doing("planning"):
+            raise InputError("no such folder")
+    assert "starting Ray" in shown.getvalue() and "starting Ray: failed" not in shown.getvalue()
+    assert "planning: failed" in shown.getvalue() and caplog.messages == []
 
 
 def test_nobody_who_did_not_ask_is_told(caplog: pytest.LogCaptureFixture) -> None:

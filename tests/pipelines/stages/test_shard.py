@@ -19,12 +19,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from pyarrow import fs
-from tqdm import tqdm
 
 from dhpf.errors import InputError
 from dhpf.pipelines.config import ShardConfig, SourceConfig
 from dhpf.pipelines.inputs.shard_set import ShardSet, open_shard_set
 from dhpf.pipelines.outputs.store import PlanConflict, remove_objects
+from dhpf.pipelines.progress import CountedWork
 from dhpf.pipelines.stages import shard as shard_stage
 from dhpf.pipelines.stages.shard import _collect, shard
 from dhpf.shards.shards import Shard
@@ -209,7 +209,7 @@ def test_a_workers_sentence_comes_without_its_traceback(ray_cluster: None) -> No
         raise InputError("one sentence")
 
     with pytest.raises(InputError) as caught:
-        _collect([fail.remote()], tqdm(disable=True))
+        _collect([fail.remote()], CountedWork("shard", "block"))
     assert str(caught.value) == "one sentence"
 
 
