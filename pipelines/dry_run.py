@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from dhpf.pairs import open_pair_source
 from dhpf.pipelines.config import ShardConfig
+from dhpf.pipelines.inputs.shard_set import shard_set_output
 from dhpf.pipelines.outputs.store import StageOutput
 from dhpf.pipelines.stage_runs.context import StageContext
 from dhpf.pipelines.stage_runs.match import estimates
@@ -55,10 +56,11 @@ def num_pairs_of(context: StageContext, config: ShardConfig | None) -> Mapping[s
     counts = {}
     for name, source in (config.sources if config else {}).items():
         for split in source.splits:
-            manifest = StageOutput(context.folder_of("shard") / name / split).manifest()
+            shard_set = f"{name}/{split}"
+            manifest = shard_set_output(context.folder_of("shard"), shard_set).manifest()
             if manifest is not None:
-                counts[f"{name}/{split}"] = int(manifest.record["num_pairs"])
+                counts[shard_set] = int(manifest.record["num_pairs"])
             else:
                 listed = open_pair_source(source.kind, source.options).pairs(split)
-                counts[f"{name}/{split}"] = sum(isinstance(pair, PairRecord) for pair in listed)
+                counts[shard_set] = sum(isinstance(pair, PairRecord) for pair in listed)
     return counts

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-DONE, BAD_INPUT, REJECTS, REFUSED, INTERRUPTED = 0, 2, 3, 4, 130
-"""Exit statuses: all is done; input cannot be used; done, but some pairs were rejected; a model version does not hold
-what a champion must; interrupted."""
+DONE, BAD_INPUT, LEFT_OUT, REFUSED, INTERRUPTED = 0, 2, 3, 4, 130
+"""Exit statuses: all is done; input cannot be used; done, but some pairs were rejected or failed; a model version does
+not hold what a champion must; interrupted."""
 
 NO_TERMINAL_WIDTH = 10_000
 """Columns of what is not read on a terminal: a table's rows stay whole."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from dhpf.errors import InputError
-from dhpf.pipelines.commands.answers import DONE, REJECTS, Answer, complain
+from dhpf.pipelines.commands.answers import DONE, LEFT_OUT, Answer, complain
 from dhpf.pipelines.commands.options import AsJson, Quiet
 from dhpf.planning.select import PAIR_SELECTS, SELECT_OPTIONS, SelectOption, pair_select
 
@@ -63,6 +63,7 @@ def pairs(
 ) -> int:
     """Write the pairs of a folder of images as a table, or count them."""
     from dhpf.pipelines.inputs.pair_table import planned_table, rejects_path, require_new_table, write_pair_table
+    from dhpf.planning.plan_summary import counted
 
     chosen = pair_select(select, select_options)
     written = None if dry_run else output
@@ -89,6 +90,6 @@ def pairs(
         )
     if plan.num_rejected:
         where = "" if written is None else f"; all in {rejects_path(written)}"
-        complain(f"{plan.num_rejected} rows rejected; the first: {plan.first_rejection}{where}")
-        return REJECTS
+        complain(f"{counted(plan.num_rejected, 'row')} rejected; the first: {plan.first_rejection}{where}")
+        return LEFT_OUT
     return DONE

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dhpf.errors import InputError
-from dhpf.pipelines.commands.answers import DONE, REJECTS, Answer, complain
+from dhpf.pipelines.commands.answers import DONE, LEFT_OUT, Answer, complain
 from dhpf.pipelines.commands.options import (
     DEFAULT_DATA,
     DEFAULT_WORK,
@@ -29,6 +29,7 @@ from dhpf.pipelines.commands.summary import show_summary
 
 if TYPE_CHECKING:
     from dhpf.pipelines.stage_runs.context import StageContext
+    from dhpf.pipelines.stage_runs.outcome import Outcome
 
 Only = Annotated[str | None, typer.Option(metavar="STAGE", help="Run this stage alone.")]
 Restart = Annotated[str | None, typer.Option(metavar="STAGE", help="Delete this stage's output first.")]
@@ -77,13 +78,24 @@ def run(
     with ray_cluster(address, needed_cpus(loaded)):
         outcome = running.run(only)
     show_summary(answer, folder.name, outcome, folder, tracker.uri)
+    return _said_what_is_left_out(outcome, folder)
+
+
+def _said_what_is_left_out(outcome: Outcome, folder: Path) -> int:
+    """Says which pairs have no result, and why; returns the exit status."""
+    from dhpf.planning.plan_summary import counted
+
     if outcome.num_rejected:
         complain(
-            f"{outcome.num_rejected} pairs rejected, all others done; the first: {outcome.first_rejection}; "
-            f"all in {folder}/**/rejects.parquet and in column status of {folder / 'match'}"
+            f"{counted(outcome.num_rejected, 'pair')} rejected as input; the first: {outcome.first_rejection}; "
+            f"all in {folder}/**/rejects.parquet"
         )
-        return REJECTS
-    return DONE
+    if outcome.num_failed:
+        complain(
+            f"{counted(outcome.num_failed, 'pair')} failed to match; the first: {outcome.first_failure}; "
+            f"all in the column status of the tables in {folder / 'match'}"
+        )
+    return LEFT_OUT if outcome.num_rejected or outcome.num_failed else DONE
 
 
 def _require_stage(option: str, stage: str | None) -> None:

@@ -25,6 +25,8 @@ def show_summary(answer: Answer, name: str, outcome: Outcome, folder: Path, trac
             "tracking": tracking_uri,
             "num_rejected": outcome.num_rejected,
             "first_rejection": outcome.first_rejection or None,
+            "num_failed": outcome.num_failed,
+            "first_failure": outcome.first_failure or None,
         }
     )
     answer.text(f"\n{name}: done")

@@ -70,9 +70,9 @@ class ShardSet:
         return {image: shard for _, shard in self.shards for image in shard.image_ids}
 
 
-def shard_set_folder(stage_folder: Path, name: str) -> Path:
-    """Where the shard stage puts SOURCE/SPLIT."""
-    return stage_folder / name
+def shard_set_output(stage_folder: Path, name: str) -> StageOutput:
+    """The output that the shard stage makes of SOURCE/SPLIT, complete or not, in the stage's folder."""
+    return StageOutput(stage_folder / name)
 
 
 def open_shard_set(stage_folder: Path, name: str) -> ShardSet:
@@ -81,7 +81,7 @@ def open_shard_set(stage_folder: Path, name: str) -> ShardSet:
     Raises:
         InputError: it is not there, not complete, or damaged.
     """
-    output = StageOutput(shard_set_folder(stage_folder, name))
+    output = shard_set_output(stage_folder, name)
     manifest = output.manifest()
     if manifest is None:
         raise InputError(f"shard set {name}: not complete in {output.root}; run the shard stage first")

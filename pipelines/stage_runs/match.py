@@ -69,7 +69,7 @@ def _match_one(
         reading_line(folder / name),
     )
     context.outcome.reject(int(record["num_rejected"]), record["first_rejection"])
-    context.outcome.reject(int(record["num_failed"]), record["first_failure"])
+    context.outcome.fail(int(record["num_failed"]), record["first_failure"])
 
 
 def estimates(config: MatchConfig, context: StageContext) -> dict[str, list[str]]:

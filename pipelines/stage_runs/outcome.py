@@ -42,14 +42,18 @@ class Outcome:
 
     Attributes:
         reports: of its stages, in order.
-        num_rejected: pairs that could not be used.
+        num_rejected: rows of a list, or pairs of a source, that cannot be used and so were never matched.
         first_rejection: why, for the first of them.
+        num_failed: pairs that the match stage took up and could not match.
+        first_failure: why, for the first of them.
         pictures: where the pictures of each stage lie.
     """
 
     reports: list[StageReport] = field(default_factory=list)
     num_rejected: int = 0
     first_rejection: str = ""
+    num_failed: int = 0
+    first_failure: str = ""
     pictures: dict[str, str] = field(default_factory=dict)
 
     def report(self, stage: str, facts: Mapping[str, Any], *lines: str, table: ScoreTable | None = None) -> None:
@@ -57,7 +61,13 @@ class Outcome:
         self.reports.append(StageReport(stage, facts, lines, table))
 
     def reject(self, number: int, reason: object) -> None:
-        """Counts pairs that could not be used."""
+        """Counts rejected pairs or rows."""
         if number:
             self.num_rejected += number
             self.first_rejection = self.first_rejection or str(reason)
+
+    def fail(self, number: int, reason: object) -> None:
+        """Counts pairs that could not be matched."""
+        if number:
+            self.num_failed += number
+            self.first_failure = self.first_failure or str(reason)

@@ -18,7 +18,7 @@ from dhpf.object_store import object_uri
 from dhpf.pairs import open_pair_source
 from dhpf.pairs.pair_list import REJECTS
 from dhpf.pipelines.config import ShardConfig, SourceConfig, deciding_settings
-from dhpf.pipelines.inputs.shard_set import ShardSet, open_shard_set, shard_set_folder
+from dhpf.pipelines.inputs.shard_set import ShardSet, open_shard_set, shard_set_output
 from dhpf.pipelines.outputs.code_version import code_version
 from dhpf.pipelines.outputs.store import REJECTS_TASK, StageOutput
 from dhpf.pipelines.outputs.tables import table_of
@@ -46,14 +46,13 @@ def shard(config: ShardConfig, folder: Path) -> list[ShardSet]:
     sets = []
     for name, source in config.sources.items():
         for split in source.splits:
-            _shard_split(f"{name}/{split}", config, source, split, shard_set_folder(folder, f"{name}/{split}"))
+            _shard_split(f"{name}/{split}", config, source, split, shard_set_output(folder, f"{name}/{split}"))
             sets.append(open_shard_set(folder, f"{name}/{split}"))
     return sets
 
 
-def _shard_split(name: str, config: ShardConfig, source: SourceConfig, split: str, root: Path) -> None:
+def _shard_split(name: str, config: ShardConfig, source: SourceConfig, split: str, output: StageOutput) -> None:
     started = time.time()
-    output = StageOutput(root)
     plan, rejections = _plan(config, source, split)
     output.plan(plan)
     if output.manifest() is not None:

@@ -286,6 +286,7 @@ def test_the_outcome_says_what_was_left_out_and_a_second_run_does_nothing(
     folder = tmp_path / "w" / "match-collection"
     outcome = WorkflowRun(workflow, folder, Tracker(tmp_path / "w")).run()
     assert outcome.num_rejected == 4 and "cut.jpg: damaged or truncated" in outcome.first_rejection
+    assert (outcome.num_failed, outcome.first_failure) == (0, "")
     shards, matched = outcome.reports
     assert (shards.stage, matched.stage) == ("shard", "match")
     assert "photos/all: 12 pairs, " in shards.lines[0] and ", 4 rejected" in shards.lines[0]

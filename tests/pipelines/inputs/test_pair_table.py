@@ -84,7 +84,7 @@ def test_a_list_comes_back_as_a_list(photos: Path, tmp_path: Path, capsys: pytes
     ]
     printed = capsys.readouterr()
     assert "6 images, 2 pairs" in printed.out
-    assert "1 rows rejected; the first:" in printed.err and "row 2: image 'gone.jpg' is not in" in printed.err
+    assert "1 row rejected; the first:" in printed.err and "row 2: image 'gone.jpg' is not in" in printed.err
     assert pq.read_table(tmp_path / "pairs.rejects.parquet")["pair_id"].to_pylist() == ["000000002"]
     assert dhpf(photos, "--select", "list", "--list", str(output), "-o", str(again)) == 0
     assert pq.read_table(again).drop_columns("number") == pq.read_table(output).drop_columns("number")

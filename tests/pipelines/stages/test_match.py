@@ -210,7 +210,7 @@ def test_a_collection_with_bad_images_gives_rows_and_reasons(cats_and_cups: Path
     (cats_and_cups / "photos" / "cats" / "cut.jpg").write_bytes(whole[:2000])
     done = run(tmp_path / "w", "match-collection", "--data", str(cats_and_cups), settings=["match.flow=true"])
     assert done.returncode == 3, done.stderr[-2000:]
-    assert "4 pairs rejected" in done.stderr and "cut.jpg: damaged or truncated" in done.stderr
+    assert "4 pairs rejected as input; the first: " in done.stderr and "cut.jpg: damaged or truncated" in done.stderr
     rows = parts(tmp_path / "w" / "match-collection" / "match" / "photos" / "all")
     assert len(rows) == 12
     assert all(len(row["flow"]) == 3600 and row["source_points"] for row in rows)
@@ -238,7 +238,7 @@ def test_a_folder_is_matched_as_it_lies_and_a_bucket_gives_the_same_in_other_blo
         work = tmp_path / str(actors)
         done = run(work, "match-folder", "--data", str(cats_and_cups), settings=settings)
         assert done.returncode == 3, done.stderr[-2000:]
-        assert "4 pairs rejected" in done.stderr and "cut.jpg: damaged or truncated" in done.stderr
+        assert "4 pairs failed to match; the first: " in done.stderr and "cut.jpg: damaged or truncated" in done.stderr
         rows = parts(work / "match-folder" / "match" / "photos")
         tables.append({row["pair_id"]: row for row in rows})
         assert len(tables[-1]) == len(rows) == 16
@@ -271,7 +271,9 @@ def test_a_list_is_matched_as_it_lies_though_an_image_ends_its_worker(
     done = run(tmp_path / "w", "match-folder", "--data", str(cats_and_cups), settings=settings)
     assert done.returncode == 3, done.stderr[-2000:]
     assert len(killed) == 3, "once its actor, twice the process that finds out why"
-    assert "2 pairs rejected" in done.stderr and "row 5: image 'gone.jpg' is not in the folder" in done.stderr
+    assert "1 pair rejected as input; the first: " in done.stderr
+    assert "row 5: image 'gone.jpg' is not in the folder" in done.stderr
+    assert "1 pair failed to match; the first: image cats/9.jpg: ended its worker's process" in done.stderr
     folder = tmp_path / "w" / "match-folder" / "match" / "photos"
     table = {row["pair_id"]: row for row in parts(folder)}
     assert {i: row["status"] for i, row in table.items() if row["status"] != "matched"} == {
