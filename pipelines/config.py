@@ -21,7 +21,13 @@ from dhpf.planning.select import PAIR_SELECTS, PairSelect, WithinFolders
 
 FeatureType = Literal["float32", "float16"]
 
-_ROLE, _AT_DEFAULT = "role", "left out at its default"
+_ROLE, _AT_DEFAULT, _BY_METHOD = "role", "left out at its default", "by method"
+
+DECIDES_SCORES = MappingProxyType({_ROLE: "decides scores"})
+"""Marks a setting that decides how stored predictions are scored, but not the predictions."""
+
+BY_METHOD = MappingProxyType({_ROLE: "decides", _BY_METHOD: True})
+"""Marks a setting that names a value for some methods; the plan of a method's predictions holds that method's value."""
 
 INPUT = MappingProxyType({_ROLE: "input"})
 """Marks a field that names what a stage works on: plans hold a digest of that data instead."""
@@ -64,12 +70,30 @@ class StageConfig(Protocol):
 
 def deciding_settings(config: Any) -> dict[str, Any]:
     """The settings, without inputs, that decide a stage's result, as plain values: a plan holds these."""
-    return _settings(config, ("decides",))
+    return _settings(config, ("decides", "decides scores"))
+
+
+def deciding_settings_of_method(config: EvaluateConfig, method: str) -> dict[str, Any]:
+    """The settings that decide the predictions of one method: what their plan holds.
+
+    A setting BY_METHOD that is 0 for this method is left out, as by plans that are older than the setting.
+    """
+    found = _settings(config, ("decides",))
+    for declared in dataclasses.fields(config):
+        if declared.metadata.get(_BY_METHOD):
+            value = found.pop(declared.name).get(method, 0)
+            found |= {declared.name: value} if value else {}
+    return found
+
+
+def deciding_settings_of_scores(config: EvaluateConfig) -> dict[str, Any]:
+    """The settings that decide the scores of stored predictions: what the plan of the scores holds."""
+    return _settings(config, ("decides scores",))
 
 
 def deciding_settings_and_inputs(config: Any) -> dict[str, Any]:
     """`deciding_settings` together with the names of the inputs: what tells runs of a stage apart in MLflow."""
-    return _settings(config, ("decides", "input"))
+    return _settings(config, ("decides", "decides scores", "input"))
 
 
 def _settings(config: Any, roles: tuple[str, ...]) -> dict[str, Any]:
@@ -129,14 +153,14 @@ def _require_names(what: str, values: Collection[str]) -> None:
         require_name(what, value)
 
 
-def _require_actors(num_actors: int, min_actors: int | None) -> None:
-    _require("num_actors", num_actors, num_actors >= 1, "at least 1")
-    _require("min_actors", min_actors, min_actors is None or 1 <= min_actors <= num_actors, f"in 1 .. {num_actors}")
-
-
 @dataclass(frozen=True)
 class Resources:
-    """What one worker or actor of a stage reserves on the cluster."""
+    """What one worker or actor of a stage reserves on the cluster.
+
+    Attributes:
+        cpus: CPU cores, 1 if not given; also the number of threads that torch uses there.
+        gpus: GPUs, 0 if not given; a fraction shares a GPU with others.
+    """
 
     cpus: float = 1.0
     gpus: float = 0.0
@@ -144,6 +168,36 @@ class Resources:
     def __post_init__(self) -> None:
         _require("cpus", self.cpus, 0 < self.cpus < math.inf, "above 0")
         _require("gpus", self.gpus, 0 <= self.gpus < math.inf, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchingConfig:
+    """How the stages run that match pairs. None of it decides their results.
+
+    Attributes:
+        batch_size: pairs matched at once; None takes what suits the device, 4 on a CPU and 64 on a GPU.
+        num_actors, min_actors: processes that match. With min_actors their number varies between the two, as the work
+            needs them and the cluster has room.
+        engine: which implementation matches; "auto" takes the fastest for the device.
+        resources: what one actor reserves.
+    """
+
+    batch_size: int | None = field(default=None, metadata=HOW_IT_RUNS)
+    num_actors: int = field(default=2, metadata=HOW_IT_RUNS)
+    min_actors: int | None = field(default=None, metadata=HOW_IT_RUNS)
+    engine: EngineName = field(default="auto", metadata=HOW_IT_RUNS)
+    resources: Resources = field(default=Resources(), metadata=HOW_IT_RUNS)
+
+    def __post_init__(self) -> None:
+        _require("batch_size", self.batch_size, self.batch_size is None or self.batch_size >= 1, "at least 1")
+        _require("num_actors", self.num_actors, self.num_actors >= 1, "at least 1")
+        least = self.num_actors if self.min_actors is None else self.min_actors
+        _require("min_actors", self.min_actors, 1 <= least <= self.num_actors, f"in 1 .. {self.num_actors}")
+        require_choice("engine", self.engine, ENGINES)
+
+    @property
+    def reserved_cpus(self) -> float:
+        return self.num_actors * self.resources.cpus
 
 
 @dataclass(frozen=True)
@@ -173,6 +227,7 @@ class ShardConfig:
         max_pairs, max_images: a shard holds at most this many of each.
         store: s3:// URI below which the tar files are put; without it they lie in the work folder, as the index files
             always do.
+        resources: what the task of one shard reserves.
     """
 
     sources: Mapping[str, SourceConfig] = field(metadata=INPUT)
@@ -220,7 +275,9 @@ class SearchConfig:
         alpha: PCK threshold as a share of the shard set's main threshold side.
         feature_memory_mb: memory in MB that an actor gives to the features of its images. If they fit, each image is
             described once, otherwise once for each size of set.
+        num_actors: processes that score sets, each on its share of the pairs.
         engine: which implementation matches; "auto" takes the fastest for the device.
+        resources: what one actor reserves.
     """
 
     on: str = field(metadata=INPUT)
@@ -265,11 +322,14 @@ class TrainConfig:
         on: a source of the shard stage: its train split is learned from, its val split validates. Or a list of shard
             sets, SOURCE/SPLIT, that are learned from together; `validate_on` then names the set that validates.
         validate_on: the shard set that validates, SOURCE/SPLIT; None for the val split of the source `on`.
+        supervision: what the model learns from.
+        epochs: how often every pair is learned from.
         batch_size: pairs per step, over all workers together.
         learning_rate, momentum: of SGD.
         projection_start: "near-identity" starts close to the backbone's own features, "random" as the paper does.
         gates_start: layers whose gates start open for nearly every pair, while all others start closed; "searched"
             takes the layers that the search stage found; "random" starts as the paper does.
+        seed: of the order of the pairs, of the gates' noise, and of the weights at the start.
         num_workers: processes that share the pairs of each step; the model learned is the same for any number.
         min_workers: makes training elastic: it goes on with as few workers as this while others are lost.
         max_failures: how often training starts again from its last checkpoint after workers fail.
@@ -344,7 +404,7 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
+class EvaluateConfig(MatchingConfig):
     """The evaluate stage: predicts with each method on shard sets with ground truth, and scores the predictions.
 
     Attributes:
@@ -355,21 +415,12 @@ class EvaluateConfig:
         alphas: PCK thresholds as a share of the threshold side.
         intermediates: for each method named here, a pair is also matched through at most this many other images of its
             block and category; all other methods match each pair directly.
-        batch_size: pairs matched at once; None takes what suits the device, 4 on a CPU and 64 on a GPU.
-        num_actors, min_actors: processes that match. With min_actors their number varies between the two, as the work
-            needs them and the cluster has room.
-        engine: which implementation matches; "auto" takes the fastest for the device.
     """
 
     on: tuple[str, ...] = field(metadata=INPUT)
     methods: Mapping[str, str | Mapping[str, Any]] = field(metadata=INPUT)
-    alphas: tuple[float, ...] = (0.05, 0.1, 0.15)
-    intermediates: Mapping[str, int] = field(default_factory=dict)
-    batch_size: int | None = field(default=None, metadata=HOW_IT_RUNS)
-    num_actors: int = field(default=2, metadata=HOW_IT_RUNS)
-    min_actors: int | None = field(default=None, metadata=HOW_IT_RUNS)
-    engine: EngineName = field(default="auto", metadata=HOW_IT_RUNS)
-    resources: Resources = field(default=Resources(), metadata=HOW_IT_RUNS)
+    alphas: tuple[float, ...] = field(default=(0.05, 0.1, 0.15), metadata=DECIDES_SCORES)
+    intermediates: Mapping[str, int] = field(default_factory=dict, metadata=BY_METHOD)
 
     def __post_init__(self) -> None:
         _require_distinct("on", self.on)
@@ -380,17 +431,11 @@ class EvaluateConfig:
         for method, limit in self.intermediates.items():
             require_choice("intermediates", method, self.methods)
             _require(f"intermediates.{method}", limit, limit >= 0, "0 or more")
-        _require("batch_size", self.batch_size, self.batch_size is None or self.batch_size >= 1, "at least 1")
-        _require_actors(self.num_actors, self.min_actors)
-        require_choice("engine", self.engine, ENGINES)
+        super().__post_init__()
 
     @property
     def shard_sets(self) -> tuple[str, ...]:
         return self.on
-
-    @property
-    def reserved_cpus(self) -> float:
-        return self.num_actors * self.resources.cpus
 
     @property
     def outputs(self) -> Mapping[str, OutputPlace]:
@@ -427,7 +472,7 @@ class CollectionConfig:
 
 
 @dataclass(frozen=True)
-class MatchConfig:
+class MatchConfig(MatchingConfig):
     """The match stage: finds correspondences for every pair of shard sets and collections.
 
     Attributes:
@@ -439,9 +484,7 @@ class MatchConfig:
         intermediates: each pair is also matched through at most this many other images of its block and category; 0
             matches each pair directly.
         price_per_hour: price of one actor, in any currency, for the estimate of `dhpf run --dry-run`.
-        batch_size, num_actors, min_actors: as in EvaluateConfig.
         features: type in which a block's features are kept; "float16" fits twice as many images into the same memory.
-        engine: which implementation matches; "auto" takes the fastest for the device.
     """
 
     on: tuple[str, ...] = field(default=(), metadata=INPUT)
@@ -451,12 +494,7 @@ class MatchConfig:
     flow: bool = False
     intermediates: int = field(default=0, metadata=NEWER)
     price_per_hour: float = field(default=0.0, metadata=HOW_IT_RUNS)
-    batch_size: int | None = field(default=None, metadata=HOW_IT_RUNS)
-    num_actors: int = field(default=2, metadata=HOW_IT_RUNS)
-    min_actors: int | None = field(default=None, metadata=HOW_IT_RUNS)
     features: FeatureType = "float32"
-    engine: EngineName = field(default="auto", metadata=HOW_IT_RUNS)
-    resources: Resources = field(default=Resources(), metadata=HOW_IT_RUNS)
 
     def __post_init__(self) -> None:
         if self.on:
@@ -468,17 +506,11 @@ class MatchConfig:
         _require("price_per_hour", self.price_per_hour, 0 <= self.price_per_hour < math.inf, "0 or more")
         _require("matches_per_pair", self.matches_per_pair, self.matches_per_pair >= 1, "at least 1")
         _require("intermediates", self.intermediates, self.intermediates >= 0, "0 or more")
-        _require("batch_size", self.batch_size, self.batch_size is None or self.batch_size >= 1, "at least 1")
-        _require_actors(self.num_actors, self.min_actors)
-        require_choice("engine", self.engine, ENGINES)
+        super().__post_init__()
 
     @property
     def shard_sets(self) -> tuple[str, ...]:
         return self.on
-
-    @property
-    def reserved_cpus(self) -> float:
-        return self.num_actors * self.resources.cpus
 
     @property
     def outputs(self) -> Mapping[str, OutputPlace]:
@@ -529,6 +561,14 @@ class Workflow:
     """One block of workflows.yaml: a model and its stages, which run in the order of the fields.
 
     Attributes:
+        name: the one that the workflow stands under.
+        summary: one line that `dhpf list` shows.
+        model: the network that is trained, and whose fields the models of other stages override.
+        shard: the stage that turns pair sources into shards.
+        search: the stage that finds a fixed set of layers without training.
+        train: the stage that learns gates and projections.
+        evaluate: the stage that predicts with several models and scores the predictions.
+        match: the stage that finds correspondences for every pair.
         promotion: the checks of `dhpf models promote`; this is no stage, and `dhpf run` does not use it.
         registered_model: name under which trained models are registered in MLflow.
     """

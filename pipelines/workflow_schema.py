@@ -19,9 +19,8 @@ def workflow_file_schema() -> dict[str, Any]:
     """The schema of the whole file: a mapping of names to workflows."""
     definitions: dict[str, Any] = {}
     workflow = _schema_of(Workflow, definitions)
-    name = definitions["Workflow"]["properties"].pop("name")  # is the key that a workflow stands under
+    del definitions["Workflow"]["properties"]["name"]  # is the key that a workflow stands under
     definitions["Workflow"]["required"].remove("name")
-    assert name == {"type": "string"}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Workflows of Dynamic Hyperpixel Flow",
@@ -80,11 +79,15 @@ def _is_required(declared: dataclasses.Field[Any]) -> bool:
 
 
 def _descriptions(wanted: Any) -> dict[str, dict[str, str]]:
-    """What the docstring's section of attributes says of each field; fields that share an entry share what it says."""
-    section = inspect.cleandoc(wanted.__doc__ or "").partition("Attributes:\n")[2]
+    """The description of each field, from the attributes in the docstring of the class that declares it.
+
+    Fields that share an entry there share its text.
+    """
     found: dict[str, dict[str, str]] = {}
-    for entry in re.split(r"\n(?=    \S)", section):
-        names, separator, text = entry.strip().partition(": ")
-        if separator:
-            found |= {name.strip(): {"description": " ".join(text.split())} for name in names.split(",")}
+    for declaring in reversed(wanted.__mro__):
+        section = inspect.cleandoc(declaring.__doc__ or "").partition("Attributes:\n")[2]
+        for entry in re.split(r"\n(?=    \S)", section):
+            names, separator, text = entry.strip().partition(": ")
+            if separator:
+                found |= {name.strip(): {"description": " ".join(text.split())} for name in names.split(",")}
     return found

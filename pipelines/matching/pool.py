@@ -21,7 +21,7 @@ from ray.util.annotations import RayDeprecationWarning
 
 from dhpf.errors import InputError
 from dhpf.manifest import CommitRecord
-from dhpf.pipelines.config import EvaluateConfig, MatchConfig
+from dhpf.pipelines.config import MatchingConfig
 from dhpf.pipelines.inputs.block_job import BlockJob, block_job_from_json
 from dhpf.pipelines.inputs.block_source import BlockSource
 from dhpf.pipelines.inputs.model_source import ModelSource
@@ -67,7 +67,7 @@ def match_blocks(
     model: ModelSource,
     rows: RowMaker,
     output: StageOutput,
-    config: EvaluateConfig | MatchConfig,
+    config: MatchingConfig,
     *,
     title: str,
     options: MatchOptions,
@@ -102,9 +102,7 @@ def match_blocks(
                 report(Progress(num_pairs, num_failed, reported - started))
 
 
-def _matched(
-    jobs: Iterable[BlockJob], settings: WorkerSettings, config: EvaluateConfig | MatchConfig
-) -> Iterator[Mapping[str, Any]]:
+def _matched(jobs: Iterable[BlockJob], settings: WorkerSettings, config: MatchingConfig) -> Iterator[Mapping[str, Any]]:
     """Yields the counts of each block once it is committed, or why it stopped; takes the jobs of one pool at a time."""
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = DataContext.get_current()

@@ -22,7 +22,7 @@ from dhpf.metrics import (
     rasterise,
     summarise,
 )
-from dhpf.pipelines.config import EvaluateConfig
+from dhpf.pipelines.config import EvaluateConfig, deciding_settings_of_method, deciding_settings_of_scores
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.inputs.shard_set import ShardSet
 from dhpf.pipelines.matching.block_matching import MatchOptions
@@ -118,7 +118,6 @@ def _predict(
     config: EvaluateConfig, shards: ShardSet, method: str, model: ModelSource, output: StageOutput
 ) -> StageOutput:
     started = time.time()
-    intermediates = config.intermediates.get(method, 0)
     plan = {
         **planned_settings(config, shards.name, method),
         "dataset": shards.digest,
@@ -128,7 +127,7 @@ def _predict(
     output.plan(plan)
     if output.manifest() is None:
         title = f"evaluate {shards.name} {method}"
-        options = MatchOptions(config.batch_size, intermediates=intermediates)
+        options = MatchOptions(config.batch_size, intermediates=config.intermediates.get(method, 0))
         match_blocks(shards, model, PredictionRows(), output, config, title=title, options=options)
         record = {"stage": "evaluate", "num_pairs": shards.num_pairs, "code_version": code_version()}
         output.finish(record | {"seconds": round(time.time() - started, 3)})
@@ -137,8 +136,7 @@ def _predict(
 
 def planned_settings(config: EvaluateConfig, on: str, method: str) -> dict[str, Any]:
     """The part of a prediction plan that is known before the pairs and the model are read."""
-    intermediates = config.intermediates.get(method, 0)
-    return {"stage": "evaluate", "on": on, **({"intermediates": intermediates} if intermediates else {})}
+    return {"stage": "evaluate", "on": on, **deciding_settings_of_method(config, method)}
 
 
 def _score(
@@ -150,7 +148,7 @@ def _score(
     plan = {
         "stage": "evaluate",
         "predictions": manifest.digest(),
-        "alphas": list(config.alphas),
+        **deciding_settings_of_scores(config),
         "thresholds": list(shards.thresholds),
         "tasks": ["scores"],
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from dhpf.manifest import canonical_json
 from dhpf.pipelines.config import (
     STAGES,
     CollectionConfig,
+    EvaluateConfig,
     Workflow,
     deciding_settings,
     deciding_settings_and_inputs,
+    deciding_settings_of_scores,
 )
 from dhpf.pipelines.stages import evaluate, match, search, shard, train
 from dhpf.pipelines.workflow import STAGE_RUNS
@@ -134,6 +137,16 @@ def test_inputs_stand_in_plans_by_digest_alone() -> None:
     flow = quickstart()
     assert set(deciding_settings(flow.stages["evaluate"])) == {"alphas", "intermediates"}
     assert set(deciding_settings(flow.stages["shard"])) == {"max_pairs", "max_images", "store"}
+
+
+def test_a_new_setting_of_the_evaluation_is_in_plans_without_being_named_there() -> None:
+    @dataclass(frozen=True)
+    class Wider(EvaluateConfig):
+        least_confidence: float = 0.5
+
+    config = Wider(on=(SET,), methods={"all": {}, "last": {}}, intermediates={"last": 0})
+    assert evaluate.planned_settings(config, SET, "last") == {"stage": "evaluate", "on": SET, "least_confidence": 0.5}
+    assert deciding_settings_of_scores(config) == {"alphas": (0.05, 0.1, 0.15)}
 
 
 def test_every_stage_is_run_by_the_table_of_stages() -> None:
