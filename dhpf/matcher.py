@@ -24,8 +24,7 @@ from dhpf.images import RGB, ImageError, read_image
 from dhpf.model.engines.choose import choose_engine
 from dhpf.model.geometry import NUM_CELLS
 from dhpf.model.network import HyperpixelNetwork
-from dhpf.model.pair_match import PairMatch
-from dhpf.model.transfer import cells_of_points
+from dhpf.model.transfer import PairMatch, cells_of_points
 from dhpf.records import Correspondences, Points
 
 ImageLike = str | Path | Image.Image | NDArray[np.uint8]

@@ -16,8 +16,7 @@ from dhpf.model.engines.problem import MatchEngine
 from dhpf.model.geometry import NUM_CELLS
 from dhpf.model.joint import JointMatching
 from dhpf.model.network import HyperpixelNetwork
-from dhpf.model.pair_match import PairMatch
-from dhpf.model.transfer import cells_of_points
+from dhpf.model.transfer import PairMatch, cells_of_points
 from dhpf.pipelines.config import FeatureType
 from dhpf.pipelines.inputs.block_job import OpenBlock
 from dhpf.pipelines.matching.caution import NO_CAUTION, Caution

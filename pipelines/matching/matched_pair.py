@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dhpf.frame import points_from_frame, points_to_frame
 from dhpf.images import printable
-from dhpf.model.pair_match import PairMatch
+from dhpf.model.transfer import PairMatch
 from dhpf.pipelines.matching.describing import ImageFacts
 from dhpf.pipelines.outputs.tables import MATCHED, layer_mask
 from dhpf.records import PairRecord, Points

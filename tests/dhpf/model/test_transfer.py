@@ -1,7 +1,9 @@
 import torch
 
 from dhpf.model.best_cells import BestCells, best_cells
-from dhpf.model.transfer import cells_of_points, dense_flow, mutual_filter, transfer
+from dhpf.model.geometry import cell_centres
+from dhpf.model.joint import JointMatches
+from dhpf.model.transfer import PairMatch, cells_of_points, dense_flow, mutual_filter, transfer
 
 
 def found(correlation: torch.Tensor, wanted: torch.Tensor | None = None, best_score: float = 1.0) -> BestCells:
@@ -48,3 +50,56 @@ def test_flow_has_a_target_for_every_cell() -> None:
     flow = dense_flow(found(shifted_identity(2)))[0]
     assert flow.shape == (3600, 2)
     assert flow[0].tolist() == [8, 0]
+
+
+def test_matches_are_mutual_and_the_best_come_first() -> None:
+    correlation = torch.zeros(3600, 3600)
+    correlation[5, 7], correlation[8, 7], correlation[100, 200] = 0.5, 0.9, 0.7
+    best = PairMatch.alone(found(correlation, best_score=2.0)).mutual.best(10)
+    assert torch.allclose(best.confidence, torch.tensor([0.45, 0.35]))
+    assert best.source_points[0].tolist() == [32, 0]
+    assert best.target_points[0].tolist() == [28, 0]
+    assert len(PairMatch.alone(found(correlation)).mutual.best(1)) == 1
+
+
+def test_each_tile_gives_its_best_match_alone() -> None:
+    correlation = torch.zeros(3600, 3600)
+    correlation[0, 0], correlation[63, 63], correlation[4, 4] = 0.5, 0.9, 0.4  # cells 0 and 63 share a tile
+    best = PairMatch.alone(found(correlation)).mutual.best(10)
+    assert best.source_points.tolist() == [[12, 4], [16, 0]]
+    assert len(PairMatch.alone(found(torch.rand(3600, 3600))).mutual) <= 225
+
+
+def test_sources_that_share_a_maximum_give_one_match() -> None:
+    correlation = torch.zeros(3600, 3600)
+    correlation[50, 7], correlation[3000, 7] = 0.5, 0.5
+    best = PairMatch.alone(found(correlation)).mutual.best(10)
+    assert best.source_points.tolist() == [[200, 0]]
+
+
+def test_a_pair_matched_alone_is_transferred_as_in_a_batch() -> None:
+    torch.manual_seed(0)
+    best = found(torch.rand(3600, 3600), best_score=1.5)
+    points = torch.tensor([[100.0, 80.0], [60.0, 200.0], [300.0, 10.0]])
+    valid = torch.ones(1, 3, dtype=torch.bool)
+    assert cells_of_points(points[None], valid).any()
+    one, batch = PairMatch.alone(best).transfer(points), transfer(best, points[None], valid)
+    assert torch.equal(one.points, batch.points) and torch.equal(one.valid, batch.valid)
+    assert torch.equal(one.confidence, batch.confidence)
+    assert torch.equal(PairMatch.alone(best).points, dense_flow(best)[0])
+
+
+def test_a_pair_matched_jointly_lies_where_the_paths_say_and_is_as_sure_as_they_agree() -> None:
+    correlation = torch.zeros(3600, 3600)
+    correlation[5, 7], correlation[100, 200] = 0.9, 0.7
+    agreement = torch.zeros(3600)
+    agreement[5], agreement[100] = 0.25, 0.75
+    shifted = cell_centres() + torch.tensor([1.0, 2.0])
+    match = PairMatch.jointly(found(correlation), JointMatches(shifted, agreement))
+    assert torch.equal(match.points, shifted) and torch.equal(match.confidence, agreement)
+    # Mutual are the cells that are each other's best alone; the paths say where they lie, and which is the surest.
+    assert match.mutual.confidence.tolist() == [0.75, 0.25]
+    assert torch.equal(match.mutual.source_points, cell_centres()[[100, 5]])
+    assert torch.equal(match.mutual.target_points, shifted[[100, 5]])
+    moved = match.transfer(torch.tensor([[120.0, 120.0]]))
+    assert torch.allclose(moved.points[0, 0], torch.tensor([121.0, 122.0])) and moved.valid.all()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dhpf.model.geometry import cell_centres
-from dhpf.model.pair_match import MutualMatches, PairMatch
+from dhpf.model.transfer import MutualMatches, PairMatch
 from dhpf.pipelines.matching.describing import ImageFacts
 from dhpf.pipelines.matching.matched_pair import MatchedPair, common_row
 from dhpf.pipelines.outputs.tables import PREDICTIONS, SCORES, table_of

@@ -18,7 +18,7 @@ from PIL import Image
 
 from dhpf.config import ModelConfig
 from dhpf.model.geometry import cell_centres
-from dhpf.model.pair_match import MutualMatches, PairMatch
+from dhpf.model.transfer import MutualMatches, PairMatch
 from dhpf.pipelines.config import CollectionConfig, MatchConfig
 from dhpf.pipelines.inputs.block_source import RejectedRows
 from dhpf.pipelines.inputs.collection import Collection, open_collection
