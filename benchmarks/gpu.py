@@ -21,7 +21,7 @@ from benchmarks.figures import compared, machine, write_figures
 from benchmarks.published import PublishedMatcher
 from benchmarks.subject import BATCH_SIZE, Subject, drawn_network
 from benchmarks.training import TrainingSubject
-from dhpf.model.engines.problem import MatchEngine
+from dhpf.model.engines.engine import MatchEngine
 from dhpf.model.engines.row_blocks import RowBlockEngine
 from dhpf.model.engines.triton_engine import TritonEngine
 from dhpf.model.network import HyperpixelNetwork

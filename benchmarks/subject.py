@@ -12,8 +12,7 @@ import torchvision
 
 from dhpf.checkpoint import build_network
 from dhpf.config import ModelConfig
-from dhpf.model.best_cells import BestCells
-from dhpf.model.engines.problem import MatchEngine
+from dhpf.model.engines.engine import BestCells, MatchEngine
 from dhpf.model.features import ImageFeatures
 from dhpf.model.geometry import NUM_CELLS
 from dhpf.model.network import HyperpixelNetwork

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dhpf.config import SupervisionConfig, SupervisionName
-from dhpf.model.engines.problem import MatchEngine
+from dhpf.model.engines.engine import MatchEngine
 from dhpf.model.features import ImageFeatures
 from dhpf.model.geometry import cell_centres, nearest_cells
 from dhpf.model.global_batch import ALONE, TrainingPairs, Workers

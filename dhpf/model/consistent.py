@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dhpf.config import FRAME_SIDE, GRID_SIDE
-from dhpf.model.best_cells import BestCells, nonzero
+from dhpf.model.engines.engine import BestCells, nonzero
 from dhpf.model.geometry import NUM_CELLS, cell_centres
 
 LEAST_MUTUALITY = 0.8

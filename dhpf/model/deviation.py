@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from dhpf.model.best_cells import BestCells
+from dhpf.model.engines.engine import BestCells
 from dhpf.model.network import MatcherOutput
 from dhpf.model.transfer import mutual_filter
 

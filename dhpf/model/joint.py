@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dhpf.model.best_cells import ZERO_MAXIMUM, nonzero
+from dhpf.model.engines.engine import ZERO_MAXIMUM, nonzero
 from dhpf.model.features import ImageFeatures
 from dhpf.model.geometry import NUM_CELLS, cell_centres
 from dhpf.model.network import HyperpixelNetwork

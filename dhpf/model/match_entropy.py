@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from dhpf.config import GRID_SIDE
-from dhpf.model.best_cells import nonzero
 from dhpf.model.correlation import COSINE_EPSILON, NativeCorrelation, appearance_blocks, native_products
+from dhpf.model.engines.engine import nonzero
 from dhpf.model.geometry import NUM_CELLS, interpolation_matrix
 from dhpf.model.hough import NUM_DISPLACEMENTS, HoughVoting
 

@@ -21,9 +21,8 @@ from torch import Tensor, nn
 
 from dhpf.config import GRID_SIDE, ModelConfig
 from dhpf.model.backbone import Backbone
-from dhpf.model.best_cells import BestCells
 from dhpf.model.correlation import NativeCorrelation, appearance_blocks, feature_lengths, native_products
-from dhpf.model.engines.problem import MatchEngine, MatchProblem
+from dhpf.model.engines.engine import BestCells, MatchEngine, MatchProblem
 from dhpf.model.features import ImageFeatures, image_features
 from dhpf.model.gates import GATES, layer_weights
 from dhpf.model.hough import NUM_DISPLACEMENTS, HoughVoting

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dhpf.model.best_cells import BestCells
 from dhpf.model.correlation import cosines, feature_lengths, products_at
-from dhpf.model.engines.problem import MatchEngine
+from dhpf.model.engines.engine import BestCells, MatchEngine
 from dhpf.model.features import ImageFeatures, features_of_batches, image_features
 from dhpf.model.gates import OpenGates, layer_weights
 from dhpf.model.geometry import NUM_CELLS

@@ -17,8 +17,8 @@ from dhpf.config import EngineName
 from dhpf.errors import InputError
 from dhpf.frame import Size, points_to_frame
 from dhpf.metrics import framed_target, pck
-from dhpf.model.best_cells import BestCells
 from dhpf.model.engines.choose import choose_engine
+from dhpf.model.engines.engine import BestCells
 from dhpf.model.features import ImageFeatures
 from dhpf.model.transfer import cells_of_points, transfer
 from dhpf.pipelines.config import Resources

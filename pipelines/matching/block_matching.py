@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dhpf.frame import Size, lies_outside, points_to_frame
-from dhpf.model.engines.problem import MatchEngine
+from dhpf.model.engines.engine import MatchEngine
 from dhpf.model.geometry import NUM_CELLS
 from dhpf.model.joint import JointMatching
 from dhpf.model.network import HyperpixelNetwork

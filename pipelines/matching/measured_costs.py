@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from dhpf.model.engines.problem import MatchEngine
+from dhpf.model.engines.engine import MatchEngine
 from dhpf.model.network import HyperpixelNetwork
 from dhpf.pairs.image_folder import folder_pair
 from dhpf.pipelines.inputs.block_job import OpenBlock

@@ -19,7 +19,7 @@ from dhpf.errors import InputError
 from dhpf.frame import to_square
 from dhpf.images import decode_image
 from dhpf.model.deviation import largest_deviation
-from dhpf.model.engines.problem import MatchEngine
+from dhpf.model.engines.engine import MatchEngine
 from dhpf.model.geometry import NUM_CELLS
 from dhpf.model.network import HyperpixelNetwork
 from dhpf.pipelines.config import EvaluateConfig, PromotionConfig

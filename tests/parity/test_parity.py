@@ -26,8 +26,8 @@ from weights import backbone_weights, digest, learned_weights
 
 from dhpf.checkpoint import build_network, load_network
 from dhpf.config import EngineName, HoughBinsName, ModelConfig, SupervisionConfig
-from dhpf.model.best_cells import BestCells
 from dhpf.model.engines.choose import choose_engine
+from dhpf.model.engines.engine import BestCells
 from dhpf.model.engines.row_blocks import RowBlockEngine
 from dhpf.model.features import ImageFeatures
 from dhpf.model.gates import LayerGates

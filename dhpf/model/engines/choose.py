@@ -9,7 +9,7 @@ import torch
 from dhpf.config import ENGINES, EngineName, require_choice
 from dhpf.errors import InputError
 from dhpf.model.engines.compiled import CompiledEngine
-from dhpf.model.engines.problem import MatchEngine
+from dhpf.model.engines.engine import MatchEngine
 from dhpf.model.engines.row_blocks import RowBlockEngine
 
 LOWEST_CAPABILITY = (8, 0)

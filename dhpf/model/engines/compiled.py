@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dhpf.config import GRID_SIDE
-from dhpf.model.best_cells import ZERO_MAXIMUM, BestCells
 from dhpf.model.correlation import COSINE_EPSILON
-from dhpf.model.engines.problem import MatchProblem
+from dhpf.model.engines.engine import ZERO_MAXIMUM, BestCells, MatchProblem
 from dhpf.model.geometry import NUM_CELLS, interpolation_matrix, interpolation_taps
 from dhpf.model.hough import NUM_DISPLACEMENTS
 

@@ -9,9 +9,8 @@ import triton
 from torch import Tensor
 
 from dhpf.config import GRID_SIDE
-from dhpf.model.best_cells import BestCells
 from dhpf.model.engines import triton_kernels as kernels
-from dhpf.model.engines.problem import MatchProblem
+from dhpf.model.engines.engine import BestCells, MatchProblem
 from dhpf.model.engines.triton_kernels import Channels
 from dhpf.model.engines.triton_operands import Operands, in_single_precision, operands, padded
 

@@ -18,8 +18,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from dhpf.model.best_cells import ZERO_MAXIMUM
 from dhpf.model.correlation import COSINE_EPSILON
+from dhpf.model.engines.engine import ZERO_MAXIMUM
 
 CHANNELS_AT_ONCE = 16
 """Channels in a chunk, the depth of one product; a layer's last chunk may have fewer."""

@@ -11,7 +11,7 @@ import triton
 from torch import Tensor
 
 from dhpf.config import GRID_SIDE
-from dhpf.model.engines.problem import MatchProblem
+from dhpf.model.engines.engine import MatchProblem
 from dhpf.model.engines.triton_kernels import CHANNELS_AT_ONCE, Channels, Coarse, Lengths
 from dhpf.model.geometry import interpolation_matrix, interpolation_taps
 

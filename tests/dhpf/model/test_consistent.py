@@ -5,8 +5,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from dhpf.model.best_cells import BestCells
 from dhpf.model.consistent import consistent_matches
+from dhpf.model.engines.engine import BestCells
 from dhpf.model.geometry import NUM_CELLS
 
 DX, DY = 2, 1

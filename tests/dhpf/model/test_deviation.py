@@ -9,9 +9,9 @@ import torch
 from dhpf.checkpoint import build_network
 from dhpf.config import ModelConfig
 from dhpf.frame import to_square
-from dhpf.model.best_cells import BestCells, best_cells
 from dhpf.model.deviation import largest_deviation
 from dhpf.model.engines.choose import choose_engine
+from dhpf.model.engines.engine import BestCells, best_cells
 from dhpf.model.network import MatcherOutput
 
 WANTED = torch.tensor([[True, True, False]])

@@ -8,8 +8,8 @@ from torch import Tensor
 from dhpf.checkpoint import build_network
 from dhpf.config import EngineName, ModelConfig
 from dhpf.frame import to_square
-from dhpf.model.best_cells import BestCells, best_cells
 from dhpf.model.engines.choose import choose_engine
+from dhpf.model.engines.engine import BestCells, best_cells
 from dhpf.model.network import HyperpixelNetwork
 
 NAMES: tuple[EngineName, ...] = ("torch", "compiled")

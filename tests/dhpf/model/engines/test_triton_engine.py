@@ -12,10 +12,9 @@ from torch import Tensor
 
 from dhpf.checkpoint import build_network
 from dhpf.config import ModelConfig
-from dhpf.model.best_cells import BestCells, best_cells
 from dhpf.model.correlation import cosine_power
 from dhpf.model.engines import triton_engine
-from dhpf.model.engines.problem import MatchProblem
+from dhpf.model.engines.engine import BestCells, MatchProblem, best_cells
 from dhpf.model.engines.row_blocks import RowBlockEngine
 from dhpf.model.engines.triton_engine import TritonEngine, bytes_per_pair
 from dhpf.model.hough import HoughVoting

@@ -1,6 +1,6 @@
 import torch
 
-from dhpf.model.engines.problem import MatchProblem
+from dhpf.model.engines.engine import MatchProblem
 from dhpf.model.engines.triton_operands import coarse_plan, in_single_precision, operands, padded
 from dhpf.model.geometry import interpolation_matrix
 from dhpf.model.hough import HoughVoting
