@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dhpf.config import FRAME_SIDE, GRID_SIDE
+from dhpf.frame import NUM_CELLS, cell_centres
 from dhpf.model.backbone import Backbone
 from dhpf.model.gates import LayerGates, open_gates
-from dhpf.model.geometry import NUM_CELLS, cell_centres
 from dhpf.model.hough import bin_layout, gaussian
 from dhpf.model.network import HyperpixelNetwork
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from benchmarks.published import PublishedMatcher
 from dhpf.config import GRID_SIDE
+from dhpf.frame import NUM_CELLS, cell_centres, covering_cells, nearest_cells, transfer_points
 from dhpf.model.gates import LayerGates, sample_gates
-from dhpf.model.geometry import NUM_CELLS, cell_centres, covering_cells, nearest_cells, transfer_points
 from dhpf.model.transfer import mutual_filter
 from dhpf.supervision import TINY, KeypointBatch
 

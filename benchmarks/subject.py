@@ -12,9 +12,9 @@ import torchvision
 
 from dhpf.checkpoint import build_network
 from dhpf.config import ModelConfig
+from dhpf.frame import NUM_CELLS
 from dhpf.model.engines.engine import BestCells, MatchEngine
 from dhpf.model.features import ImageFeatures
-from dhpf.model.geometry import NUM_CELLS
 from dhpf.model.network import HyperpixelNetwork
 from dhpf.pipelines.matching.block_matching import MATCH_BATCH
 from dhpf.pipelines.progress import CountedWork

@@ -19,10 +19,9 @@ from torch import Tensor
 from dhpf.checkpoint import build_network, load_network, save_network
 from dhpf.config import EngineName, ModelConfig
 from dhpf.errors import InputError
-from dhpf.frame import points_from_frame, points_to_frame, to_square
+from dhpf.frame import NUM_CELLS, points_from_frame, points_to_frame, to_square
 from dhpf.images import RGB, ImageError, read_image
 from dhpf.model.engines.choose import choose_engine
-from dhpf.model.geometry import NUM_CELLS
 from dhpf.model.network import HyperpixelNetwork
 from dhpf.model.transfer import PairMatch, cells_of_points
 from dhpf.records import Correspondences, Points

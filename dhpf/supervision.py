@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from dhpf.config import SupervisionConfig, SupervisionName
+from dhpf.frame import cell_centres, nearest_cells
 from dhpf.model.engines.engine import MatchEngine
 from dhpf.model.features import ImageFeatures
-from dhpf.model.geometry import cell_centres, nearest_cells
 from dhpf.model.global_batch import ALONE, TrainingPairs, Workers
 from dhpf.model.network import HyperpixelNetwork
 from dhpf.model.training_step import correlate_cells, cosines_at, match_entropies

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dhpf.config import FRAME_SIDE, GRID_SIDE
+from dhpf.frame import NUM_CELLS, cell_centres
 from dhpf.model.engines.engine import BestCells, nonzero
-from dhpf.model.geometry import NUM_CELLS, cell_centres
 
 LEAST_MUTUALITY = 0.8
 """A match's correlation as a share of the highest that any source cell has with its target cell."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dhpf.config import GRID_SIDE
-from dhpf.model.geometry import NUM_CELLS, interpolation_matrix, interpolation_taps
+from dhpf.frame import NUM_CELLS, interpolation_matrix, interpolation_taps
 
 COSINE_EPSILON = 1e-3
 ZERO_NORM_IN_TRAINING = 1e-4

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from dhpf.frame import to_grid
 from dhpf.model.correlation import squared_norms
-from dhpf.model.geometry import to_grid
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dhpf.config import FRAME_SIDE, GRID_SIDE, HoughBinsName
-from dhpf.model.geometry import CELL_STRIDE, NUM_CELLS
+from dhpf.frame import CELL_STRIDE, NUM_CELLS
 
 NUM_DISPLACEMENTS = 2 * GRID_SIDE - 1
 NUM_BINS_AIMED_AT = 8192

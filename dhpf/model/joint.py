@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dhpf.frame import NUM_CELLS, cell_centres
 from dhpf.model.engines.engine import ZERO_MAXIMUM, nonzero
 from dhpf.model.features import ImageFeatures
-from dhpf.model.geometry import NUM_CELLS, cell_centres
 from dhpf.model.network import HyperpixelNetwork
 
 SHARPNESS = 4

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from dhpf.config import GRID_SIDE
+from dhpf.frame import NUM_CELLS, interpolation_matrix
 from dhpf.model.correlation import COSINE_EPSILON, NativeCorrelation, appearance_blocks, native_products
 from dhpf.model.engines.engine import nonzero
-from dhpf.model.geometry import NUM_CELLS, interpolation_matrix
 from dhpf.model.hough import NUM_DISPLACEMENTS, HoughVoting
 
 TINY = 1e-30

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dhpf.config import ModelConfig
-from dhpf.model.geometry import to_grid
+from dhpf.frame import to_grid
 
 
 def build_projections(config: ModelConfig, widths: tuple[int, ...]) -> nn.ModuleList:

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from dhpf.frame import NUM_CELLS
 from dhpf.model.correlation import cosines, feature_lengths, products_at
 from dhpf.model.engines.engine import BestCells, MatchEngine
 from dhpf.model.features import ImageFeatures, features_of_batches, image_features
 from dhpf.model.gates import OpenGates, layer_weights
-from dhpf.model.geometry import NUM_CELLS
 from dhpf.model.global_batch import ALONE, TrainingPairs, Workers, follow, global_moments, normalise
 from dhpf.model.match_entropy import PairFeatures, match_entropy
 from dhpf.model.network import HyperpixelNetwork

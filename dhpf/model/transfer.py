@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from dhpf.config import GRID_SIDE
+from dhpf.frame import cell_centres, covering_cells, transfer_points
 from dhpf.model.engines.engine import ZERO_MAXIMUM, BestCells, nonzero
-from dhpf.model.geometry import cell_centres, covering_cells, transfer_points
 from dhpf.model.joint import JointMatches
 
 TILE_SIDE = 4

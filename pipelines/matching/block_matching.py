@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dhpf.frame import Size, lies_outside, points_to_frame
+from dhpf.frame import NUM_CELLS, Size, lies_outside, points_to_frame
 from dhpf.model.engines.engine import MatchEngine
-from dhpf.model.geometry import NUM_CELLS
 from dhpf.model.joint import JointMatching
 from dhpf.model.network import HyperpixelNetwork
 from dhpf.model.transfer import PairMatch, cells_of_points

@@ -16,11 +16,10 @@ import torch
 
 from dhpf.bootstrap import paired_difference
 from dhpf.errors import InputError
-from dhpf.frame import to_square
+from dhpf.frame import NUM_CELLS, to_square
 from dhpf.images import decode_image
 from dhpf.model.deviation import largest_deviation
 from dhpf.model.engines.engine import MatchEngine
-from dhpf.model.geometry import NUM_CELLS
 from dhpf.model.network import HyperpixelNetwork
 from dhpf.pipelines.config import EvaluateConfig, PromotionConfig
 from dhpf.pipelines.inputs.block_job import OpenBlock

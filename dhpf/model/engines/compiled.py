@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dhpf.config import GRID_SIDE
+from dhpf.frame import NUM_CELLS, interpolation_matrix, interpolation_taps
 from dhpf.model.correlation import COSINE_EPSILON
 from dhpf.model.engines.engine import ZERO_MAXIMUM, BestCells, MatchProblem
-from dhpf.model.geometry import NUM_CELLS, interpolation_matrix, interpolation_taps
 from dhpf.model.hough import NUM_DISPLACEMENTS
 
 Floats = NDArray[np.float32]

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from dhpf.config import GRID_SIDE
+from dhpf.frame import NUM_CELLS, interpolation_matrix, interpolation_taps
 from dhpf.model.correlation import COSINE_EPSILON
 from dhpf.model.engines.engine import BestCells, MatchProblem, filtered_best
-from dhpf.model.geometry import NUM_CELLS, interpolation_matrix, interpolation_taps
 from dhpf.model.hough import NUM_DISPLACEMENTS
 
 

@@ -11,9 +11,9 @@ import triton
 from torch import Tensor
 
 from dhpf.config import GRID_SIDE
+from dhpf.frame import interpolation_matrix, interpolation_taps
 from dhpf.model.engines.engine import MatchProblem
 from dhpf.model.engines.triton_kernels import CHANNELS_AT_ONCE, Channels, Coarse, Lengths
-from dhpf.model.geometry import interpolation_matrix, interpolation_taps
 
 BYTES_OF_FLOAT = 4
 SMALLEST_TILE = 16

@@ -5,9 +5,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from dhpf.frame import NUM_CELLS
 from dhpf.model.consistent import consistent_matches
 from dhpf.model.engines.engine import BestCells
-from dhpf.model.geometry import NUM_CELLS
 
 DX, DY = 2, 1
 """Cells that every match of the made-up pair moves by."""

@@ -13,9 +13,8 @@ from torch import Tensor
 import dhpf.model.joint
 from dhpf.checkpoint import build_network
 from dhpf.config import ModelConfig
-from dhpf.frame import to_square
+from dhpf.frame import NUM_CELLS, cell_centres, to_square
 from dhpf.model.features import ImageFeatures
-from dhpf.model.geometry import NUM_CELLS, cell_centres
 from dhpf.model.joint import JointMatching
 from dhpf.model.network import HyperpixelNetwork
 

@@ -1,7 +1,7 @@
 import torch
 
+from dhpf.frame import cell_centres
 from dhpf.model.engines.engine import BestCells, best_cells
-from dhpf.model.geometry import cell_centres
 from dhpf.model.joint import JointMatches
 from dhpf.model.transfer import PairMatch, cells_of_points, dense_flow, mutual_filter, transfer
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from dhpf.model.geometry import cell_centres
+from dhpf.frame import cell_centres
 from dhpf.model.transfer import MutualMatches, PairMatch
 from dhpf.pipelines.matching.describing import ImageFacts
 from dhpf.pipelines.matching.matched_pair import MatchedPair, common_row

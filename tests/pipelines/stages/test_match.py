@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from dhpf.config import ModelConfig
-from dhpf.model.geometry import cell_centres
+from dhpf.frame import cell_centres
 from dhpf.model.transfer import MutualMatches, PairMatch
 from dhpf.pipelines.config import CollectionConfig, MatchConfig
 from dhpf.pipelines.inputs.block_source import RejectedRows

@@ -1,8 +1,8 @@
 import torch
 
+from dhpf.frame import interpolation_matrix
 from dhpf.model.engines.engine import MatchProblem
 from dhpf.model.engines.triton_operands import coarse_plan, in_single_precision, operands, padded
-from dhpf.model.geometry import interpolation_matrix
 from dhpf.model.hough import HoughVoting
 
 CPU = torch.device("cpu")
