@@ -23,10 +23,9 @@ from dhpf.config import GRID_SIDE, ModelConfig
 from dhpf.model.backbone import Backbone
 from dhpf.model.correlation import NativeCorrelation, appearance_blocks, feature_lengths, native_products
 from dhpf.model.engines.engine import BestCells, MatchEngine, MatchProblem
-from dhpf.model.features import ImageFeatures, image_features
+from dhpf.model.features import ImageFeatures, build_projections, image_features
 from dhpf.model.gates import GATES, layer_weights
 from dhpf.model.hough import NUM_DISPLACEMENTS, HoughVoting
-from dhpf.model.projections import build_projections
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from dhpf.config import ModelConfig
 from dhpf.errors import InputError
 from dhpf.model.consistent import consistent_matches
 from dhpf.model.engines.choose import choose_engine
+from dhpf.model.features import start_near_identity
 from dhpf.model.global_batch import Workers
-from dhpf.model.projections import start_near_identity
 from dhpf.model.training_step import embed_step, match_own_maps
 from dhpf.model.transfer import cells_of_points, transfer
 from dhpf.pipelines.config import TrainConfig
