@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from dhpf.backbone_names import split_name
 from dhpf.errors import InputError
-from dhpf.model.backbone_layers import BackboneLayers, ChainedLayers, found_layers
+from dhpf.model.backbone_layers import BackboneLayers, ChainedLayers
+from dhpf.model.found_layers import found_layers
 from dhpf.model.weight_files import StateDict, read_state_dict
 
 Statistics = tuple[float, float, float]
