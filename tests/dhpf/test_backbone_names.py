@@ -6,7 +6,7 @@ import pytest
 from dhpf.backbone_names import BUILT_IN_BACKBONES, require_backbone
 from dhpf.config import ModelConfig
 from dhpf.errors import InputError
-from dhpf.model.architectures import ARCHITECTURES
+from dhpf.model.backbone import ARCHITECTURES
 
 
 def test_every_built_in_name_has_its_network() -> None:

@@ -1,4 +1,7 @@
 import copy
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ from dhpf.checkpoint import build_network
 from dhpf.config import ModelConfig
 from dhpf.errors import InputError
 from dhpf.frame import to_square
-from dhpf.model.backbone import load_backbone
+from dhpf.model.backbone import IMAGENET_MEAN, IMAGENET_STD, architecture_of, load_backbone
 
 
 def test_the_installed_backbone_knows_a_cat_when_it_sees_one() -> None:
@@ -69,3 +72,30 @@ def test_resnet_weights_from_a_file(tmp_path: Path) -> None:
     assert len(first) == 17
     with pytest.raises(InputError, match="not those of backbone 'resnet101'"):
         load_backbone("resnet101", str(tmp_path / "r50.pth"))
+
+
+WITHOUT_HUB = """
+import sys
+from dhpf.errors import InputError
+from dhpf.model.backbone import load_backbone
+try:
+    load_backbone("timm:resnet18")
+except InputError as error:
+    sys.exit(str(error))
+"""
+
+
+def test_inputs_are_normalised_as_the_publisher_says() -> None:
+    lite, resnet = architecture_of("timm:tf_efficientnet_lite0"), architecture_of("torchvision:resnet18")
+    assert lite.mean == lite.std == (0.5, 0.5, 0.5)
+    assert (resnet.mean, resnet.std) == (IMAGENET_MEAN, IMAGENET_STD)
+
+
+def test_weights_that_cannot_be_fetched_are_a_sentence_that_names_the_remedy(tmp_path: Path) -> None:
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "TORCH_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_HUB], capture_output=True, text=True, env=environment, check=False
+    )
+    sentence = done.stderr.strip().splitlines()[-1]
+    assert sentence.startswith("model.backbone timm:resnet18: its published weights could not be had (")
+    assert "give a file with its state dict as model.weights" in sentence

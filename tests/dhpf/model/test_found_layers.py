@@ -9,8 +9,7 @@ import torch
 from dhpf.checkpoint import build_network, load_network, save_network
 from dhpf.config import ModelConfig
 from dhpf.errors import InputError
-from dhpf.model.architectures import architecture_of
-from dhpf.model.backbone import Backbone, load_backbone
+from dhpf.model.backbone import Backbone, architecture_of, load_backbone
 
 
 def drawn(backbone: str, folder: Path) -> Path:
