@@ -1,21 +1,19 @@
-"""Configuration of a model and of its supervision: frozen, validated dataclasses, stored in checkpoints."""
+"""Configuration of a model and of its supervision: frozen, validated dataclasses, stored in checkpoints.
+
+What each setting may say stands here too: names of backbones, files of weights, kinds of layer selection.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection
+import importlib.util
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, get_args
 
-from dhpf.backbone_names import require_backbone
 from dhpf.errors import InputError
-from dhpf.layer_selections import (
-    LAYER_SELECTIONS,
-    PUBLISHED_LAYERS,
-    LayerSelection,
-    ProjectionName,
-    SelectionName,
-)
 
 FRAME_SIDE = 240
 """Side in pixels of the frame in which cells, boxes and PCK are defined (docs/algorithm.md, section 1)."""
@@ -44,6 +42,148 @@ def require_choice(what: str, value: str, choices: Collection[str]) -> None:
     """Raises InputError, naming the choices, unless `value` is one of them."""
     if value not in choices:
         raise InputError(f"{what}: unknown value {value!r}; {nearest_name(str(value), choices)}")
+
+
+# -- which backbone -----------------------------------------------------------------------------------------------
+
+BUILT_IN_BACKBONES = ("efficientnet_lite0", "resnet50", "resnet101")
+"""The names of the ARCHITECTURES of dhpf.model.backbone, known without torch."""
+
+PACKAGE = "package:"
+"""Begins the name of a weights file that an installed package brings."""
+
+
+def _timm_names() -> Collection[str]:
+    import timm
+
+    return [*timm.list_models(), *timm.list_pretrained()]
+
+
+def _torchvision_names() -> Collection[str]:
+    import torchvision
+
+    return list(torchvision.models.list_models(module=torchvision.models))
+
+
+LIBRARIES: Mapping[str, Callable[[], Collection[str]]] = MappingProxyType(
+    {"timm": _timm_names, "torchvision": _torchvision_names}
+)
+"""What may stand before the colon, and what gives the names that may stand behind it.
+
+A library is asked for its names only where one of them is looked for: importing it takes seconds.
+"""
+
+
+def split_name(backbone: str) -> tuple[str, str]:
+    """(library, name in it) of a backbone; a built-in one is of library ""."""
+    library, _, name = backbone.rpartition(":")
+    return library, name
+
+
+def require_backbone(backbone: str) -> None:
+    """Raises InputError, with the nearest names, unless there is a backbone of that name."""
+    library, name = split_name(backbone)
+    if library and library not in LIBRARIES:
+        raise InputError(f"model.backbone: unknown library {library!r} in {backbone!r}; choices: {_listed(LIBRARIES)}")
+    patterns = [f"{name}:NAME" for name in LIBRARIES]
+    names = LIBRARIES[library]() if library else BUILT_IN_BACKBONES
+    if name in names:
+        return
+    near = difflib.get_close_matches(name, names, n=3)
+    hint = f"did you mean {' or '.join(repr(n) for n in near)}? " if near else ""
+    choices = f"{library} has {len(names)} networks" if library else f"choices: {_listed(names)}, {_listed(patterns)}"
+    raise InputError(f"model.backbone: unknown value {backbone!r}; {hint}{choices}")
+
+
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def located_weights(weights: str | Path) -> Path:
+    """The path of a weights file.
+
+    Args:
+        weights: a path, or "package:NAME/PATH" for a file that the installed Python package NAME brings; nothing of
+            the package is run.
+
+    Raises:
+        InputError: there is no such package, or no such file.
+    """
+    text = str(weights)
+    if not text.startswith(PACKAGE):
+        path = Path(weights)
+    else:
+        name, _, inside = text.removeprefix(PACKAGE).partition("/")
+        spec = importlib.util.find_spec(name) if name.isidentifier() else None
+        if spec is None or not spec.submodule_search_locations:
+            raise InputError(f"no weights file {text!r}: no package {name!r} is installed; write package:NAME/PATH")
+        path = Path(next(iter(spec.submodule_search_locations))) / inside
+    if not path.is_file():
+        raise InputError(f"no weights file {text!r}")
+    return path
+
+
+# -- which of its layers ------------------------------------------------------------------------------------------
+
+SelectionName = Literal["dynamic", "fixed", "all", "last"]
+ProjectionName = Literal["learned", "residual", "none"]
+GatesName = Literal["learned", "open"]
+
+PUBLISHED_LAYERS: Mapping[str, Mapping[str, tuple[int, ...]]] = MappingProxyType(
+    {
+        "resnet50": {"pf-pascal": (2, 7, 11, 12, 13)},
+        "resnet101": {"pf-pascal": (2, 17, 21, 22, 25, 26, 28), "spair-71k": (0, 8, 20, 21, 26, 28, 29, 30)},
+    }
+)
+"""Layer sets of Hyperpixel Flow (Min, Lee, Ponce, Cho, ICCV 2019), by backbone and benchmark."""
+
+
+@dataclass(frozen=True)
+class LayerSelection:
+    """A kind of layer selection.
+
+    Attributes:
+        keep: (number of layers of the backbone, layers that model.layers names) -> the layers that the model keeps,
+            ascending.
+        gates: "learned" gates choose among the kept layers for each pair; with "open" ones a pair uses all of them.
+        exponents: the power of the rectified cosine where model.exponent gives none, for each projection that the kind
+            can learn or go without. With any other projection it takes the backbone's own maps, as with "none".
+        takes_layers: whether model.layers has to name layers; otherwise it must be empty.
+    """
+
+    keep: Callable[[int, tuple[int, ...]], tuple[int, ...]]
+    gates: GatesName
+    exponents: Mapping[ProjectionName, int]
+    takes_layers: bool = False
+
+
+def _every(num_layers: int, named: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(range(num_layers))
+
+
+def _last(num_layers: int, named: tuple[int, ...]) -> tuple[int, ...]:
+    return (num_layers - 1,)
+
+
+def _named(num_layers: int, named: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted(set(named)))
+
+
+LAYER_SELECTIONS: Mapping[SelectionName, LayerSelection] = MappingProxyType(
+    {
+        # Where the backbone's own maps are compared by choice, or are what a projection begins with, the power is 3 as
+        # in Hyperpixel Flow.
+        "dynamic": LayerSelection(_every, "learned", {"learned": 2, "residual": 3, "none": 3}),
+        "fixed": LayerSelection(_named, "open", {"residual": 3, "none": 3}, takes_layers=True),
+        "all": LayerSelection(_every, "open", {"none": 2}),
+        "last": LayerSelection(_last, "open", {"none": 2}),
+    }
+)
+"""The kinds of layer selection. A kind is one entry here, with its name in SelectionName; nothing else knows the kinds
+apart."""
+
+
+# -- the model ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -141,6 +281,9 @@ class ModelConfig:
             if not 0 <= layer < num_layers:
                 raise InputError(f"model.layers: {self.backbone} has layers 0 to {num_layers - 1}, not {layer}")
         return kept
+
+
+# -- its training -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

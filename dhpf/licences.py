@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from dhpf.backbone_names import split_name
+from dhpf.config import split_name
 
 DATA_LICENCES: Mapping[str, str] = MappingProxyType(
     {

@@ -11,13 +11,12 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
-from dhpf.config import ModelConfig, nearest_name
+from dhpf.config import ModelConfig, located_weights, nearest_name
 from dhpf.errors import InputError
 from dhpf.object_store import is_uri
 from dhpf.pairs import open_pair_source
 from dhpf.pipelines.config import SourceConfig, Workflow
 from dhpf.planning.select import SELECT_OPTIONS, PairList, PairSelect, gather_select
-from dhpf.weights_location import located_weights
 
 PATH_OPTIONS = ("root", "pair_list")
 """Options of pair sources that are paths, relative to the data folder."""

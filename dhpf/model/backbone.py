@@ -20,7 +20,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from dhpf.backbone_names import split_name
+from dhpf.config import split_name
 from dhpf.errors import InputError
 from dhpf.model.backbone_layers import BackboneLayers, ChainedLayers
 from dhpf.model.found_layers import found_layers
@@ -117,7 +117,7 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
         ),
     }
 )
-"""The built-in backbones; their names stand in dhpf.backbone_names too."""
+"""The built-in backbones; their names stand in dhpf.config too."""
 
 
 def _per_channel(values: Sequence[float]) -> Statistics:

@@ -12,8 +12,8 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
+from dhpf.config import GatesName
 from dhpf.errors import InputError
-from dhpf.layer_selections import GatesName
 from dhpf.model.global_batch import TrainingPairs, Workers, follow, global_moments, normalise
 
 GATE_WIDTH = 32

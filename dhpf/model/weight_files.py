@@ -10,8 +10,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from dhpf.config import located_weights
 from dhpf.errors import InputError
-from dhpf.weights_location import located_weights
 
 StateDict = dict[str, Tensor]
 

@@ -1,4 +1,4 @@
-from dhpf.backbone_names import BUILT_IN_BACKBONES
+from dhpf.config import BUILT_IN_BACKBONES
 from dhpf.licences import BACKBONE_LICENCES, DATA_LICENCES, weights_licence
 from dhpf.pairs import PAIR_SOURCES
 
