@@ -457,7 +457,7 @@ class CollectionConfig:
         feature_memory_mb: memory in MB that an actor gives to the features of a block's images; more memory means fewer
             blocks, and fewer images that several blocks read.
         max_pairs: a block holds at most this many pairs, and so no more are lost when an actor dies. None takes a
-            number that suits the collection (dhpf.planning.block_size), or the one that an output begun before was
+            number that suits the collection (dhpf.planning.blocks), or the one that an output begun before was
             planned with.
     """
 

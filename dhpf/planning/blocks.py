@@ -1,13 +1,12 @@
 """Cuts pairs into blocks. A block is some pairs and their images, each once; it is read, matched and committed whole.
 
 Pairs that come one by one are cut by `plan_blocks`, pairs in closed form (dhpf.planning.spans) by `plan_spans`, and a
-list of any length by dhpf.planning.listed_blocks.
+list of any length by dhpf.planning.listed_blocks. Where nobody says how large blocks may be, they are so small that
+several workers share a collection, and so large that few images are described twice.
 """
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,9 +16,68 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dhpf.errors import InputError
-from dhpf.planning.span_arrays import pair_positions
-from dhpf.planning.spans import Range, Span, band, merged, num_positions, span_from_json
+from dhpf.planning.spans import Range, Span, merged, num_positions, pieces, span_from_json
 from dhpf.records import PairRecord
+
+LARGEST_BLOCK = 500
+"""Pairs of a block of a large collection: what is lost at most when a worker dies."""
+
+SMALLEST_BLOCK = 24
+"""A collection is not cut into smaller blocks than this many pairs: they would describe the same images again."""
+
+WANTED_BLOCKS = 6
+"""Blocks that a collection is cut into if it has pairs enough, so that several workers have several blocks each."""
+
+
+@dataclass(frozen=True)
+class BlockLimits:
+    """How many images and how many pairs a block may hold."""
+
+    max_images: int
+    max_pairs: int
+
+
+def block_limits(num_pairs: int | None, *, max_images: int | None = None, max_pairs: int | None = None) -> BlockLimits:
+    """The limits that the blocks of a collection are planned with; whoever plans it the same way gets the same blocks.
+
+    Args:
+        num_pairs: of the collection; None where they are not counted yet, which is taken as a large collection.
+        max_images: what memory allows; None: all images that the pairs of a block can have.
+        max_pairs: None: what suits `num_pairs`.
+    """
+    if max_pairs is None:
+        max_pairs = LARGEST_BLOCK if num_pairs is None else pairs_of_a_block(num_pairs)
+    return BlockLimits(2 * max_pairs if max_images is None else max_images, max_pairs)
+
+
+def pairs_of_a_block(num_pairs: int) -> int:
+    """How many pairs a block of a collection with so many pairs may hold.
+
+    It depends on nothing else, so that a plan made again is the same.
+    """
+    return min(LARGEST_BLOCK, max(SMALLEST_BLOCK, -(-num_pairs // WANTED_BLOCKS)))
+
+
+def images_within(budget_bytes: int, bytes_per_image: int) -> int:
+    """How many images a block may have if what is kept of them must fit into `budget_bytes` of memory.
+
+    Raises:
+        InputError: not even the two images of one pair fit.
+    """
+    if bytes_per_image < 1:
+        raise InputError(f"bytes_per_image: {bytes_per_image} must be at least 1")
+    if budget_bytes < 2 * bytes_per_image:
+        raise InputError(
+            f"memory for features: {budget_bytes} bytes are less than two images take, {2 * bytes_per_image}; give more"
+        )
+    return budget_bytes // bytes_per_image
+
+
+def require_limits(max_images: int, max_pairs: int) -> None:
+    """Raises InputError for a limit that no pair can keep."""
+    for name, limit, least in (("max_pairs", max_pairs, 1), ("max_images", max_images, 2)):
+        if limit < least:
+            raise InputError(f"{name}: {limit} must be at least {least}")
 
 
 @dataclass(frozen=True)
@@ -118,6 +176,16 @@ def planned_block_from_json(value: Any) -> PlannedBlock:
     return block
 
 
+def pair_positions(span: Span) -> NDArray[np.int32]:
+    """(num_pairs, 2) the pairs (i, j) of a span, ascending."""
+    sources = np.arange(span.source_begin, span.source_end, dtype=np.int32)
+    bounds = np.array([span.targets_of(int(source)) for source in sources])
+    counts = bounds[:, 1] - bounds[:, 0]
+    starts = np.cumsum(counts) - counts
+    targets = np.arange(counts.sum()) + np.repeat(bounds[:, 0] - starts, counts)
+    return np.stack((np.repeat(sources, counts), targets.astype(np.int32)), axis=1)
+
+
 def plan_spans(spans: Iterable[Span], *, max_images: int, max_pairs: int) -> Iterator[PlannedBlock]:
     """Cuts pairs in closed form into blocks; every pair is in exactly one.
 
@@ -140,7 +208,7 @@ def plan_spans(spans: Iterable[Span], *, max_images: int, max_pairs: int) -> Ite
         shared = current.num_images + num_positions(last_ranges) - num_positions(merged(current.ranges + last_ranges))
         return PlannedBlock(index, first_pair, current.num_pairs, current.num_images, shared, tuple(current.spans))
 
-    for piece in (piece for span in spans for piece in _cut(span, max_images, max_pairs)):
+    for piece in (piece for span in spans for piece in pieces(span, max_images, max_pairs)):
         grown = current.with_span(piece)
         if current.spans and (grown.num_pairs > max_pairs or grown.num_images > max_images):
             yield close()
@@ -149,28 +217,6 @@ def plan_spans(spans: Iterable[Span], *, max_images: int, max_pairs: int) -> Ite
         current = grown
     if current.spans:
         yield close()
-
-
-def images_within(budget_bytes: int, bytes_per_image: int) -> int:
-    """How many images a block may have if what is kept of them must fit into `budget_bytes` of memory.
-
-    Raises:
-        InputError: not even the two images of one pair fit.
-    """
-    if bytes_per_image < 1:
-        raise InputError(f"bytes_per_image: {bytes_per_image} must be at least 1")
-    if budget_bytes < 2 * bytes_per_image:
-        raise InputError(
-            f"memory for features: {budget_bytes} bytes are less than two images take, {2 * bytes_per_image}; give more"
-        )
-    return budget_bytes // bytes_per_image
-
-
-def require_limits(max_images: int, max_pairs: int) -> None:
-    """Raises InputError for a limit that no pair can keep."""
-    for name, limit, least in (("max_pairs", max_pairs, 1), ("max_images", max_images, 2)):
-        if limit < least:
-            raise InputError(f"{name}: {limit} must be at least {least}")
 
 
 def block_name(index: int) -> str:
@@ -192,74 +238,3 @@ class _Content:
 
     def with_span(self, span: Span) -> _Content:
         return _Content([*self.spans, span], merged([*self.ranges, *span.ranges]), self.num_pairs + span.num_pairs)
-
-
-def _cut(span: Span, max_images: int, max_pairs: int) -> Iterator[Span]:
-    """Cuts a span into pieces that keep the limits; pieces that follow each other share images."""
-    if span.num_images <= max_images and span.num_pairs <= max_pairs:
-        return iter((span,))
-    if not span.reach:
-        return _cut_rectangle(span, max_images, max_pairs)
-    if 2 * span.reach <= max_images and span.reach**2 <= max_pairs:
-        return _cut_to_strips(span, min(max_images - span.reach, max_pairs // span.reach))
-    return _cut_to_tiles(span, max(1, min(max_images // 2, math.isqrt(max_pairs))))
-
-
-def _cut_rectangle(span: Span, max_images: int, max_pairs: int) -> Iterator[Span]:
-    sources, targets = span.ranges
-    num_sources, num_targets = sources[1] - sources[0], targets[1] - targets[0]
-    # Square tiles read the fewest images. Where a side of the span is short, the other side of a tile may be longer.
-    shorter = min(num_sources, num_targets, max_images // 2, max(1, math.isqrt(max_pairs)))
-    longer = min(max_images - shorter, max_pairs // shorter) if shorter in (num_sources, num_targets) else shorter
-    height, width = (shorter, longer) if num_sources <= num_targets else (longer, shorter)
-    columns = list(_chunks(targets, width))
-    for row, source in enumerate(_chunks(sources, height)):
-        for target in columns if row % 2 == 0 else reversed(columns):
-            yield Span(*source, *target)
-
-
-def _cut_to_strips(span: Span, height: int) -> Iterator[Span]:
-    """For a short reach: sources in a row with all their targets, most of which are among these sources."""
-    sources, targets = span.ranges
-    for strip in _chunks(sources, height):
-        piece = band(strip, targets, span.reach)
-        if piece:
-            yield piece
-
-
-def _cut_to_tiles(span: Span, size: int) -> Iterator[Span]:
-    """Tiles of two groups, row by row, every other row backwards.
-
-    The pairs within a group come beside a tile that needs the group anyway.
-    """
-    sources, targets = span.ranges
-    begin, end = min(sources[0], targets[0]), max(sources[1], targets[1])
-    num_groups = -(-(end - begin) // size)
-    edges = [begin + (end - begin) * number // num_groups for number in range(num_groups + 1)]
-
-    def tile(row: int, column: int) -> Iterator[Span]:
-        source = max(edges[row], sources[0]), min(edges[row + 1], sources[1])
-        target = max(edges[column], targets[0]), min(edges[column + 1], targets[1])
-        piece = band(source, target, span.reach)
-        if piece:
-            yield piece
-
-    for row in range(num_groups):
-        farthest = min(edges[row + 1] - 1 + span.reach, end - 1)
-        columns = range(row + 1, min(bisect_right(edges, farthest), num_groups))
-        for column in columns if row % 2 == 0 else reversed(columns):
-            if row % 2 == 0 and column == row + 1:
-                yield from tile(row, row)
-            yield from tile(row, column)
-            if row % 2 == 0 and column == row + 1:
-                yield from tile(column, column)
-    if num_groups % 2:
-        yield from tile(num_groups - 1, num_groups - 1)
-
-
-def _chunks(positions: Range, size: int) -> Iterator[Range]:
-    """Ranges of nearly equal length, none longer than size."""
-    begin, end = positions
-    count = -(-(end - begin) // size)
-    for number in range(count):
-        yield begin + (end - begin) * number // count, begin + (end - begin) * (number + 1) // count

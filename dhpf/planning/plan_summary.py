@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dhpf.errors import InputError
 from dhpf.planning.blocks import PlannedBlock, require_limits
+from dhpf.planning.spans import Range, Span
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,24 @@ def fewest_images(degrees: NDArray[np.int64], *, max_images: int, max_pairs: int
     full = min(max_pairs, max_images * (max_images - 1) // 2)
     by_block = int(degrees.sum()) / 2 / full * (1 + math.sqrt(1 + 8 * full)) / 2
     return max(by_image, math.ceil(by_block - 1e-6))
+
+
+def num_degrees(spans: Iterable[Span], num_images: int) -> NDArray[np.int64]:
+    """(num_images,) how many pairs of the spans each position is in."""
+    degrees = np.zeros(num_images, dtype=np.int64)
+    for span in spans:
+        sources, targets = span.ranges
+        degrees[slice(*sources)] += _num_partners(sources, targets, (1, span.reach) if span.reach else None)
+        degrees[slice(*targets)] += _num_partners(targets, sources, (-span.reach, -1) if span.reach else None)
+    return degrees
+
+
+def _num_partners(positions: Range, partners: Range, steps: tuple[int, int] | None) -> NDArray[np.int64] | int:
+    """For each position the number of partners from steps[0] to steps[1] away; without steps, all of them."""
+    if steps is None:
+        return partners[1] - partners[0]
+    each = np.arange(*positions, dtype=np.int64)
+    return np.minimum(each + steps[1] + 1, partners[1]) - np.maximum(each + steps[0], partners[0])
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ An image is a position in its collection's list of ids. A span pairs a range of 
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass
 from typing import Any
@@ -128,6 +130,77 @@ def merged(ranges: Iterable[Range]) -> list[Range]:
 def num_positions(ranges: Iterable[Range]) -> int:
     """How many positions ranges that do not overlap hold."""
     return sum(end - begin for begin, end in ranges)
+
+
+def pieces(span: Span, max_images: int, max_pairs: int) -> Iterator[Span]:
+    """Cuts a span into pieces that keep the limits of a block; pieces that follow each other share images."""
+    if span.num_images <= max_images and span.num_pairs <= max_pairs:
+        return iter((span,))
+    if not span.reach:
+        return _cut_rectangle(span, max_images, max_pairs)
+    if 2 * span.reach <= max_images and span.reach**2 <= max_pairs:
+        return _cut_to_strips(span, min(max_images - span.reach, max_pairs // span.reach))
+    return _cut_to_tiles(span, max(1, min(max_images // 2, math.isqrt(max_pairs))))
+
+
+def _cut_rectangle(span: Span, max_images: int, max_pairs: int) -> Iterator[Span]:
+    sources, targets = span.ranges
+    num_sources, num_targets = sources[1] - sources[0], targets[1] - targets[0]
+    # Square tiles read the fewest images. Where a side of the span is short, the other side of a tile may be longer.
+    shorter = min(num_sources, num_targets, max_images // 2, max(1, math.isqrt(max_pairs)))
+    longer = min(max_images - shorter, max_pairs // shorter) if shorter in (num_sources, num_targets) else shorter
+    height, width = (shorter, longer) if num_sources <= num_targets else (longer, shorter)
+    columns = list(_chunks(targets, width))
+    for row, source in enumerate(_chunks(sources, height)):
+        for target in columns if row % 2 == 0 else reversed(columns):
+            yield Span(*source, *target)
+
+
+def _cut_to_strips(span: Span, height: int) -> Iterator[Span]:
+    """For a short reach: sources in a row with all their targets, most of which are among these sources."""
+    sources, targets = span.ranges
+    for strip in _chunks(sources, height):
+        piece = band(strip, targets, span.reach)
+        if piece:
+            yield piece
+
+
+def _cut_to_tiles(span: Span, size: int) -> Iterator[Span]:
+    """Tiles of two groups, row by row, every other row backwards.
+
+    The pairs within a group come beside a tile that needs the group anyway.
+    """
+    sources, targets = span.ranges
+    begin, end = min(sources[0], targets[0]), max(sources[1], targets[1])
+    num_groups = -(-(end - begin) // size)
+    edges = [begin + (end - begin) * number // num_groups for number in range(num_groups + 1)]
+
+    def tile(row: int, column: int) -> Iterator[Span]:
+        source = max(edges[row], sources[0]), min(edges[row + 1], sources[1])
+        target = max(edges[column], targets[0]), min(edges[column + 1], targets[1])
+        piece = band(source, target, span.reach)
+        if piece:
+            yield piece
+
+    for row in range(num_groups):
+        farthest = min(edges[row + 1] - 1 + span.reach, end - 1)
+        columns = range(row + 1, min(bisect_right(edges, farthest), num_groups))
+        for column in columns if row % 2 == 0 else reversed(columns):
+            if row % 2 == 0 and column == row + 1:
+                yield from tile(row, row)
+            yield from tile(row, column)
+            if row % 2 == 0 and column == row + 1:
+                yield from tile(column, column)
+    if num_groups % 2:
+        yield from tile(num_groups - 1, num_groups - 1)
+
+
+def _chunks(positions: Range, size: int) -> Iterator[Range]:
+    """Ranges of nearly equal length, none longer than size."""
+    begin, end = positions
+    count = -(-(end - begin) // size)
+    for number in range(count):
+        yield begin + (end - begin) * number // count, begin + (end - begin) * (number + 1) // count
 
 
 def _trimmed(begin: int, end: int, target_begin: int, target_end: int, reach: int) -> tuple[int, int, int, int]:

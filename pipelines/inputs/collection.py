@@ -18,8 +18,7 @@ from dhpf.pipelines.inputs.block_job import CollectionJob
 from dhpf.pipelines.inputs.block_source import RejectedRows
 from dhpf.pipelines.inputs.planned_pairs import PlannedPairs, planned_pairs
 from dhpf.pipelines.outputs.store import REJECTS_TASK
-from dhpf.planning.block_size import LARGEST_BLOCK
-from dhpf.planning.blocks import block_name, images_within
+from dhpf.planning.blocks import LARGEST_BLOCK, block_name, images_within
 from dhpf.planning.select import PairList
 
 

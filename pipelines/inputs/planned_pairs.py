@@ -18,12 +18,10 @@ from dhpf.errors import InputError
 from dhpf.pairs.image_store import open_image_store
 from dhpf.pairs.pair_list import plan_pair_list
 from dhpf.pipelines.progress import CountedWork
-from dhpf.planning.block_size import BlockLimits, block_limits
-from dhpf.planning.blocks import PlannedBlock, plan_spans
+from dhpf.planning.blocks import BlockLimits, PlannedBlock, block_limits, plan_spans
 from dhpf.planning.listed_blocks import read_block
-from dhpf.planning.plan_summary import PlanSummary, summarise
+from dhpf.planning.plan_summary import PlanSummary, num_degrees, summarise
 from dhpf.planning.select import ChosenPairs, PairList, PairSelect, choose_pairs
-from dhpf.planning.span_arrays import num_degrees
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ def planned_pairs(
 
     Args:
         root: folder or s3:// URI of the images.
-        max_images, max_pairs: what a block may hold; None leaves it to dhpf.planning.block_size.
+        max_images, max_pairs: what a block may hold; None leaves it to dhpf.planning.blocks.
         scratch: where that folder is made; default: where the system keeps temporary files.
 
     Raises:

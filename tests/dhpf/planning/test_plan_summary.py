@@ -5,9 +5,8 @@ import pytest
 
 from dhpf.errors import InputError
 from dhpf.planning.blocks import plan_spans
-from dhpf.planning.plan_summary import PlanSummary, counted, estimate, fewest_images, summarise
-from dhpf.planning.span_arrays import num_degrees
-from dhpf.planning.spans import triangle
+from dhpf.planning.plan_summary import PlanSummary, counted, estimate, fewest_images, num_degrees, summarise
+from dhpf.planning.spans import Span, triangle
 
 
 def degrees(*values: int) -> np.ndarray:
@@ -95,3 +94,7 @@ def test_costs_that_cannot_be(change: dict[str, float]) -> None:
     given = {"seconds_per_image": 1.0, "seconds_per_pair": 1.0, "bytes_per_image_file": 1.0} | change
     with pytest.raises(InputError, match=next(iter(change))):
         estimate(summary_of_all(10, 5), **given)  # type: ignore[arg-type]
+
+
+def test_degrees_of_several_spans_add_up() -> None:
+    assert num_degrees([Span(0, 1, 1, 3), Span(3, 4, 0, 2)], 5).tolist() == [3, 2, 1, 2, 0]

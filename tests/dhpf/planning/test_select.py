@@ -8,6 +8,7 @@ import pytest
 from dhpf.errors import InputError
 from dhpf.planning import select as module
 from dhpf.planning.blocks import plan_spans
+from dhpf.planning.plan_summary import num_degrees
 from dhpf.planning.select import (
     PAIR_SELECTS,
     SELECT_OPTIONS,
@@ -22,7 +23,6 @@ from dhpf.planning.select import (
     gather_select,
     pair_select,
 )
-from dhpf.planning.span_arrays import num_degrees
 
 IMAGES = ["a.jpg", "x/1.jpg", "x/2.jpg", "x/2/9.jpg", "x/3.jpg", "x/3/8.jpg", "x/3/9.jpg"]
 LETTERS = ["a", "b", "c", "d"]

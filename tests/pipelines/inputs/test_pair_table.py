@@ -22,8 +22,7 @@ from dhpf.pipelines.matching.matched_pair import MatchedPair
 from dhpf.pipelines.outputs.tables import table_of
 from dhpf.pipelines.stages.match import CorrespondenceRows
 from dhpf.pipelines.workflow_file import load_workflow
-from dhpf.planning.block_size import block_limits
-from dhpf.planning.blocks import images_within
+from dhpf.planning.blocks import block_limits, images_within
 from dhpf.planning.select import SELECT_OPTIONS, pair_select
 
 IMAGES = ["a.jpg", "cats/1.jpg", "cats/2.jpg", "cats/3.jpg", "dogs/1.jpg", "dogs/2.jpg"]
