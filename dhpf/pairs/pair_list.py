@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dhpf.errors import InputError
 from dhpf.images import is_text
-from dhpf.pairs.source import points_of, read_table, require_columns
+from dhpf.pairs.source import pair_id_of, points_of, read_table, require_columns
 from dhpf.planning.listed_blocks import LISTED_PAIRS, POINTS, ListedPlan, Progress, plan_listed
 from dhpf.records import Points, Rejection
 
@@ -107,11 +107,6 @@ def parse_points(value: Any) -> Points | None:
     if any(len(point) != 2 for point in points):
         raise ValueError("points are written x,y;x,y;...")
     return points_of([float(x) for x, _ in points], [float(y) for _, y in points])
-
-
-def pair_id_of(number: int) -> str:
-    """The id of a folder's or a list's pair: its number plus 1, which is a list's row, in nine digits."""
-    return f"{number + 1:09d}"
 
 
 def rejection(path: Path, number: int, source: str, target: str, reason: str) -> Rejection:

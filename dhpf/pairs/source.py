@@ -46,6 +46,11 @@ class PairSource(Protocol):
         ...
 
 
+def pair_id_of(number: int) -> str:
+    """The id of a folder's or a list's pair: its number plus 1, which is a list's row, in nine digits."""
+    return f"{number + 1:09d}"
+
+
 def require_folder(root: str, owner: str) -> Path:
     """The folder `root`, which must exist.
 

@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from dhpf.pairs.image_folder import folder_pair
-from dhpf.pairs.image_store import open_image_store
-from dhpf.pairs.pair_list import pair_id_of
+from dhpf.pairs.image_folder import folder_pair, open_image_store
+from dhpf.pairs.source import pair_id_of
 from dhpf.pipelines.inputs.planned_pairs import pairs_of
 from dhpf.planning.blocks import PlannedBlock, planned_block_from_json
 from dhpf.records import PairRecord

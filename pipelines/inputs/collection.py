@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dhpf.pairs.image_store import ImageStore, open_image_store
+from dhpf.pairs.image_folder import ImageStore, open_image_store
 from dhpf.pipelines.config import CollectionConfig, deciding_settings
 from dhpf.pipelines.inputs.block_job import CollectionJob
 from dhpf.pipelines.inputs.block_source import RejectedRows

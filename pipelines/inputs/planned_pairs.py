@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from dhpf.errors import InputError
-from dhpf.pairs.image_store import open_image_store
+from dhpf.pairs.image_folder import open_image_store
 from dhpf.pairs.pair_list import plan_pair_list
 from dhpf.pipelines.progress import CountedWork
 from dhpf.planning.blocks import BlockLimits, PlannedBlock, block_limits, plan_spans

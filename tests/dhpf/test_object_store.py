@@ -1,4 +1,4 @@
-"""Objects in a bucket of a real S3 server; URIs that are refused: pairs/test_image_store.py."""
+"""Objects in a bucket of a real S3 server; URIs that are refused: pairs/test_image_folder.py."""
 
 from __future__ import annotations
 
