@@ -12,10 +12,9 @@ from dhpf.checkpoint import build_network
 from dhpf.errors import InputError
 from dhpf.pipelines.config import StageConfig, Workflow, deciding_settings_and_inputs
 from dhpf.pipelines.outputs.store import StageOutput
-from dhpf.pipelines.stage_runs.context import Stage, StageContext
+from dhpf.pipelines.stage_runs.context import Outcome, Stage, StageContext
 from dhpf.pipelines.stage_runs.evaluate import EVALUATE
 from dhpf.pipelines.stage_runs.match import MATCH
-from dhpf.pipelines.stage_runs.outcome import Outcome
 from dhpf.pipelines.stage_runs.search import SEARCH
 from dhpf.pipelines.stage_runs.shard import SHARD
 from dhpf.pipelines.stage_runs.train import TRAIN

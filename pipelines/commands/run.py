@@ -27,8 +27,7 @@ from dhpf.pipelines.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from dhpf.pipelines.stage_runs.context import StageContext
-    from dhpf.pipelines.stage_runs.outcome import Outcome
+    from dhpf.pipelines.stage_runs.context import Outcome, StageContext
 
 STAGE_WIDTH = 10
 """Columns that a stage's name takes at the beginning of a line."""

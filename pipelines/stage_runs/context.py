@@ -1,8 +1,8 @@
-"""The interface between a workflow and its stages: how a stage is run, and how it finds its inputs."""
+"""The interface between a workflow and its stages: how a stage is run, finds its inputs, and reports what it did."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,78 @@ from dhpf.config import ModelConfig
 from dhpf.pipelines.config import Workflow
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.inputs.shard_set import ShardSet, open_shard_set
-from dhpf.pipelines.stage_runs.outcome import Outcome
 from dhpf.pipelines.stages.search import searched_model
 from dhpf.pipelines.stages.train import trained_checkpoint
 from dhpf.pipelines.tracking.fetching import fetch_version
 from dhpf.pipelines.tracking.runs import StageRun
 from dhpf.pipelines.tracking.tracker import Tracker
 from dhpf.pipelines.workflow_file import method_model
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """Methods on one shard set.
+
+    Attributes:
+        columns: names of the scores.
+        rows: method -> a text for each column.
+    """
+
+    columns: Sequence[str]
+    rows: Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """What a stage has to say of one of its outputs.
+
+    Attributes:
+        facts: for programs, plain values.
+        lines: the same for people.
+        table: shown below the lines.
+    """
+
+    stage: str
+    facts: Mapping[str, Any]
+    lines: Sequence[str]
+    table: ScoreTable | None = None
+
+
+@dataclass
+class Outcome:
+    """What a run did.
+
+    Attributes:
+        reports: of its stages, in order.
+        num_rejected: rows of a list, or pairs of a source, that cannot be used and so were never matched.
+        first_rejection: why, for the first of them.
+        num_failed: pairs that the match stage took up and could not match.
+        first_failure: why, for the first of them.
+        pictures: where the pictures of each stage lie.
+    """
+
+    reports: list[StageReport] = field(default_factory=list)
+    num_rejected: int = 0
+    first_rejection: str = ""
+    num_failed: int = 0
+    first_failure: str = ""
+    pictures: dict[str, str] = field(default_factory=dict)
+
+    def report(self, stage: str, facts: Mapping[str, Any], *lines: str, table: ScoreTable | None = None) -> None:
+        """Adds what a stage has to say."""
+        self.reports.append(StageReport(stage, facts, lines, table))
+
+    def reject(self, number: int, reason: object) -> None:
+        """Counts rejected pairs or rows."""
+        if number:
+            self.num_rejected += number
+            self.first_rejection = self.first_rejection or str(reason)
+
+    def fail(self, number: int, reason: object) -> None:
+        """Counts pairs that could not be matched."""
+        if number:
+            self.num_failed += number
+            self.first_failure = self.first_failure or str(reason)
 
 
 @dataclass(frozen=True)

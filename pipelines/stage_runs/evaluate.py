@@ -12,8 +12,7 @@ from dhpf.pipelines.config import EvaluateConfig
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.pictures import class_picture, comparison_picture, method_pictures
 from dhpf.pipelines.progress import doing
-from dhpf.pipelines.stage_runs.context import Stage, StageContext
-from dhpf.pipelines.stage_runs.outcome import ScoreTable
+from dhpf.pipelines.stage_runs.context import ScoreTable, Stage, StageContext
 from dhpf.pipelines.stages.evaluate import MethodScores, evaluate, planned_settings
 from dhpf.pipelines.tracking.runs import StageRun
 
