@@ -1,4 +1,7 @@
-"""Describes a block: reads and decodes each of its images, and passes it through the backbone once."""
+"""Describes a block: reads and decodes each of its images, and passes it through the backbone once.
+
+With caution, where images have ended a worker's process before, some are left out and each step is announced.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -17,7 +20,6 @@ from dhpf.model.features import ImageFeatures
 from dhpf.model.network import HyperpixelNetwork
 from dhpf.pipelines.config import FeatureType
 from dhpf.pipelines.inputs.block_job import OpenBlock
-from dhpf.pipelines.matching.caution import NO_CAUTION, Caution
 
 DECODED_AHEAD = 4
 """Images that are decoded, or wait for a decoder, while the network works on one."""
@@ -25,6 +27,36 @@ DECODED_AHEAD = 4
 DESCRIBE_BATCH = {"cpu": 1, "cuda": 8}
 """Images that pass through the backbone together, by type of device. On a CPU one at a time is as fast, and an image's
 features are then the same to the last bit in every block."""
+
+
+@dataclass(frozen=True)
+class Caution:
+    """What a worker leaves out of a block, and whom it tells of each step beforehand.
+
+    Attributes:
+        images: why images, by id, are left out.
+        pairs: why pairs, by their place in the block, are left out.
+        on_step: called before each step with its number: the place of an image in OpenBlock.images, or the number of
+            images plus the place of a pair in the block. If given, images and pairs are processed one at a time.
+    """
+
+    images: Mapping[str, str] = field(default_factory=dict)
+    pairs: Mapping[int, str] = field(default_factory=dict)
+    on_step: Callable[[int], object] | None = None
+
+    @property
+    def is_stepwise(self) -> bool:
+        """Whether images and pairs are processed one at a time."""
+        return self.on_step is not None
+
+    def step(self, number: int) -> None:
+        """Announces the next step, if anybody is to be told."""
+        if self.on_step is not None:
+            self.on_step(number)
+
+
+NO_CAUTION = Caution()
+"""Nothing is left out, and no step is announced."""
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,10 @@ from dhpf.pipelines.config import MatchingConfig
 from dhpf.pipelines.inputs.block_job import BlockJob, block_job_from_json
 from dhpf.pipelines.inputs.block_source import BlockSource
 from dhpf.pipelines.inputs.model_source import ModelSource
-from dhpf.pipelines.matching.block_matching import MatchOptions
-from dhpf.pipelines.matching.caution import Caution
+from dhpf.pipelines.matching.block_matching import BlockWorker, MatchOptions, WorkerSettings
+from dhpf.pipelines.matching.describing import Caution
 from dhpf.pipelines.matching.matched_pair import RowMaker
 from dhpf.pipelines.matching.quarantine import Quarantine, match_in_quarantine, refused
-from dhpf.pipelines.matching.worker import BlockWorker, WorkerSettings
 from dhpf.pipelines.outputs.store import StageOutput
 from dhpf.pipelines.progress import CountedWork
 

@@ -21,8 +21,8 @@ from typing import Any
 
 from dhpf.manifest import CommitRecord, canonical_json
 from dhpf.pipelines.inputs.block_job import BlockJob
-from dhpf.pipelines.matching.caution import Caution
-from dhpf.pipelines.matching.worker import BlockWorker, WorkerSettings
+from dhpf.pipelines.matching.block_matching import BlockWorker, WorkerSettings
+from dhpf.pipelines.matching.describing import Caution
 from dhpf.pipelines.outputs.store import StageOutput, put_if_absent
 
 ENDS_AT_A_STEP = 2

@@ -14,8 +14,7 @@ from dhpf.pipelines.config import Resources
 from dhpf.pipelines.inputs.block_job import OpenBlock
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.matching.block_matching import MatchOptions, match_block
-from dhpf.pipelines.matching.caution import Caution
-from dhpf.pipelines.matching.describing import describe_block
+from dhpf.pipelines.matching.describing import Caution, describe_block
 from dhpf.pipelines.matching.matched_pair import MatchedPair, table_row
 from dhpf.pipelines.outputs.tables import table_of
 from dhpf.pipelines.stages.match import CorrespondenceRows

@@ -14,8 +14,7 @@ from dhpf.model.network import HyperpixelNetwork
 from dhpf.pipelines.config import Resources
 from dhpf.pipelines.inputs.block_job import OpenBlock
 from dhpf.pipelines.inputs.model_source import ModelSource
-from dhpf.pipelines.matching.caution import Caution
-from dhpf.pipelines.matching.describing import DECODED_AHEAD, describe_block
+from dhpf.pipelines.matching.describing import DECODED_AHEAD, Caution, describe_block
 from dhpf.records import PairRecord
 
 

@@ -13,9 +13,8 @@ from dhpf.pipelines.config import CollectionConfig, MatchConfig, Resources
 from dhpf.pipelines.inputs.collection import Collection, open_collection
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.matching import pool
-from dhpf.pipelines.matching.block_matching import AS_SUITS
+from dhpf.pipelines.matching.block_matching import AS_SUITS, WorkerSettings
 from dhpf.pipelines.matching.pool import MAX_ATTEMPTS, BlockMatcher, match_blocks
-from dhpf.pipelines.matching.worker import WorkerSettings
 from dhpf.pipelines.outputs.store import StageOutput
 from dhpf.pipelines.stages.match import CorrespondenceRows
 from dhpf.planning.select import All

@@ -17,9 +17,9 @@ from dhpf.pipelines.inputs.block_job import CollectionJob
 from dhpf.pipelines.inputs.collection import open_collection
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.matching import quarantine
-from dhpf.pipelines.matching.caution import Caution
+from dhpf.pipelines.matching.block_matching import BlockWorker, WorkerSettings
+from dhpf.pipelines.matching.describing import Caution
 from dhpf.pipelines.matching.quarantine import ENDS_OF_A_BLOCK, Quarantine, match_in_quarantine, refused
-from dhpf.pipelines.matching.worker import BlockWorker, WorkerSettings
 from dhpf.pipelines.outputs.store import StageOutput
 from dhpf.pipelines.stages.match import CorrespondenceRows
 from dhpf.planning.select import All
