@@ -20,8 +20,8 @@ from dhpf.pipelines.promotion.registry import (
     now_text,
 )
 from dhpf.pipelines.promotion.verdict import Verdict
-from dhpf.pipelines.tracking.entries import log_picture_to_run, log_text_to_run
 from dhpf.pipelines.tracking.fetching import fetch_version
+from dhpf.pipelines.tracking.runs import log_picture_to_run, log_text_to_run
 from dhpf.pipelines.tracking.tracker import Tracker
 
 

@@ -28,7 +28,7 @@ from dhpf.pipelines.config import TrainConfig, deciding_settings
 from dhpf.pipelines.inputs.shard_set import ShardSet
 from dhpf.pipelines.outputs.code_version import code_version
 from dhpf.pipelines.outputs.store import StageOutput
-from dhpf.pipelines.tracking.entries import log_picture_to_run, log_to_run
+from dhpf.pipelines.tracking.runs import log_picture_to_run, log_to_run
 from dhpf.pipelines.training.all_workers import all_workers
 from dhpf.pipelines.training.freed_memory import return_freed_memory
 from dhpf.pipelines.training.frozen_maps import maps_folder

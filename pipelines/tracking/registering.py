@@ -13,9 +13,8 @@ from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Array
 
 from dhpf.pipelines.outputs.code_version import code_version
-from dhpf.pipelines.tracking.entries import clean_name
 from dhpf.pipelines.tracking.model_card import ModelCard
-from dhpf.pipelines.tracking.runs import StageRun
+from dhpf.pipelines.tracking.runs import StageRun, clean_name
 from dhpf.pipelines.tracking.tracker import CODE_TAG, Tracker
 
 TRAINED_ALIAS = "latest-trained"

@@ -1,7 +1,8 @@
 """Runs of workflows and of their stages.
 
 A workflow folder has one run, with one child run per stage and configuration. They are found again when the workflow
-goes on, so that a resumed workflow stays one run.
+goes on, so that a resumed workflow stays one run. Other processes, such as training workers, write into a run by its id.
+When the server fails to take an entry, it is lost with a warning, and the stage goes on.
 """
 
 from __future__ import annotations
@@ -9,21 +10,26 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
+import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
-from mlflow.entities import ViewType
+import mlflow
+from mlflow.entities import Metric, ViewType
 
-from dhpf.drawing import Picture
+from dhpf.drawing import Picture, save_picture
 from dhpf.manifest import canonical_json
 from dhpf.pipelines.outputs.code_version import code_version
-from dhpf.pipelines.tracking.entries import clean_name, log_picture_to_run, log_to_run, tolerant
-from dhpf.pipelines.tracking.tracker import CODE_TAG, Tracker
+from dhpf.pipelines.tracking.tracker import CODE_TAG, UNREACHED, Tracker, short_text
 
 FOLDER_TAG, STAGE_TAG, CONFIG_TAG, PARENT_TAG = "dhpf.folder", "dhpf.stage", "dhpf.config", "mlflow.parentRunId"
+
+_log = logging.getLogger(__name__)
 
 
 class StageRun:
@@ -185,3 +191,42 @@ def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             flat[clean_name(f"{prefix}{key}")] = value if isinstance(value, str) else json.dumps(value)
     return flat
+
+
+# -- entries of a run, written from any process ------------------------------------------------------------------
+
+
+def log_to_run(uri: str, run_id: str, metrics: Mapping[str, float], step: int) -> None:
+    """Writes numbers into a run; characters that MLflow does not allow in names are replaced."""
+    now = int(time.time() * 1000)
+    batch = [Metric(clean_name(name), float(value), now, step) for name, value in metrics.items()]
+    with tolerant("metrics"):
+        mlflow.MlflowClient(uri).log_batch(run_id, metrics=batch)
+
+
+def log_picture_to_run(uri: str, run_id: str, picture: Picture, artifact: str) -> None:
+    """Writes a picture into a run as the PNG artifact FOLDER/NAME.png."""
+    with tempfile.TemporaryDirectory() as folder, tolerant(artifact):
+        path = Path(folder) / Path(artifact).name
+        save_picture(picture, path)
+        mlflow.MlflowClient(uri).log_artifact(run_id, str(path), str(Path(artifact).parent))
+
+
+def log_text_to_run(uri: str, run_id: str, text: str, artifact: str) -> None:
+    """Writes a text into a run as the artifact FOLDER/NAME."""
+    with tolerant(artifact):
+        mlflow.MlflowClient(uri).log_text(run_id, text, artifact)
+
+
+@contextlib.contextmanager
+def tolerant(what: str) -> Iterator[None]:
+    """Turns a failure of MLflow within the block into a warning that names what was lost."""
+    try:
+        yield
+    except UNREACHED as error:
+        _log.warning("MLflow did not take %s: %s", what, short_text(error))
+
+
+def clean_name(name: str) -> str:
+    """A name in which each character that MLflow does not allow is replaced by an underscore."""
+    return "".join(c if c.isalnum() or c in "_-. :/" else "_" for c in name)

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,10 +18,9 @@ from mlflow.entities import Run
 from PIL import Image
 
 from dhpf.errors import InputError
-from dhpf.pipelines.tracking.entries import log_to_run
 from dhpf.pipelines.tracking.model_card import ModelCard
 from dhpf.pipelines.tracking.registering import register_model
-from dhpf.pipelines.tracking.runs import StageRun, stage_run, workflow_run
+from dhpf.pipelines.tracking.runs import StageRun, log_to_run, stage_run, workflow_run
 from dhpf.pipelines.tracking.tracker import Tracker
 
 CONFIG = {"epochs": 2, "learning_rate": 0.03, "resources": {"cpus": 1.0}, "on": ("a/train",)}
@@ -178,3 +178,19 @@ def test_a_server_that_dies_in_a_stage_costs_only_what_it_missed(
         files = tracker.client.list_artifacts(run.run_id)
         assert [file.path for file in files] == ["config.json"]
         assert not (tmp_path / "work" / "mlartifacts").exists(), "a server keeps its artifacts itself"
+
+
+def test_a_silent_server_does_not_hold_a_worker(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It takes connections and never answers."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        began = time.monotonic()
+        with caplog.at_level(logging.WARNING):
+            log_to_run(f"http://127.0.0.1:{silent.getsockname()[1]}", "0" * 32, {"loss": 1.0}, 1)
+        assert time.monotonic() - began < 10
+    assert "MLflow did not take metrics" in caplog.text
