@@ -1,8 +1,8 @@
 """Runs of workflows and of their stages.
 
 A workflow folder has one run, with one child run per stage and configuration. They are found again when the workflow
-goes on, so that a resumed workflow stays one run. Other processes, such as training workers, write into a run by its id.
-When the server fails to take an entry, it is lost with a warning, and the stage goes on.
+goes on, so that a resumed workflow stays one run. Other processes, such as training workers, write into a run by its
+id. When the server fails to take an entry, it is lost with a warning, and the stage goes on.
 """
 
 from __future__ import annotations
