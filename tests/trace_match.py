@@ -7,8 +7,9 @@ is replaced by a loop over the blocks. A file counts if one of its functions or 
 imported does not count (all modules are imported before), nor do methods that `dataclass` made, nor the pictures that
 the run draws of its result: dhpf/drawing/ and every module called pictures.
 
-Files that called a function of another file are marked: through these one reads on. The others are ends, whose
-functions are often understood from their names where they are called.
+Files that called a function of another file are marked with an arrow: through these one reads on. The others are ends,
+whose functions are often understood from their names where they are called. A star marks the files that ran in the
+actor after it was made, from the block that it is handed to the row that it commits: these carry the pair itself.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -31,6 +33,10 @@ from PIL import Image
 
 ROOT = Path(os.environ.get("TRACED_TREE", Path(__file__).parents[1])).resolve()
 PACKAGES = ("dhpf", "pipelines")
+
+
+actor_has_block = threading.Event()
+"""Set while an actor works on a block."""
 
 
 class BlocksHere:
@@ -49,7 +55,9 @@ class BlocksHere:
         """One row of counts a block."""
         assert self._matcher is not None
         for item in self._items:
+            actor_has_block.set()
             found = self._matcher({name: np.array([value]) for name, value in item.items()})
+            actor_has_block.clear()
             yield {name: values[0] for name, values in found.items()}
 
 
@@ -65,9 +73,30 @@ def import_everything() -> None:
                 importlib.import_module(name)
 
 
+@dataclass
+class Trace:
+    """What ran.
+
+    Attributes:
+        calls: (file of the caller, file of the called) of each function of the project.
+        carriers: files of the functions that ran while an actor worked on a block.
+    """
+
+    calls: set[tuple[str, str]] = field(default_factory=set)
+    carriers: set[str] = field(default_factory=set)
+
+    def files(self) -> list[str]:
+        """All files, in alphabetical order."""
+        return sorted({called for _, called in self.calls})
+
+    def callers(self) -> set[str]:
+        """The files that call functions of other files."""
+        return {caller for caller, called in self.calls if caller != called} & set(self.files())
+
+
 @contextlib.contextmanager
-def traced(calls: set[tuple[str, str]]) -> Iterator[None]:
-    """Adds (file of the caller, file of the called) for each function of the project that runs, in all threads."""
+def traced(trace: Trace) -> Iterator[None]:
+    """Notes each function of the project that runs, in all threads."""
     known: dict[str, str] = {}
 
     def file_of(frame: FrameType | None) -> str:
@@ -80,7 +109,9 @@ def traced(calls: set[tuple[str, str]]) -> Iterator[None]:
         if event == "call" and frame.f_code.co_flags & inspect.CO_OPTIMIZED:  # a function, not a class's body
             called = file_of(frame)
             if called:
-                calls.add((file_of(frame.f_back), called))
+                trace.calls.add((file_of(frame.f_back), called))
+                if actor_has_block.is_set():
+                    trace.carriers.add(called)
 
     threading.setprofile(note)
     sys.setprofile(note)
@@ -99,8 +130,8 @@ def _name_here(filename: str) -> str:
     return "" if "drawing" in name or "pictures" in name else name
 
 
-def followed_files() -> dict[str, bool]:
-    """The files in alphabetical order, and whether they call functions of other files."""
+def trace_of_a_match() -> Trace:
+    """Matches two images, as the command line would, and says what ran."""
     import ray
     import ray.data
 
@@ -109,7 +140,7 @@ def followed_files() -> dict[str, bool]:
     ray.data.from_items = BlocksHere  # type: ignore[assignment]
     in_dhpf = (ROOT / "dhpf" / "pipelines").exists()
     command = importlib.import_module("dhpf.pipelines.__main__" if in_dhpf else "pipelines.__main__")
-    calls: set[tuple[str, str]] = set()
+    trace = Trace()
     with tempfile.TemporaryDirectory() as name, contextlib.redirect_stderr(io.StringIO()) as said:
         photos = Path(name) / "photos" / "kind"
         photos.mkdir(parents=True)
@@ -117,15 +148,15 @@ def followed_files() -> dict[str, bool]:
         for side in ("source.png", "target.png"):
             Image.fromarray(pixels).resize((200, 150)).save(photos / side)
         arguments = ["run", "match-folder", "--file", str(ROOT / "workflows.yaml"), "--data", name]
-        with traced(calls), contextlib.redirect_stdout(io.StringIO()):
+        with traced(trace), contextlib.redirect_stdout(io.StringIO()):
             status = command.main([*arguments, "--work", f"{name}/work"])
         assert status == 0 and list(Path(name).rglob("part.parquet")), said.getvalue()
-    callers = {caller for caller, called in calls if caller != called}
-    return {file: file in callers for file in sorted({called for _, called in calls})}
+    return trace
 
 
 if __name__ == "__main__":
-    found = followed_files()
-    for file, calls_others in found.items():
-        print("->" if calls_others else "  ", file)
-    print(f"{len(found)} files, {sum(found.values())} of them call functions of others")
+    found = trace_of_a_match()
+    files, callers = found.files(), found.callers()
+    for file in files:
+        print("->" if file in callers else "  ", "*" if file in found.carriers else " ", file)
+    print(f"{len(files)} files, {len(callers)} of them call functions of others; {len(found.carriers)} carry the pair")
