@@ -28,8 +28,8 @@ WITHOUT_OWN_TEST = {
 }
 
 MOST_FILES, MOST_CALLING_FILES, MOST_CARRIERS = 54, 35, 32
-"""That one follows from `dhpf run match-folder` to the row of a pair; of them those that call others, and those that run
-in the actor, from its block to the row: see trace_match.py."""
+"""That one follows from `dhpf run match-folder` to the row of a pair; of them those that call others, and those that
+run in the actor, from its block to the row: see trace_match.py."""
 
 
 def test_imports_go_down_only() -> None:
