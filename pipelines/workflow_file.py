@@ -201,16 +201,16 @@ def _check_references(workflow: Workflow) -> None:
         _check_method(workflow, method, place)
 
 
-_STAGE_MODELS = {"trained": "train", "searched": "search"}
-"""Models that a stage of the same workflow gives, and the stage."""
+STAGE_MODELS = {"trained": "train", "searched": "search"}
+"""The models that a stage of the same workflow makes, by the words that choose them, and the stage."""
 
 
 def _check_method(workflow: Workflow, method: str | Mapping[str, Any], place: str) -> None:
     """What would otherwise be found out only after the stages before it."""
     if isinstance(method, Mapping):
         _check_weights(method_model(workflow, method, place), place)
-    elif method in _STAGE_MODELS:
-        stage = _STAGE_MODELS[method]
+    elif method in STAGE_MODELS:
+        stage = STAGE_MODELS[method]
         if getattr(workflow, stage) is None:
             raise InputError(f"{place}: {method!r} needs a {stage} stage, which workflow {workflow.name} does not have")
     elif not method.startswith("models:/") and not Path(method).is_file():

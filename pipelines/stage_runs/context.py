@@ -12,12 +12,13 @@ from dhpf.config import ModelConfig
 from dhpf.pipelines.config import Workflow
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.inputs.shard_set import ShardSet, open_shard_set
+from dhpf.pipelines.outputs.store import StageOutput
 from dhpf.pipelines.stages.search import searched_model
 from dhpf.pipelines.stages.train import trained_checkpoint
 from dhpf.pipelines.tracking.fetching import fetch_version
 from dhpf.pipelines.tracking.runs import StageRun
 from dhpf.pipelines.tracking.tracker import Tracker
-from dhpf.pipelines.workflow_file import method_model
+from dhpf.pipelines.workflow_file import STAGE_MODELS, method_model
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,11 @@ class StageContext:
         for place, choice in choices.items():
             if not isinstance(choice, str):
                 yield self._configured(choice, place)
+
+    def stage_to_come(self, choice: str | Mapping[str, Any]) -> str | None:
+        """The stage of the workflow that still has to make the chosen model; None for a model that can be had now."""
+        stage = STAGE_MODELS.get(choice) if isinstance(choice, str) else None
+        return stage if stage is not None and StageOutput(self.folder_of(stage)).manifest() is None else None
 
     def planned_model(self, choice: str | Mapping[str, Any], place: str) -> dict[str, Any]:
         """What plans say of a choice's model as far as that is known before anything has run."""

@@ -17,8 +17,10 @@ from dhpf.pipelines.outputs.store import StageOutput
 from dhpf.pipelines.pictures import correspondence_pictures
 from dhpf.pipelines.progress import doing
 from dhpf.pipelines.stage_runs.context import Stage, StageContext
-from dhpf.pipelines.stages.match import estimate_run, match, planned_settings
+from dhpf.pipelines.stages.match import estimate_run, match, plan_lines, planned_settings
 from dhpf.pipelines.tracking.runs import StageRun
+from dhpf.pipelines.workflow_file import search_model
+from dhpf.planning.plan_summary import counted
 from dhpf.results import reading_line
 
 MODEL = "match.model"
@@ -73,15 +75,39 @@ def _match_one(
 
 
 def estimates(config: MatchConfig, context: StageContext) -> dict[str, list[str]]:
-    """Estimates for each collection what matching it takes; writes nothing."""
+    """Estimates for each collection what matching it takes; writes nothing.
+
+    Where a stage of the workflow has not made the model yet, the lines say what is known without it.
+    """
     if not config.collections:
         return {}
-    model = context.model(config.model, MODEL)
+    stage = context.stage_to_come(config.model)
+    model = context.model(config.model, MODEL) if stage is None else _untrained(stage, context)
     found = {}
     for name in config.collections:
         with _collection(config, context, name, model) as collection:
-            found[name] = estimate_run(config, collection, model)
+            found[name] = _estimate(config, collection, model, stage)
     return found
+
+
+def _untrained(stage: str, context: StageContext) -> ModelSource:
+    """A model whose features are as large as those of the model that a stage will make, or, of a search, larger."""
+    return ModelSource(config=search_model(context.workflow) if stage == "search" else context.workflow.model)
+
+
+def _estimate(config: MatchConfig, collection: Collection, model: ModelSource, stage: str | None) -> list[str]:
+    """The lines for one collection.
+
+    Args:
+        model: the one that will match, or `_untrained` where it is still to come.
+        stage: the one that is still to make the model, if any.
+    """
+    if stage == "search":
+        images, pairs = counted(len(collection.plan.images), "image"), counted(collection.num_pairs, "pair")
+        return [f"{images}, {pairs}", "blocks, hours and price depend on the layers that the search stage will find"]
+    if stage == "train" and model.config is not None and model.config.has_gates:
+        return [*plan_lines(collection), "hours and price depend on the layers that the train stage's gates will open"]
+    return estimate_run(config, collection, model)  # of fixed layers a trained model takes as long as an untrained one
 
 
 def _collection(

@@ -168,6 +168,51 @@ def test_a_dry_run_says_what_every_stage_would_do(folder: Path, capsys: pytest.C
     assert not (folder / "dhpf-work" / "quickstart").exists()
 
 
+LEARN_AND_MATCH = """
+mine:
+  summary: Learns on warped photos, and matches a folder of images with what is learned.
+  model: {backbone: efficientnet_lite0}
+  shard:
+    sources:
+      photo-warps: {kind: photo_warps, splits: [train, val], options: {views: 2, keypoints: 6}}
+  search: {on: photo-warps/val}
+  train: {on: photo-warps}
+  match:
+    collections:
+      photos: {root: photos, select: all}
+"""
+
+
+@pytest.mark.parametrize(
+    ("setting", "known", "unknown"),
+    [
+        ("match.model=trained", "1 block, 28 pairs, 8 images to read", "hours and price depend on the layers that the"),
+        ("match.model=searched", "8 images, 28 pairs", "blocks, hours and price depend on the layers that the search"),
+        ("model={selection: fixed, layers: [3], projection: residual}", "1 block, 28 pairs, 8 images to read", None),
+    ],
+)
+def test_a_dry_run_says_what_is_known_before_the_model_is_made(
+    folder: Path,
+    cats_and_cups: Path,
+    capsys: pytest.CaptureFixture[str],
+    setting: str,
+    known: str,
+    unknown: str | None,
+) -> None:
+    (folder / "workflows.yaml").write_text(LEARN_AND_MATCH)
+    settings = ["--set", setting, "--set", "model.backbone=efficientnet_lite0"]
+    settings += ["--set", "match.collections.photos.max_pairs=100"]
+    assert main(["run", "mine", "--dry-run", "--data", str(cats_and_cups), *settings]) == 0
+    said = capsys.readouterr().out.splitlines()
+    estimate = said[said.index("photos:") + 1 :]
+    assert estimate[0].startswith(known)
+    if unknown is None:
+        assert estimate[-1].startswith("about ") and "actor hours" in estimate[-1]
+    else:
+        assert estimate[-1].startswith(unknown)
+        assert not any("actor hours" in line or "ms per" in line for line in estimate)
+
+
 def test_other_settings_are_refused_before_anything_starts(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Under another name the same workflow has a folder of its own."""
     (folder / "datasets" / "photos").mkdir(parents=True)
