@@ -60,15 +60,8 @@ class Registry:
 
     def names(self) -> list[str]:
         """The registered models."""
-        names: list[str] = []
-        page = None
         with self._tracker.reaching():
-            while True:
-                found = self._client.search_registered_models(page_token=page)
-                names += [str(model.name) for model in found]
-                page = found.token
-                if not page:
-                    return sorted(names)
+            return sorted(str(model.name) for model in self._tracker.registered_models())
 
     def versions(self, name: str) -> list[VersionFacts]:
         """The versions of a model, the newest first.
@@ -79,7 +72,7 @@ class Registry:
         self._require_model(name)
         with self._tracker.reaching():
             aliases = self._client.get_registered_model(name).aliases
-            found = self._client.search_model_versions(f"name = '{name}'")
+            found = list(self._tracker.versions(name))
         facts = [
             VersionFacts(
                 version=str(v.version),

@@ -79,9 +79,9 @@ def _resolve(tracker: Tracker, uri: str) -> tuple[str, str, str | None]:
 
 def _what_is_there(tracker: Tracker, name: str) -> str:
     """Why a version was not found, and which versions and aliases there are."""
-    models = {str(model.name): model for model in tracker.client.search_registered_models()}
+    models = {str(model.name): model for model in tracker.registered_models()}
     if name not in models:
         return f"not in the registry {tracker.uri}; models there: {', '.join(sorted(models)) or 'none'}"
-    numbers = sorted(int(version.version) for version in tracker.client.search_model_versions(f"name = '{name}'"))
+    numbers = sorted(int(version.version) for version in tracker.versions(name))
     choices = [f"/{number}" for number in numbers] + [f"@{alias}" for alias in sorted(models[name].aliases)]
     return f"{name} has no such version or alias; it has {', '.join(choices) or 'none'}"

@@ -54,8 +54,7 @@ def register_model(tracker: Tracker, run: StageRun, name: str, checkpoint: Path,
 
 
 def _registered(tracker: Tracker, name: str, digest: str) -> str | None:
-    versions = tracker.client.search_model_versions(f"name = '{name}'")
-    return next((str(v.version) for v in versions if v.tags.get(CHECKPOINT_TAG) == digest), None)
+    return next((str(v.version) for v in tracker.versions(name) if v.tags.get(CHECKPOINT_TAG) == digest), None)
 
 
 def _new_version(tracker: Tracker, run: StageRun, name: str, checkpoint: Path, digest: str, card: ModelCard) -> str:

@@ -25,7 +25,7 @@ from mlflow.entities import Metric, ViewType
 from dhpf.drawing import Picture, save_picture
 from dhpf.manifest import canonical_json
 from dhpf.pipelines.outputs.code_version import code_version
-from dhpf.pipelines.tracking.tracker import CODE_TAG, UNREACHED, Tracker, short_text
+from dhpf.pipelines.tracking.tracker import CODE_TAG, UNREACHED, Tracker, all_pages, short_text
 
 FOLDER_TAG, STAGE_TAG, CONFIG_TAG, PARENT_TAG = "dhpf.folder", "dhpf.stage", "dhpf.config", "mlflow.parentRunId"
 
@@ -92,8 +92,7 @@ class StageRun:
 
     def log_text(self, text: str, artifact: str) -> None:
         """A text, such as a table as CSV, as the artifact FOLDER/NAME."""
-        with tolerant(artifact):
-            self._client.log_text(self.run_id, text, artifact)
+        log_text_to_run(self.tracking_uri, self.run_id, text, artifact)
 
     def log_picture(self, picture: Picture, artifact: str) -> None:
         """A picture as the PNG artifact FOLDER/NAME.png."""
@@ -159,15 +158,9 @@ def _experiment(tracker: Tracker, name: str) -> str:
 
 def _found(tracker: Tracker, experiment: str, tags: Mapping[str, str]) -> str | None:
     """The id of the run with these tags; compared here, since MLflow's filters cannot hold a path with quotes."""
-    query, page = f"tags.`{STAGE_TAG}` = '{tags[STAGE_TAG]}'", None
-    while True:
-        runs = tracker.client.search_runs([experiment], query, ViewType.ACTIVE_ONLY, page_token=page)
-        for run in runs:
-            if tags.items() <= run.data.tags.items():
-                return str(run.info.run_id)
-        page = runs.token
-        if not page:
-            return None
+    query, client = f"tags.`{STAGE_TAG}` = '{tags[STAGE_TAG]}'", tracker.client
+    runs = all_pages(lambda token: client.search_runs([experiment], query, ViewType.ACTIVE_ONLY, page_token=token))
+    return next((str(run.info.run_id) for run in runs if tags.items() <= run.data.tags.items()), None)
 
 
 @contextlib.contextmanager

@@ -9,11 +9,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import mlflow
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
+from mlflow.store.entities import PagedList
 from requests import RequestException
 
 from dhpf.errors import InputError
@@ -22,6 +25,9 @@ TRACKING_VARIABLE, REGISTRY_VARIABLE = "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_U
 
 CODE_TAG = "dhpf.code_version"
 """Of runs and of model versions: the code that made them."""
+
+Found = TypeVar("Found")
+"""What a search of MLflow finds: runs, models, versions."""
 
 UNREACHED = (MlflowException, RequestException)
 """What MLflow raises when its server or store does not do what it should."""
@@ -62,6 +68,14 @@ class Tracker:
                 f"from here{', ' + remedy if TRACKING_VARIABLE in os.environ else ''}"
             ) from error
 
+    def registered_models(self) -> Iterator[RegisteredModel]:
+        """Every model of the registry."""
+        return all_pages(lambda token: self.client.search_registered_models(page_token=token))
+
+    def versions(self, name: str) -> Iterator[ModelVersion]:
+        """Every version of a registered model."""
+        return all_pages(lambda token: self.client.search_model_versions(f"name = '{name}'", page_token=token))
+
     @contextlib.contextmanager
     def as_default(self) -> Iterator[None]:
         """Makes this store MLflow's process-wide default within the block, as registering and downloading need it."""
@@ -76,6 +90,21 @@ class Tracker:
             mlflow.set_registry_uri(before[REGISTRY_VARIABLE])  # type: ignore[arg-type]
             if before[REGISTRY_VARIABLE] is None:
                 os.environ.pop(REGISTRY_VARIABLE, None)
+
+
+def all_pages(search: Callable[[str | None], PagedList[Found]]) -> Iterator[Found]:
+    """Every result of one of MLflow's searches, which give one page at a time.
+
+    Args:
+        search: gives the page of a token, and the first page for None.
+    """
+    token = None
+    while True:
+        page = search(token)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 def short_text(error: Exception) -> str:

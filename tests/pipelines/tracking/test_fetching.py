@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from mlflow.store.model_registry import SEARCH_REGISTERED_MODEL_MAX_RESULTS_DEFAULT
 
 from dhpf.errors import InputError
 from dhpf.pipelines.tracking.fetching import fetch_version
@@ -49,6 +50,16 @@ def test_a_model_without_the_alias_or_version_says_what_it_has(tracker: Tracker,
     for uri in ("models:/here@champion", "models:/here/9"):
         with pytest.raises(InputError, match=f"{uri}: here has no such version or alias; it has /1, /2, @latest-train"):
             fetch_version(tracker, uri, tmp_path)
+
+
+def test_models_beyond_the_first_page_are_there(tracker: Tracker, tmp_path: Path) -> None:
+    for number in range(SEARCH_REGISTERED_MODEL_MAX_RESULTS_DEFAULT):
+        tracker.client.create_registered_model(f"many-{number:03d}")
+    tracker.client.create_registered_model("many-more")
+    with pytest.raises(InputError, match="many-more has no such version or alias; it has none"):
+        fetch_version(tracker, "models:/many-more@champion", tmp_path)
+    with pytest.raises(InputError, match="models there: .*many-000, .*many-099, many-more"):
+        fetch_version(tracker, "models:/unknown@champion", tmp_path)
 
 
 def test_a_model_that_is_not_ours_is_refused(tracker: Tracker, tmp_path: Path) -> None:

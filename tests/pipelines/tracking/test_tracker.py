@@ -5,11 +5,13 @@ import time
 from pathlib import Path
 
 import pytest
+from mlflow.entities.model_registry import RegisteredModel
+from mlflow.store.entities import PagedList
 
 from dhpf.errors import InputError
 from dhpf.pipelines.tracking.fetching import fetch_version
 from dhpf.pipelines.tracking.runs import workflow_run
-from dhpf.pipelines.tracking.tracker import Tracker
+from dhpf.pipelines.tracking.tracker import Tracker, all_pages
 
 
 @pytest.mark.parametrize("uri", ["file:///tmp/old-store", "ftp://nowhere/x"])
@@ -32,6 +34,19 @@ def test_no_server_is_one_sentence_in_bounded_time(
     with pytest.raises(InputError, match="cannot be used"):
         fetch_version(Tracker(tmp_path), "models:/dhpf/1", tmp_path)
     assert time.monotonic() - began < 30
+
+
+def test_every_page_of_a_search_is_read(tracker: Tracker) -> None:
+    for number in range(5):
+        tracker.client.create_registered_model(f"paged-{number}")
+    pages: list[str | None] = []
+
+    def search(token: str | None) -> PagedList[RegisteredModel]:
+        pages.append(token)
+        return tracker.client.search_registered_models("name LIKE 'paged-%'", max_results=2, page_token=token)
+
+    assert [model.name for model in all_pages(search)] == [f"paged-{number}" for number in range(5)]
+    assert len(pages) == 3 and pages[0] is None
 
 
 def test_a_dead_server_is_bounded_without_any_setting() -> None:
