@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from dhpf.errors import InputError
 from dhpf.images import is_text
 from dhpf.pairs.source import pair_id_of, points_of, read_table, require_columns
-from dhpf.planning.listed_blocks import LISTED_PAIRS, POINTS, ListedPlan, Progress, plan_listed
+from dhpf.planning.blocks import LISTED_PAIRS
+from dhpf.planning.listed_blocks import POINTS, ListedPlan, Progress, plan_listed
 from dhpf.records import Points, Rejection
 
 REJECTS_FILE = "rejects.parquet"
@@ -64,7 +65,7 @@ def plan_pair_list(
         path: CSV or Parquet with the columns source and target and, if wanted, category and source_points:
             "x,y;x,y;..." in CSV, lists of [x, y] in Parquet.
         images: ids of the collection; positions in the written pairs are positions in it.
-        folder: for pairs.arrow (dhpf.planning.listed_blocks.read_block reads it) and rejects.parquet.
+        folder: for pairs.arrow (dhpf.planning.blocks.read_block reads it) and rejects.parquet.
 
     Raises:
         InputError: the list as a whole cannot be read, or a limit that no pair can keep.

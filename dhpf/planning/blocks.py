@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from dhpf.errors import InputError
@@ -27,6 +29,15 @@ SMALLEST_BLOCK = 24
 
 WANTED_BLOCKS = 6
 """Blocks that a collection is cut into if it has pairs enough, so that several workers have several blocks each."""
+
+LISTED_PAIRS = pa.schema(
+    [
+        pa.field("number", pa.int64(), nullable=False),
+        pa.field("source", pa.int32(), nullable=False),
+        pa.field("target", pa.int32(), nullable=False),
+    ]
+)
+"""A pair's number, and its images as positions in the collection; further columns (`category`, `points`) as given."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +187,22 @@ def planned_block_from_json(value: Any) -> PlannedBlock:
     return block
 
 
+def pairs_of(block: PlannedBlock, path: Path | None) -> pa.RecordBatch:
+    """A block's pairs, with the columns number, source, target and, of a list that has them, category and points.
+
+    Numbers count from 0: through the blocks of the plan, or through the rows of the list. Source and target are
+    positions among the images.
+
+    Args:
+        path: file with the pairs of a list; None for a block whose pairs a rule chose.
+    """
+    if path is not None:
+        return read_block(path, block)
+    positions = block.positions()
+    numbers = range(block.first_pair, block.first_pair + block.num_pairs)
+    return pa.record_batch({"number": pa.array(numbers), "source": positions[:, 0], "target": positions[:, 1]})
+
+
 def pair_positions(span: Span) -> NDArray[np.int32]:
     """(num_pairs, 2) the pairs (i, j) of a span, ascending."""
     sources = np.arange(span.source_begin, span.source_end, dtype=np.int32)
@@ -184,6 +211,23 @@ def pair_positions(span: Span) -> NDArray[np.int32]:
     starts = np.cumsum(counts) - counts
     targets = np.arange(counts.sum()) + np.repeat(bounds[:, 0] - starts, counts)
     return np.stack((np.repeat(sources, counts), targets.astype(np.int32)), axis=1)
+
+
+def read_block(path: Path, block: PlannedBlock) -> pa.RecordBatch:
+    """The pairs of one block of a list, read where they lie.
+
+    Raises:
+        InputError: the file is not the one that the block was planned in.
+    """
+    try:
+        with pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as reader:
+            batch = reader.get_batch(block.index) if block.index < reader.num_record_batches else None
+            names = reader.schema.names
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"planned pairs {path}: not readable ({error}); plan the list again") from error
+    if batch is None or batch.num_rows != block.num_pairs or names[:3] != LISTED_PAIRS.names:
+        raise InputError(f"planned pairs {path}: {block.block_id} is not there as planned; plan the list again")
+    return batch
 
 
 def plan_spans(spans: Iterable[Span], *, max_images: int, max_pairs: int) -> Iterator[PlannedBlock]:

@@ -25,23 +25,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dhpf.errors import InputError
 from dhpf.planning.block_filling import BlockFiller
-from dhpf.planning.blocks import PlannedBlock, require_limits
+from dhpf.planning.blocks import LISTED_PAIRS, PlannedBlock, require_limits
 from dhpf.planning.image_order import PairSample, Positions, order_images
 from dhpf.planning.plan_summary import PlanSummary, fewest_images
 
 POINTS = pa.list_(pa.list_(pa.float32(), 2))
 """Points of a pair: a list of [x, y] in the original image's pixels."""
-
-LISTED_PAIRS = pa.schema(
-    [
-        pa.field("number", pa.int64(), nullable=False),
-        pa.field("source", pa.int32(), nullable=False),
-        pa.field("target", pa.int32(), nullable=False),
-    ]
-)
-"""A pair's number, and its images as positions in the collection; further columns (`category`, `points`) as given."""
 
 PAIRS_FILE = "pairs.arrow"
 
@@ -93,23 +83,6 @@ class ListedPlan:
         ideal = fewest_images(self.degrees, max_images=max_images, max_pairs=max_pairs)
         num_pairs, num_images, num_shared = (sum(self.counts[kind::3]) for kind in range(3))
         return PlanSummary(len(self), num_pairs, num_images, num_shared, ideal)
-
-
-def read_block(path: Path, block: PlannedBlock) -> pa.RecordBatch:
-    """The pairs of one block of a list, read where they lie.
-
-    Raises:
-        InputError: the file is not the one that the block was planned in.
-    """
-    try:
-        with pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as reader:
-            batch = reader.get_batch(block.index) if block.index < reader.num_record_batches else None
-            names = reader.schema.names
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"planned pairs {path}: not readable ({error}); plan the list again") from error
-    if batch is None or batch.num_rows != block.num_pairs or names[:3] != LISTED_PAIRS.names:
-        raise InputError(f"planned pairs {path}: {block.block_id} is not there as planned; plan the list again")
-    return batch
 
 
 def plan_listed(

@@ -13,8 +13,7 @@ import numpy as np
 
 from dhpf.pairs.image_folder import folder_pair, open_image_store
 from dhpf.pairs.source import pair_id_of
-from dhpf.pipelines.inputs.planned_pairs import pairs_of
-from dhpf.planning.blocks import PlannedBlock, planned_block_from_json
+from dhpf.planning.blocks import PlannedBlock, pairs_of, planned_block_from_json
 from dhpf.records import PairRecord
 from dhpf.shards.shards import Shard
 

@@ -18,8 +18,7 @@ from dhpf.errors import InputError
 from dhpf.pairs.image_folder import open_image_store
 from dhpf.pairs.pair_list import plan_pair_list
 from dhpf.pipelines.progress import CountedWork
-from dhpf.planning.blocks import BlockLimits, PlannedBlock, block_limits, plan_spans
-from dhpf.planning.listed_blocks import read_block
+from dhpf.planning.blocks import BlockLimits, PlannedBlock, block_limits, pairs_of, plan_spans
 from dhpf.planning.plan_summary import PlanSummary, num_degrees, summarise
 from dhpf.planning.select import ChosenPairs, PairList, PairSelect, choose_pairs
 
@@ -54,22 +53,6 @@ class PlannedPairs:
 
     def __str__(self) -> str:
         return f"{len(self.images):,} images, {self.summary.num_pairs:,} pairs\n{self.summary}"
-
-
-def pairs_of(block: PlannedBlock, path: Path | None) -> pa.RecordBatch:
-    """A block's pairs, with the columns number, source, target and, of a list that has them, category and points.
-
-    Numbers count from 0: through the blocks of the plan, or through the rows of the list. Source and target are
-    positions among the images.
-
-    Args:
-        path: file with the pairs of a list; None for a block whose pairs a rule chose.
-    """
-    if path is not None:
-        return read_block(path, block)
-    positions = block.positions()
-    numbers = range(block.first_pair, block.first_pair + block.num_pairs)
-    return pa.record_batch({"number": pa.array(numbers), "source": positions[:, 0], "target": positions[:, 1]})
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from dhpf.errors import InputError
 from dhpf.pairs import pair_list
 from dhpf.pairs.image_folder import ImageFolder
 from dhpf.pairs.pair_list import PairListPlan, plan_pair_list
-from dhpf.planning.listed_blocks import read_block
+from dhpf.planning.blocks import read_block
 from dhpf.planning.select import PairList
 from dhpf.records import PairRecord, Rejection
 

@@ -10,8 +10,8 @@ import pytest
 
 from dhpf.errors import InputError
 from dhpf.planning import listed_blocks
-from dhpf.planning.blocks import PlannedBlock, plan_spans
-from dhpf.planning.listed_blocks import LISTED_PAIRS, POINTS, ListedPlan, plan_listed, read_block
+from dhpf.planning.blocks import LISTED_PAIRS, PlannedBlock, plan_spans, read_block
+from dhpf.planning.listed_blocks import POINTS, ListedPlan, plan_listed
 from dhpf.planning.spans import triangle
 
 Pair = tuple[int, int]

@@ -6,8 +6,8 @@ import skimage.data
 from PIL import Image
 
 from dhpf.pipelines.inputs.block_job import BlockJob, CollectionJob, OpenBlock, ShardJob, block_job_from_json
-from dhpf.planning.blocks import Block, PlannedBlock
-from dhpf.planning.listed_blocks import LISTED_PAIRS, POINTS
+from dhpf.planning.blocks import LISTED_PAIRS, Block, PlannedBlock
+from dhpf.planning.listed_blocks import POINTS
 from dhpf.planning.spans import Span
 from dhpf.records import PairRecord
 from dhpf.shards.shards import encode_shard

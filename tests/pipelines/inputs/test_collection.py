@@ -15,12 +15,13 @@ from dhpf.pipelines.config import CollectionConfig, Resources
 from dhpf.pipelines.inputs.block_job import BlockJob, block_job_from_json
 from dhpf.pipelines.inputs.collection import Collection, open_collection
 from dhpf.pipelines.inputs.model_source import ModelSource
-from dhpf.pipelines.inputs.planned_pairs import PlannedPairs, pairs_of
+from dhpf.pipelines.inputs.planned_pairs import PlannedPairs
 from dhpf.pipelines.matching.block_matching import match_block
 from dhpf.pipelines.matching.matched_pair import table_row
 from dhpf.pipelines.outputs.store import PlanConflict, StageOutput
 from dhpf.pipelines.outputs.tables import table_of
 from dhpf.pipelines.stages.match import CorrespondenceRows
+from dhpf.planning.blocks import pairs_of
 from dhpf.planning.select import All, Neighbours, PairList, Reference
 
 
