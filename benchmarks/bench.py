@@ -1,8 +1,9 @@
 """`make bench`: the cost of a pair, compared with the published way of computing it, in one process.
 
-CPU milliseconds of one thread (a busy machine slows a clock, not this), half of the layers selected, weights drawn at
-random: they change no cost. Where there is a CUDA GPU, also what it does in a second (gpu.py). Writes bench.json:
-name -> ours, published, ratio; figures of a GPU that stand in it are kept where there is none.
+Times are CPU milliseconds of one thread, which a busy machine lengthens less than wall time. Half of the layers are
+selected. The weights are random, because the cost does not depend on them. Where there is a CUDA GPU its speed is
+measured, too (gpu.py). Writes bench.json: ours, published and ratio of each figure, by name. On a machine without a
+GPU, figures of a GPU that the file has already are kept.
 """
 
 from __future__ import annotations
@@ -39,10 +40,13 @@ Work = Callable[[], object]
 
 
 def cpu_milliseconds(works: dict[str, tuple[Work, int]], rounds: int) -> dict[str, float]:
-    """Median CPU time of each of several calls, which take turns so that a slow minute meets them all.
+    """Median CPU time in milliseconds of each of several calls, by name.
+
+    The calls take turns, so that a slow phase of the machine affects all of them.
 
     Args:
-        works: by name, what to do and how often in a round.
+        works: by name, the call and how often it is made in a round.
+        rounds: that are counted; one more before them is a warm-up.
     """
     times: dict[str, list[float]] = {name: [] for name in works}
     for number in range(rounds + 1):
@@ -56,7 +60,12 @@ def cpu_milliseconds(works: dict[str, tuple[Work, int]], rounds: int) -> dict[st
 
 
 def measure(all_pairs: tuple[int, ...], rounds: int) -> dict[str, dict[str, float]]:
-    """Every figure, by name."""
+    """Every figure, by name.
+
+    Args:
+        all_pairs: numbers of images of which all pairs are matched.
+        rounds: of the calls whose median is taken.
+    """
     results: dict[str, dict[str, float]] = {}
 
     def note(name: str, ours: float, published: float) -> None:
@@ -111,7 +120,7 @@ def measure(all_pairs: tuple[int, ...], rounds: int) -> dict[str, dict[str, floa
 def step_memory(way: str) -> float:
     """Highest extra memory of a strong step in MB, in a process that does nothing else.
 
-    Gradients and buffers stand from a step before, as within a training.
+    An earlier step has made the gradients and buffers, as in a training.
     """
     torch.set_num_threads(1)
     training = TrainingSubject(drawn_network("resnet101"))
@@ -124,7 +133,7 @@ def step_memory(way: str) -> float:
 
 
 def published_pair(subject: Subject) -> Work:
-    """A pair from its two images, computed the published way."""
+    """A call that matches a pair, from its two images, in the published way."""
     matcher = PublishedMatcher.of(subject.network)
     source, target = subject.images[:1], subject.images[1:2]
     selected = subject.gates[0].bool()
@@ -138,7 +147,10 @@ def published_pair(subject: Subject) -> Work:
 
 
 def memory(subject: Subject, features: ImageFeatures) -> tuple[float, float]:
-    """Highest extra memory of one cached pair in MB, ours with its buffers and published without what it keeps."""
+    """Highest extra memory of matching one pair of described images in MB: ours and the published way's.
+
+    Ours includes its buffers; the published one leaves out the bins that it keeps between pairs.
+    """
     ours = extra_megabytes(lambda: subject.match(features, [(0, 1)], choose_engine("compiled")))
     before = resident_megabytes()
     matcher = PublishedMatcher.of(subject.network)

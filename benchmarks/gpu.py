@@ -1,7 +1,8 @@
 """`make bench-gpu`: speed on a GPU, compared with the published way on the same GPU.
 
-Pairs per second, also beside what its arithmetic allows at best, and milliseconds of a training step. Wall time: the
-GPU works while the CPU waits. Images lie in its memory; of pairs they are described within the time measured.
+Measures pairs per second, with the highest number that the GPU's arithmetic allows, and milliseconds of a training
+step. Times are wall time, because the CPU waits while the GPU works. The images lie in the GPU's memory; the time of
+pairs includes describing their images.
 """
 
 from __future__ import annotations
@@ -30,21 +31,21 @@ from dhpf.pipelines.matching.block_matching import MATCH_BATCH
 IMAGES_AT_ONCE = 16
 PUBLISHED_PAIRS = 30
 FEW_IMAGES = 12
-"""For what is slow."""
+"""Images for an engine that is slow, and for warm-ups."""
 KERNELS = ("multiply", "spread_targets", "make_appearance", "find_maxima", "find_filtered")
 TIMED_STEPS = 7
 IMAGE_OPERATIONS = 20.1e9
-"""Of backbone and projections, ResNet-101 (docs/algorithm.md, section 12)."""
+"""Floating-point operations of backbone and projections for an image, ResNet-101 (docs/algorithm.md, section 12)."""
 UPSAMPLING_OPERATIONS = 0.2e9
-"""Of a pair (docs/algorithm.md, section 12)."""
+"""Floating-point operations of upsampling for a pair (docs/algorithm.md, section 12)."""
 OPERATIONS_PER_CYCLE = {(8, 0): 128}
-"""float32 operations of a multiprocessor, by compute capability; 256 in the others since 8.0."""
+"""float32 operations of a multiprocessor per cycle, by compute capability; others from 8.0 on do 256."""
 
 
 def measure(subject: Subject) -> dict[str, dict[str, float]]:
-    """What all pairs of a subject's images come to in pairs per second, by engine and by pairs at once.
+    """Pairs per second when all pairs of a subject's images are matched, by engine and by pairs at once.
 
-    Each with the published way's, their ratio, and the floor's.
+    Each figure holds ours, the published way's, their ratio, and as "floor" the rate that arithmetic allows at best.
     """
     published = published_pairs_per_second(subject)
     best = best_pairs_per_second(subject)
@@ -56,7 +57,7 @@ def measure(subject: Subject) -> dict[str, dict[str, float]]:
     }
     results = {}
     for name, (engine, number, at_once) in ways.items():
-        all_pairs_per_second(subject, FEW_IMAGES, engine, at_once)  # compiles
+        all_pairs_per_second(subject, FEW_IMAGES, engine, at_once)  # compiles the kernels
         ours = all_pairs_per_second(subject, number, engine, at_once)
         found = compared(ours, published, ours / published)
         results[f"gpu_all_pairs_{number}_{name}"] = found | {"floor": round(best, 1)}
@@ -64,10 +65,10 @@ def measure(subject: Subject) -> dict[str, dict[str, float]]:
 
 
 def measure_shares(subject: Subject) -> dict[str, float]:
-    """What the GPU spends its time on in a batch of pairs of described images: microseconds per pair, by kernel."""
+    """The GPU time that each kernel takes when a batch of pairs of described images is matched, in us per pair."""
     features, engine = subject.describe(FEW_IMAGES, IMAGES_AT_ONCE), TritonEngine()
     pairs = list(itertools.combinations(range(FEW_IMAGES), 2))[: MATCH_BATCH["cuda"]]
-    subject.match(features, pairs, engine)  # compiles
+    subject.match(features, pairs, engine)  # compiles the kernels
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
         subject.match(features, pairs, engine)
         torch.cuda.synchronize()
@@ -77,10 +78,10 @@ def measure_shares(subject: Subject) -> dict[str, float]:
 
 
 def measure_steps(network: HyperpixelNetwork) -> dict[str, dict[str, float]]:
-    """Milliseconds of training steps, ours and published.
+    """Milliseconds of training steps, ours and the published way's.
 
     Args:
-        network: on the GPU.
+        network: lies on the GPU.
     """
     training = TrainingSubject(network)
     strong, weak = _milliseconds(training.published_strong), _milliseconds(training.published_weak)
@@ -94,8 +95,8 @@ def measure_steps(network: HyperpixelNetwork) -> dict[str, dict[str, float]]:
 
 
 def _milliseconds(step: Callable[[], Tensor]) -> float:
-    """Median of several calls."""
-    step()  # compiles
+    """Median wall time of a step over several calls."""
+    step()  # compiles the kernels
     times, result = [], step()
     for _ in range(TIMED_STEPS):
         started = _now(result)
@@ -105,7 +106,10 @@ def _milliseconds(step: Callable[[], Tensor]) -> float:
 
 
 def all_pairs_per_second(subject: Subject, num_images: int, engine: MatchEngine, at_once: int) -> float:
-    """All pairs of the first images, so many at once, each image described once; the gates' decision included."""
+    """Rate at which all pairs of the first `num_images` images are matched, `at_once` in a batch.
+
+    The time includes describing each image once, and the gates' decisions.
+    """
     pairs = list(itertools.combinations(range(num_images), 2))
     started = _now(subject.images)
     features = subject.describe(num_images, IMAGES_AT_ONCE)
@@ -116,11 +120,11 @@ def all_pairs_per_second(subject: Subject, num_images: int, engine: MatchEngine,
 
 @torch.inference_mode()
 def published_pairs_per_second(subject: Subject) -> float:
-    """Pairs from their images, one after the other."""
+    """Rate of the published way, which matches one pair after the other from its two images."""
     matcher, images = PublishedMatcher.of(subject.network), subject.images
     started = 0.0
     for number in range(-3, PUBLISHED_PAIRS):
-        if number == 0:  # those before are not counted
+        if number == 0:  # the pairs before this one are a warm-up
             started = _now(images)
         first = number % (len(images) - 1)
         maps = matcher.extract(images[first : first + 1]), matcher.extract(images[first + 1 : first + 2])
@@ -130,7 +134,7 @@ def published_pairs_per_second(subject: Subject) -> float:
 
 
 def best_pairs_per_second(subject: Subject) -> float:
-    """What the GPU's float32 units would do if each product were taken once, and nothing else cost anything."""
+    """The highest rate that the GPU's float32 units allow: each product computed once, and all else free."""
     maps = subject.describe(1).maps
     layers = (m for m, chosen in zip(maps, subject.gates[0].tolist(), strict=True) if chosen)
     products = sum(2 * m.shape[1] * m.shape[-1] ** 4 for m in layers)
@@ -142,7 +146,7 @@ def best_pairs_per_second(subject: Subject) -> float:
 
 
 def _now(images: Tensor) -> float:
-    """Seconds, when all work that was given to the images' device is done."""
+    """The time in seconds, read once all work given to the images' device is done."""
     if images.is_cuda:
         torch.cuda.synchronize(images.device)
     return time.perf_counter()

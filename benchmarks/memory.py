@@ -1,4 +1,4 @@
-"""How much memory a piece of work takes beyond what stood before it, by the kernel's own account (Linux)."""
+"""Measures how much memory work takes beyond what was in use before it, as Linux counts it for the process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def resident_megabytes() -> float:
 
 
 def _give_back_freed_memory() -> None:
-    """Freed memory that the allocator keeps would hide what new work takes."""
+    """Freed memory that the allocator still holds would otherwise serve new work, which then seems to need none."""
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
 

@@ -33,7 +33,7 @@ class PublishedMatcher:
 
     @classmethod
     def of(cls, network: HyperpixelNetwork) -> PublishedMatcher:
-        """The published arithmetic with a network's parameters."""
+        """A matcher that computes in the published way with the parameters of our network."""
         size, per_axis = bin_layout(network.config.hough_bins)
         device = network.hough.displacement_bins.device
         centres = cell_centres(device=device)
@@ -100,7 +100,7 @@ class PublishedMatcher:
         return F.interpolate(projected, size, mode="bilinear", align_corners=True).flatten(2)
 
     def vote(self, appearance: Tensor) -> Tensor:
-        """(N, N) correlation: appearance times its scores."""
+        """(N, N) correlation: appearance times geometric scores."""
         return appearance * self.scores(appearance)
 
     def scores(self, appearance: Tensor) -> Tensor:

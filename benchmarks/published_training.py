@@ -1,9 +1,9 @@
 """A training step as the published implementation does it, with its costs in time and memory, for comparison.
 
-Every layer of every pair is brought to 60 x 60, gated and correlated there with gradient, selected or not; votes go
-through an (N, bins) matrix per pair; the loss is taken of whole standardised or filtered matrices. Weak supervision
-sends the images of its negative pairs through the backbone again. Arithmetic and order are those of the published
-implementation (docs/algorithm.md, sections 3 to 8); the code is our own.
+Every layer of every pair, selected or not, is brought to 60 x 60, gated, and correlated there with gradient. Votes go
+through an (N, bins) matrix per pair. The loss is computed from whole matrices, standardised or filtered. Weak
+supervision passes the images of its negative pairs through the backbone again. Arithmetic and order are those of the
+published implementation (docs/algorithm.md, sections 3 to 8); the code is our own.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class PublishedTraining:
     matcher: PublishedMatcher
 
     def strong_loss(self, source: Tensor, target: Tensor, keypoints: KeypointBatch, uniform: Tensor) -> Tensor:
-        """Scalar loss of (B, 3, side, side) images with (B, L, 2) draws for the gates' noise."""
+        """Scalar loss of (B, 3, side, side) images, with (B, L, 2) uniform numbers for the gates' noise."""
         correlation, gates = self.correlate(source, target, uniform)
         with torch.no_grad():
             weights = self._weights(correlation, keypoints)
@@ -44,7 +44,7 @@ class PublishedTraining:
         return torch.stack(losses).mean() + _selection_rate(gates)
 
     def weak_loss(self, source: Tensor, target: Tensor, uniform: Tensor) -> Tensor:
-        """Scalar loss of B positive pairs, all of different categories, and of B negative ones made of them."""
+        """Scalar loss of B positive pairs of B categories, and of B negative pairs that are made of the same images."""
         num_pairs = len(source)
         negatives = target.roll(-1, dims=0)
         correlation, gates = self.correlate(torch.cat([source, source]), torch.cat([target, negatives]), uniform)
@@ -95,7 +95,7 @@ def _selection_rate(gates: Tensor) -> Tensor:
 
 
 def _entropy(filtered: Tensor) -> Tensor:
-    """(B,) mean entropy of (B, N, N) matrices seen as N maps each, squeezed to 15 x 15."""
+    """(B,) mean entropy of (B, N, N) matrices, each taken as N maps that are reduced to 15 x 15."""
     maps = filtered.reshape(*filtered.shape[:2], GRID_SIDE, GRID_SIDE)
     squeezed = F.interpolate(maps, (GRID_SIDE // 4,) * 2, mode="bilinear", align_corners=True).flatten(2)
     total = squeezed.sum(dim=2, keepdim=True)

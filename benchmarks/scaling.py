@@ -1,8 +1,8 @@
-"""`make bench-scaling`: what a pair costs as the collection grows, what a second actor brings, features in float16.
+"""`make bench-scaling`: cost of a pair as a collection grows, gain from a second actor, features in float16.
 
-The collections are made here: crops of photos that packages ship, in sub-folders of a hundred. A collection of each
-size is planned whole; of its pairs one block from the middle of the plan is matched, since blocks do not know of each
-other. Writes docs/scaling.json, docs/scaling-collection.png and docs/scaling-actors.png.
+The collections are made here: crops of photos that packages ship, in sub-folders of a hundred. Each collection is
+planned whole; then one block from the middle of the plan is matched, because the cost of a block does not depend on
+other blocks. Writes docs/scaling.json, docs/scaling-collection.png and docs/scaling-actors.png.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The measurements of benchmarks.scaling; whoever imports this imports Ray."""
+"""The measurements of benchmarks.scaling. Importing this module imports Ray."""
 
 from __future__ import annotations
 
@@ -47,15 +47,16 @@ ONE_AT_A_TIME = MatchOptions(batch_size=1)
 
 @dataclass(frozen=True)
 class CollectionCost:
-    """What matching a collection comes to.
+    """What matching a collection costs.
 
     Attributes:
-        pairs: which, in words.
-        described_per_pair, fewest: of the whole plan; no plan with its limits needs fewer than `fewest`.
-        plan_seconds: CPU time to list the folder and plan.
-        plan_mb, block_mb: highest extra memory of planning, and of matching the block.
-        cpu_ms_per_pair: of the block, its images' reading and describing included; the lower of two times.
-        block_pairs, block_images: of the block that was matched.
+        pairs: which pairs are matched, in words.
+        described_per_pair, fewest: images described per pair by the whole plan, and a lower bound for any plan with
+            the same limits.
+        plan_seconds: CPU time to list the folder and to plan.
+        plan_mb, block_mb: highest extra memory of planning, and of matching one block.
+        cpu_ms_per_pair: CPU time to match that block, images read and described included; the lower of two times.
+        block_pairs, block_images: counts of that block.
     """
 
     num_images: int
@@ -72,7 +73,7 @@ class CollectionCost:
 
 
 def make_collections(root: Path, sizes: tuple[int, ...]) -> dict[int, Path]:
-    """A folder with so many images for each size; they share the files."""
+    """Makes a folder with as many images as each size says; the folders share the files by hard links."""
     photos = [Image.fromarray(getattr(skimage.data, name)()) for name in ("chelsea", "coffee", "astronaut")]
     drawn = random.Random(0)
     folders = {size: root / f"{size}-images" for size in sizes}
@@ -93,7 +94,7 @@ def make_collections(root: Path, sizes: tuple[int, ...]) -> dict[int, Path]:
 
 
 def pair_list(folder: Path, num_images: int) -> Path:
-    """A list of random pairs of a collection, beside it."""
+    """Writes a list of random pairs of a collection beside its folder."""
     images = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.jpg"))
     drawn = random.Random(1)
     path = folder.with_suffix(".csv")
@@ -103,7 +104,7 @@ def pair_list(folder: Path, num_images: int) -> Path:
 
 
 def requests(folder: Path, num_images: int) -> dict[str, CollectionConfig]:
-    """The pairs of a collection that are looked at, in words."""
+    """The choices of pairs that are measured, each by its name in words."""
     listed = str(pair_list(folder, num_images))
     return {
         "all pairs": CollectionConfig(str(folder), All(), max_pairs=MAX_PAIRS),
@@ -113,6 +114,7 @@ def requests(folder: Path, num_images: int) -> dict[str, CollectionConfig]:
 
 
 def measure_collections(folders: dict[int, Path], scratch: Path) -> Iterator[CollectionCost]:
+    """The cost of each choice of pairs of each collection, printed as it is measured."""
     network, engine = MODEL.load(Resources()), choose_engine()
     bytes_per_image = MODEL.bytes_per_image()
 
@@ -150,7 +152,7 @@ def measure_collections(folders: dict[int, Path], scratch: Path) -> Iterator[Col
 
 
 def measure_half_precision(folder: Path) -> dict[str, float]:
-    """What keeping features in float16 changes: memory, and where random points of the pairs of one block go."""
+    """The effect of features in float16: on memory, and on where random points of one block's pairs are transferred."""
     network, engine = MODEL.load(Resources()), choose_engine()
     drawn = np.random.default_rng(0)
     config = CollectionConfig(str(folder), Neighbours(REACH), max_pairs=80)
@@ -179,7 +181,7 @@ def middle_job(collection: Collection) -> BlockJob:
 
 
 def costs(work: Callable[[], Any]) -> tuple[Any, float, float]:
-    """What work gives, its CPU seconds and its highest extra memory in MB."""
+    """The result of `work`, its CPU time in seconds and its highest extra memory in MB."""
     results: list[Any] = []
     started = time.process_time()
     extra = extra_megabytes(lambda: results.append(work()))

@@ -19,7 +19,7 @@ FEWEST = "#7f7f7f"
 
 
 def draw_collections(costs: Sequence[Mapping[str, Any]]) -> Figure:
-    """Cost, reuse and memory against the number of images, a line for each kind of pairs."""
+    """Cost, images described per pair, and memory over the number of images, a line for each choice of pairs."""
     figure = new_figure(10.0, 3.3, "What a pair costs as the collection grows")
     time, reuse, memory = figure.subplots(1, 3)
     kinds = list(dict.fromkeys(cost["pairs"] for cost in costs))
@@ -54,7 +54,7 @@ def draw_collections(costs: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def draw_actors(rates: Mapping[int, Sequence[float]]) -> Figure:
-    """Pairs per second against the number of actors: each round, and what one actor's median would come to."""
+    """Pairs per second over the number of actors: each round, and the median of one actor times that number."""
     figure = new_figure(5.0, 3.3, "Pairs per second by actors")
     axes = figure.subplots()
     counts = list(rates)

@@ -1,8 +1,9 @@
 """`python -m benchmarks.study`: compares trainings with different selection rates, seeds and training pairs.
 
-On shard sets that `dhpf run pf-pascal-lite --only shard` made, for `mixed` also those of other workflows; each training
-runs in this process, its best epoch by validation PCK is tested. Writes docs/study-NAME.json as it goes, and takes up
-what is there; draws docs/study-NAME.png.
+Reads shard sets that `dhpf run pf-pascal-lite --only shard` made; `mixed` and `taught` also read those of other
+workflows. Each training runs in this process; its epoch with the best validation PCK is tested. Writes
+docs/study-NAME.json after each training and leaves out trainings that the file has; `rates` also draws
+docs/study-rates.png.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ NUM_TIMED = 40
 """Pairs whose matching is timed."""
 
 NAME_WIDTH = 2.0
-"""Milliseconds on the axis of a chart that a point's name takes."""
+"""Width of a point's name in a chart, in milliseconds of its axis."""
 
 
 @dataclass(frozen=True)
@@ -67,19 +68,19 @@ def rates(epochs: int) -> list[Training]:
 
 
 def seeds(epochs: int) -> list[Training]:
-    """Gates over the backbone's own maps, as pf-pascal-lite learns them; one more with a coarser backbone."""
+    """Gates over unprojected maps, as pf-pascal-lite learns them, with three seeds; once with a bfloat16 backbone."""
     trainings = _gates_alone(SupervisionConfig(selection_weight=0.1), epochs)
     coarse = dataclasses.replace(trainings[0].config, precision="bfloat16")
     return [*trainings, Training("seed 0, bfloat16", trainings[0].model, coarse)]
 
 
 def weak(epochs: int) -> list[Training]:
-    """The same from categories alone."""
+    """As `seeds`, but weakly supervised: learned from categories alone."""
     return _gates_alone(SupervisionConfig(kind="weak", selection_weight=0.1), epochs)
 
 
 def mixed(epochs: int) -> list[Training]:
-    """Whether pairs of other sources make what is learned carry farther: warped photos, and a second data set."""
+    """Whether training pairs of other sources (warped photos, a second data set) improve PF-WILLOW."""
     more = ("pf-pascal/train", "spair-71k/train", "photo-warps/train")
     gates = _gates_alone(SupervisionConfig(selection_weight=0.1), epochs)[0]
     projected = Training(
@@ -95,9 +96,9 @@ def mixed(epochs: int) -> list[Training]:
 
 
 def taught(epochs: int) -> list[Training]:
-    """Residual projections of three fixed layers: what photos of other things teach without any keypoint.
+    """Residual projections of three fixed layers, learned without keypoints from photos of other categories.
 
-    Three seeds; with PF-PASCAL's keypoints besides; those keypoints alone.
+    With three seeds; again with PF-PASCAL's keypoints added; once from those keypoints alone.
     """
     model = ModelConfig(selection="fixed", layers=(5, 11, 15), projection="residual", image_side=400)
     photos, keypoints = ("caltech-101/test",), ("pf-pascal/train",)
@@ -118,7 +119,7 @@ def taught(epochs: int) -> list[Training]:
 
 
 def _gates_alone(supervision: SupervisionConfig, epochs: int) -> list[Training]:
-    """From three seeds, starting from the layers that pf-pascal-lite's search finds."""
+    """Gates over unprojected maps with three seeds; at the start those of pf-pascal-lite's searched layers are open."""
     model = ModelConfig(projection="none", image_side=400)
     base = TrainConfig(
         on="pf-pascal", supervision=supervision, epochs=epochs, learning_rate=0.02, gates_start=(4, 7, 11, 13, 15, 16)
@@ -136,7 +137,7 @@ STUDIES: dict[str, Callable[[int], list[Training]]] = {
 
 
 class Bench:
-    """Shard sets, and what is done with each training."""
+    """Runs the trainings of a study on its shard sets, and tests what they learned."""
 
     def __init__(self, shards: Sequence[Path], trainings: Sequence[Training], maps: Path, every: int) -> None:
         configs = [training.config for training in trainings]
@@ -175,7 +176,7 @@ class Bench:
 
     def _test(self, learner: Learner, shards: ShardSet, every: int) -> dict[str, float]:
         learner.val_data = data = _Every(shards, every)
-        # Whatever it was trained with, a model matches in single precision.
+        # Models match in single precision, whatever precision they were trained with.
         learner.maps = FrozenMaps(learner.network, self._maps / "tests", 0)
         checked = learner.validate()
         result = {}
@@ -191,7 +192,7 @@ def _open(folders: Sequence[Path], name: str) -> ShardSet:
 
 
 class _Every(PairDataset):
-    """Every so many-th pair of a shard set."""
+    """The pairs of a shard set, thinned out to one in `every`."""
 
     def __init__(self, shards: ShardSet, every: int) -> None:
         super().__init__(shards)
@@ -208,7 +209,7 @@ def _pck(pair: CheckedPair, sides: PairDataset) -> float:
 
 @torch.inference_mode()
 def _cost(learner: Learner, data: PairDataset) -> dict[str, float]:
-    """Layers of a pair, and CPU milliseconds to match it when its images are described."""
+    """The mean number of layers of a pair, and the median CPU time in ms to match it once its images are described."""
     network, engine = learner.network, choose_engine("auto")
     layers, times = [], []
     for number in range(min(NUM_TIMED, len(data))):

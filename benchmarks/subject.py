@@ -26,7 +26,7 @@ BATCH_SIZE = MATCH_BATCH["cpu"]
 
 
 class Subject:
-    """A network with drawn weights, some images, and both ways of matching them.
+    """A network with random weights and random images, matched from described images or from the images themselves.
 
     Attributes:
         gates: (1, L) half of the layers.
@@ -45,13 +45,13 @@ class Subject:
 
     @torch.inference_mode()
     def describe(self, num_images: int, at_once: int = 1) -> ImageFeatures:
-        """The first images, so many at a time."""
+        """The features of the first `num_images` images, described `at_once` in a batch."""
         batches = torch.split(self.images[:num_images], at_once)
         return ImageFeatures.concatenate([self.network.describe(batch) for batch in batches])
 
     @torch.inference_mode()
     def match(self, features: ImageFeatures, pairs: Sequence[tuple[int, int]], engine: MatchEngine) -> BestCells:
-        """Pairs of described images, their gates' decisions included."""
+        """Matches pairs of described images; the cost includes the gates' decisions."""
         first, second = (features.gate_activations[list(side)] for side in zip(*pairs, strict=True))
         self.network.selector.decide(first, second)  # its cost; the layers are given, so that both ways use the same
         gates, wanted = (of_pair.expand(len(pairs), -1) for of_pair in (self.gates, self.wanted))
@@ -59,7 +59,7 @@ class Subject:
 
     @torch.inference_mode()
     def match_cold(self, engine: MatchEngine) -> BestCells:
-        """The first two images, as HyperpixelNetwork.match_images does, by the given gates."""
+        """Matches the first two images from pixels, as HyperpixelNetwork.match_images does, by the given gates."""
         network = self.network
         maps = network.extract(self.images[:2])
         activations = network.selector.activate(maps)
@@ -68,7 +68,7 @@ class Subject:
         return network.match_selected(features, features, [(0, 1)], self.gates, self.wanted, engine)
 
     def all_pairs(self, num_images: int, engine: MatchEngine, title: str) -> float:
-        """CPU milliseconds per pair to describe so many images and match each with each, in an actor's batches."""
+        """CPU ms per pair to describe `num_images` images and match all their pairs in an actor's batches."""
         pairs = list(itertools.combinations(range(num_images), 2))
         started = time.process_time()
         features = self.describe(num_images)
@@ -81,7 +81,7 @@ class Subject:
 
 
 def drawn_network(backbone: str) -> HyperpixelNetwork:
-    """A dynamic network with weights drawn at random, tame enough that no value overflows."""
+    """A dynamic network with random weights, scaled so that no value overflows."""
     torch.manual_seed(0)
     drawn = torchvision.models.get_model(backbone, weights=None)
     state = {k: v * 0.2 if k.endswith("bn3.weight") else v for k, v in drawn.state_dict().items()}

@@ -19,10 +19,10 @@ NUM_KEYPOINTS = 10
 
 
 class TrainingSubject:
-    """A network in training mode, a batch of drawn images, and both ways of taking a step's gradients.
+    """A network in training mode, random images, and our and the published way to compute a step's gradients.
 
     Args:
-        network: where it lies, the steps are taken.
+        network: the steps are computed on its device.
     """
 
     def __init__(self, network: HyperpixelNetwork) -> None:
@@ -56,7 +56,11 @@ class TrainingSubject:
         return [layer.permute(0, 3, 1, 2) for layer in batch]
 
     def strong(self, maps: tuple[list[Tensor], list[Tensor]] | None = None) -> Tensor:
-        """Our strong step; with maps, those that are kept."""
+        """Our strong step.
+
+        Args:
+            maps: the frozen backbone's maps, where they are kept; None computes them.
+        """
         pairs = TrainingPairs.aligned(BATCH_SIZE)
         source, target = embed_step(self.network, *(maps or self.extract()), pairs)
         uniform = self.uniform[:BATCH_SIZE]
@@ -71,7 +75,7 @@ class TrainingSubject:
         return self._gradients(self.published.strong_loss(self.source, self.target, self.keypoints, uniform))
 
     def weak(self) -> Tensor:
-        """Our weak step: each pair of a category of its own, so as many negative pairs as positive ones."""
+        """Our weak step. Every pair has its own category, so that there are as many negative pairs as positive ones."""
         every = torch.arange(BATCH_SIZE)
         targets = torch.cat([every, every.roll(-1)])
         pairs = TrainingPairs(torch.cat([every, every]), targets, BATCH_SIZE, torch.ones(2 * BATCH_SIZE))

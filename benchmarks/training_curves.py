@@ -39,7 +39,7 @@ from dhpf.shards.shards import Shard, encode_shard
 NUM_STEPS = 50
 KILLED_AFTER = 20
 EQUAL = 1e-9
-"""Relative differences below this, which single precision cannot tell from none, are drawn as this."""
+"""Relative differences below this are drawn as this, because single precision cannot tell them from 0."""
 MODEL = ModelConfig(projection_divisor=1, exponent=4)
 CONFIG = TrainConfig(
     on="photos",
@@ -51,10 +51,12 @@ CONFIG = TrainConfig(
 
 @dataclass(frozen=True)
 class Part:
-    """Some steps on some workers.
+    """Consecutive steps of a training, on a number of workers.
 
     Attributes:
-        folder: of the shards, of kept maps, of the state that is taken up and left, and of the losses.
+        folder: holds the shards, the kept maps, the losses, and the training state, which is read at the start and
+            written at the end.
+        first, last: the steps, from `first` up to but without `last`.
         killed: whether the workers kill themselves once the state is written.
     """
 
@@ -66,7 +68,7 @@ class Part:
 
 
 def learn(rank: int, part: Part, port: int) -> None:
-    """What each process of a part does."""
+    """Runs in each process of a part: takes its steps; the first process writes the losses and the state."""
     torch.set_num_threads(1)
     address = f"tcp://127.0.0.1:{port}"
     dist.init_process_group("gloo", init_method=address, rank=rank, world_size=part.num_workers)
@@ -88,7 +90,7 @@ def learn(rank: int, part: Part, port: int) -> None:
 
 
 def curve(parts: list[Part]) -> list[float]:
-    """The losses of several parts, each in processes of its own."""
+    """The losses of several parts one after the other, each in new processes."""
     losses: list[float] = []
     spawn = multiprocessing.get_context("spawn")
     for part in parts:

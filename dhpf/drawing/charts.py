@@ -21,7 +21,7 @@ ROW_HEIGHT, DENSE_ROW_HEIGHT, MIN_HEAT_HEIGHT, MAX_HEAT_HEIGHT = 0.24, 0.15, 0.7
 MAX_WIDE_ROWS = 40
 MAX_LAYER_LABELS = 40
 MIN_BARS_ROOM = 10
-"""A chart of few bars leaves room for this many, so that they do not become blocks."""
+"""A chart with fewer bars is as wide as one with this many, so that its bars do not become too wide."""
 
 
 def draw_layer_selection(
@@ -31,7 +31,7 @@ def draw_layer_selection(
 
     Args:
         rates: (C, L) share of a class's pairs that use the layer, in [0, 1]; drawn in percent, 100 is the brightest.
-        row_names: C names of classes, or of whatever the rows are.
+        row_names: C names of the rows, such as those of classes.
         layers: L layer numbers.
         title: a line above.
 
@@ -101,10 +101,10 @@ def draw_pck_bars(table: Mapping[str, Mapping[str, float]], title: str) -> Figur
 
 
 def draw_differences(intervals: Mapping[str, tuple[float, float, float]], title: str) -> Figure:
-    """Mean differences with their intervals, a row each, on one axis with a line at 0: no difference.
+    """Mean differences with their confidence intervals, one row each, on one axis; a vertical line marks 0.
 
     Args:
-        intervals: for each row's name (low, mean, high), shares of 1; drawn as percentage points.
+        intervals: (low, mean, high) of each row by its name, as shares of 1; drawn in percentage points.
         title: a line above.
     """
     if not intervals:

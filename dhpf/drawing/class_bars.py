@@ -1,4 +1,4 @@
-"""Methods compared class by class."""
+"""Chart that compares methods class by class."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMES_WIDTH, METHOD_WIDTH, MIN_WIDTH = 2.0, 1.55, 5.0
 """In inches; rows are dense where there are many."""
 
 METHOD_LETTERS = 18
-"""A line of a method's name above its bars."""
+"""At most this many characters of a method's name stand in one line above its bars."""
 
 WHOLE = "all pairs"
 
@@ -75,5 +75,5 @@ def _draw_method(
 
 
 def _shown(value: float) -> float:
-    """A value as it is printed: what prints alike is equally good."""
+    """A value in percent, rounded as it is printed: values that are printed alike count as equal."""
     return round(100 * value, 1)

@@ -58,7 +58,7 @@ def draw_curves(
 
 
 def plot_curves(axes: Axes, series: Series) -> None:
-    """Draws the lines alone, each in its colour and style in the order of the series."""
+    """Draws the lines without title, legend and axis labels; colours and styles follow the order of the series."""
     for index, (name, points) in enumerate(series.items()):
         x, y = zip(*points, strict=True)
         marker = "o" if len(points) <= MAX_MARKED_POINTS else ""
@@ -70,7 +70,7 @@ def plot_curves(axes: Axes, series: Series) -> None:
 
 
 def _set_height(axes: Axes, low: float, high: float, least_range: float) -> None:
-    """Room above and below the values; from 0 where they come near it anyway, so that amounts can be compared."""
+    """Sets the range of the y axis: some room above and below the values, and from 0 where they come near it."""
     if high - low < least_range:
         middle = (low + high) / 2
         axes.set_ylim(middle - least_range / 2, middle + least_range / 2)

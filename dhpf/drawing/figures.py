@@ -20,7 +20,7 @@ LABEL_LETTERS = 28
 """Longer names of classes and methods are cut off."""
 
 LABEL_LETTERS_PER_INCH, LEGEND_MARK, MAX_LEGEND_COLUMNS = 12.0, 0.65, 4
-"""Of the text in a legend; inches that a mark takes with the space around it."""
+"""Of a legend: characters of its text per inch; inches that a mark takes with the space around it; columns."""
 
 HATCHES = ("", "///", "...", "xxx")
 
@@ -49,7 +49,7 @@ def bar_look(index: int) -> tuple[str, str]:
 
 
 def make_plain(axes: Axes, *, grid: Literal["x", "y"] = "y") -> None:
-    """Pale lines across the data's values, behind the data, and no frame above and to the right of it."""
+    """Gives axes a pale grid behind the data, and removes the frame above and to the right."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=TEXT_POINTS)
     axes.set_axisbelow(True)
@@ -57,19 +57,19 @@ def make_plain(axes: Axes, *, grid: Literal["x", "y"] = "y") -> None:
 
 
 def legend_below(figure: Figure, labels: Sequence[str], handles: Sequence[Artist] | None = None) -> None:
-    """A legend below all axes: of all labelled artists, or of some where axes repeat their labels."""
+    """Adds a legend below all axes: of all labelled artists, or of `handles` alone where axes repeat their labels."""
     entry = LEGEND_MARK + max(map(len, labels), default=0) / LABEL_LETTERS_PER_INCH
     columns = max(1, min(MAX_LEGEND_COLUMNS, len(labels), int(figure.get_figwidth() / entry)))
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=TEXT_POINTS)
 
 
 def shortened(name: str) -> str:
-    """A name of a class or method that is no longer than LABEL_LETTERS."""
+    """The name of a class or method, cut to LABEL_LETTERS characters."""
     return name if len(name) <= LABEL_LETTERS else f"{name[: LABEL_LETTERS - 3]}..."
 
 
 def empty_figure(title: str) -> Figure:
-    """What a chart of nothing looks like."""
+    """A figure that says that there is nothing to show."""
     figure = new_figure(6.0, 0.7, title)
     figure.text(PADDING / 6.0, 0.2, "nothing to show", fontsize=TEXT_POINTS, color="#6e6e6e")
     return figure

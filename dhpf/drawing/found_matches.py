@@ -18,13 +18,14 @@ from dhpf.images import RGB
 from dhpf.records import Correspondences, Points
 
 SMALL_DOT_RADIUS, DOT_RADIUS, MIN_RADIUS, MAX_RADIUS = 2.5, 3.5, 8.5, 13.0
-"""Of the dot at a point without and with a number; of the disc with the number, from no confidence to the highest."""
+"""Radii in pixels: of the dot at a point without a number and with one; of the disc that holds the number, for a
+confidence of 0 and of 1."""
 
 STEM = 9
-"""From a point to the edge of its number's disc, which stands aside so that the point itself stays visible."""
+"""Pixels from a point to the edge of the disc with its number, which is drawn beside the point so as not to hide it."""
 
 EDGE_WIDTH = 2
-"""Of the white edge around a disc."""
+"""Width in pixels of the white edge around a disc."""
 
 NUM_DRAWN = 30
 
@@ -55,16 +56,17 @@ def draw_found_matches(
     limit: int = NUM_DRAWN,
     title: str = "",
 ) -> RGB:
-    """Both images with their matches, and the source bent onto the target by them.
+    """Both images with their matches, and the source warped onto the target by them.
 
-    Matches are numbered from the most confident on; one too close to a more confident one is a dot without a number.
-    Number and colour are the same on both images; the colour tells the place in the source.
+    Matches are numbered in the order of their confidence, the highest first. A match too close to a more confident one
+    is a dot without a number. A match has the same number and colour on both images; its colour tells its place in the
+    source.
 
     Args:
         source, target: (H, W, 3) uint8.
         found: matches in original pixels, the most confident first.
         names: of the images, such as those of their files.
-        limit: at most this many matches are drawn; all bend the source.
+        limit: at most this many matches are drawn; the warp uses all.
         title: a line above; without it, the names.
 
     Returns:
@@ -89,14 +91,14 @@ def draw_transferred_points(
     names: tuple[str, str] = ("source", "target"),
     title: str = "",
 ) -> RGB:
-    """Both images with the points that were asked for, numbered from 1 in their order, and the source bent as above.
+    """Both images with the points that were asked for, numbered from 1 in their order, and the warped source.
 
     A point without prediction is a cross on the source alone.
 
     Args:
         source, target: (H, W, 3) uint8.
         points: what was asked for, in the order of the numbers.
-        found: the pair's mutual matches, which bend the source.
+        found: the pair's mutual matches, by which the source is warped.
         names, title: as in `draw_found_matches`.
 
     Returns:
@@ -184,7 +186,7 @@ def _pins(image: PlacedImage, places: Points, points: TransferredPoints) -> list
 
 
 def _apart(starts: Sequence[_Pin], ends: Sequence[_Pin]) -> list[int]:
-    """Matches in their order, without those that would cover one that stands already."""
+    """Positions of the matches that get a number: all except those that would cover an earlier one of these."""
     kept: list[int] = []
     for index in range(len(starts)):
         if all(starts[index].is_clear_of(starts[k]) and ends[index].is_clear_of(ends[k]) for k in kept):

@@ -1,4 +1,4 @@
-"""The path of a search over sets of layers."""
+"""Chart of a layer search: the sets that it scored, size by size, and the layers that the best sets use."""
 
 from __future__ import annotations
 

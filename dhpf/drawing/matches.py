@@ -12,7 +12,7 @@ from dhpf.images import RGB
 from dhpf.records import Points
 
 LINE_WIDTH = 0.44
-"""Of a match's line, in radii of its dots."""
+"""Width of a match's line, as a multiple of the radius of its dots."""
 
 
 def draw_matches(
@@ -28,15 +28,15 @@ def draw_matches(
 ) -> RGB:
     """Source and target side by side with a line per match, a legend below.
 
-    Without `correct`, matches are coloured by their place in the source, so that a line that leads astray crosses
-    lines of other colours. With it, right ones are blue dots and solid lines, wrong ones orange diamonds and dashes.
+    Without `correct`, matches are coloured by their place in the source, so that a wrong match crosses lines of
+    other colours. With it, correct matches are blue dots and solid lines, wrong ones orange diamonds and dashed lines.
 
     Args:
         source, target: (H, W, 3) uint8.
         source_points, predicted_points: (K, 2) in original pixels.
-        true_points: (K, 2) where the target points should be: a ring, joined to the prediction by a short line.
-        valid: (K,) False for a source point without prediction: a hollow cross on the source alone.
-        correct: (K,) the verdict on each prediction.
+        true_points: (K, 2) where the target points should be; drawn as rings, each joined to its prediction by a line.
+        valid: (K,) False for a source point without prediction, which is drawn as a hollow cross on the source alone.
+        correct: (K,) whether each prediction is correct.
         title: a line above.
 
     Returns:

@@ -19,7 +19,7 @@ SUPERSAMPLING = 2
 
 
 class Page:
-    """All places, radii and widths are in pixels of the finished page; every mark has a white edge to stand out."""
+    """A page to draw on. Places, radii and widths are in pixels of the finished page; every mark has a white edge."""
 
     def __init__(self, width: int, height: int) -> None:
         self.width, self.height = width, height
@@ -116,7 +116,7 @@ class Page:
         self.tint(self.inside(corners), colour, opacity)
 
     def finished(self) -> RGB:
-        """(height, width, 3)."""
+        """The page reduced to its size, (height, width, 3) uint8."""
         return np.asarray(self._canvas.resize((self.width, self.height), Image.Resampling.LANCZOS))
 
 

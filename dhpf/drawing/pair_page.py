@@ -19,7 +19,7 @@ MARGIN, GAP = 20, 20
 TITLE_LINE, SUBTITLE_LINE, CAPTION_LINE, LEGEND_LINE = 24, 20, 22, 26
 LEGEND_MARK_WIDTH, LEGEND_GAP = 26, 24
 EDGE = 6
-"""A point outside its image is drawn this many pixels outside the edge, never on the other image."""
+"""A point outside its image is drawn at most this many pixels outside the edge, so never on the other image."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class LegendEntry:
 
 
 def dots_by_place(page: Page, at: Place) -> None:
-    """The mark of points that are coloured by their place."""
+    """Draws the legend's mark for points that are coloured by their place in the source."""
     colours = colours_by_place(np.array([(0, 0), (1, 0), (2, 0)], dtype=np.float32))
     for step, colour in zip((-7, 0, 7), colours, strict=True):
         page.dot((at[0] + step, at[1]), 3.5, colour)
@@ -43,7 +43,7 @@ def dots_by_place(page: Page, at: Place) -> None:
 
 @dataclass(frozen=True)
 class PlacedImage:
-    """An image's rectangle on the page, in its pixels."""
+    """The rectangle that an image takes on the page, in pixels of the page."""
 
     left: int
     top: int
@@ -60,13 +60,13 @@ class PlacedImage:
 
     @property
     def corners(self) -> list[Place]:
-        """Of the rectangle, in order."""
+        """The rectangle's corners, clockwise from the upper left."""
         right, bottom = self.left + self.width, self.top + self.height
         return [(self.left, self.top), (right, self.top), (right, bottom), (self.left, bottom)]
 
 
 def shown_size(image: RGB, height: int, max_width: int) -> tuple[int, int]:
-    """(width, height) at which an image is shown: the height asked for, less if it is very wide, never a mere line."""
+    """(width, height) at which an image is shown: `height`, or less where it would be wider than `max_width`."""
     scale = min(height / image.shape[0], max_width / image.shape[1])
     width, height = (max(MIN_IMAGE_SIDE, round(side * scale)) for side in (image.shape[1], image.shape[0]))
     return width, height

@@ -16,13 +16,13 @@ from dhpf.records import Points
 
 MIN_POINTS_TO_FIT, MIN_POINTS_TO_BEND, MAX_POINTS = 3, 6, 200
 NUM_MESH_CELLS = 32
-"""The bending is worked out at the corners of this many cells per side, and in between by bilinear interpolation."""
+"""The warp is computed at the corners of this many cells per side, and interpolated bilinearly in between."""
 
 SMOOTHING = 0.02
 """Of the thin-plate spline, whose coordinates are shares of the images' diagonals."""
 
 MIN_SPREAD = 0.02
-"""Points that lie this close to one line, as a share of the diagonal, do not tell how the plane lies across it."""
+"""Points whose spread across one line is below this share of the diagonal do not determine an affine map."""
 
 FITTING_ROUNDS = 15
 OUTLIER_FACTOR, MIN_OUTLIER_DISTANCE = 4.0, 0.03
@@ -35,7 +35,7 @@ PlaneMap = Callable[[Coordinates], Coordinates]
 def warp_source_onto_target(
     source: RGB, target_shape: tuple[int, int], source_points: Points, target_points: Points
 ) -> RGB:
-    """The source bent into the target's frame by a smoothed thin-plate spline through matched points.
+    """The source warped into the target's frame by a smoothed thin-plate spline through matched points.
 
     Args:
         source: (H, W, 3) uint8.
@@ -58,7 +58,7 @@ def warp_source_onto_target(
     to_source = _map_to_source(source.shape[:2], target_shape, source_points, target_points)
     corners = np.stack(np.meshgrid(columns, rows), axis=-1)
     seen = to_source(corners.reshape(-1, 2)).reshape(corners.shape)
-    # A much larger source is reduced first: sampling it at single points would flicker.
+    # A much larger source is reduced first: sampling it at single points would alias.
     reduction = max(1, int(min(source.shape[0] / height, source.shape[1] / width)))
     image = Image.fromarray(source).reduce(reduction) if reduction > 1 else Image.fromarray(source)
     seen *= (image.width / source.shape[1], image.height / source.shape[0])
@@ -99,7 +99,7 @@ def _mesh(
 def _map_to_source(
     source_shape: tuple[int, ...], target_shape: tuple[int, ...], source_points: Points, target_points: Points
 ) -> PlaneMap:
-    """The map from target pixels to source pixels that the matches suggest."""
+    """The map from target pixels to source pixels that is fitted to the matches."""
     source_size, target_size = (np.array([shape[1], shape[0]], float) for shape in (source_shape, target_shape))
     source_diagonal, target_diagonal = float(np.hypot(*source_size)), float(np.hypot(*target_size))
     finite = np.isfinite(source_points).all(axis=1) & np.isfinite(target_points).all(axis=1)
@@ -113,7 +113,7 @@ def _map_to_source(
 
 
 def _fitted_map(origin: Coordinates, image: Coordinates) -> PlaneMap | None:
-    """A spline or an affine map of the plane, or None when the points do not tell one."""
+    """A spline or an affine map of the plane, or None when the points do not determine one."""
     if len(origin) < MIN_POINTS_TO_FIT:
         return None
     extents = np.linalg.svd(origin - origin.mean(axis=0), compute_uv=False) / np.sqrt(len(origin))
@@ -137,9 +137,9 @@ def _with_one(points: Coordinates) -> Coordinates:
 
 
 def _near_the_majority(origin: Coordinates, image: Coordinates) -> NDArray[np.bool_]:
-    """Which matches lie near the affine map with the least sum of distances, which a minority of strays hardly moves.
+    """Which matches lie near the affine map with the least sum of distances, which a few wrong matches hardly change.
 
-    Few matches are all kept: they could not outvote a stray.
+    Where there are few matches all are kept, because they could not outvote a wrong one.
     """
     if len(origin) < MIN_POINTS_TO_BEND:
         return np.ones(len(origin), dtype=bool)
