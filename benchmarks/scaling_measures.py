@@ -21,7 +21,7 @@ from dhpf.config import ModelConfig
 from dhpf.model.engines.choose import choose_engine
 from dhpf.pipelines.cluster import ray_cluster
 from dhpf.pipelines.config import CollectionConfig, FeatureType, MatchConfig, Resources
-from dhpf.pipelines.inputs.block_job import BlockJob, block_job_from_json
+from dhpf.pipelines.inputs.block_source import BlockJob, block_job_from_json
 from dhpf.pipelines.inputs.collection import Collection, open_collection
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.matching.block_matching import AS_SUITS, MatchOptions, match_block

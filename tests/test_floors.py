@@ -24,7 +24,6 @@ WITHOUT_OWN_TEST = {
     "pipelines/worker_reports.py": "tested by every run, test_workflow.py",
     "pipelines/inputs/planned_pairs.py": "tested through its two users, test_pairs.py and test_collection.py",
     "pipelines/layer_search/set_scores.py": "tested by every search, test_search.py",
-    "pipelines/inputs/block_source.py": "a protocol, tested by what keeps it, test_collection.py and test_shard.py",
 }
 
 MOST_FILES, MOST_CALLING_FILES, MOST_CARRIERS = 54, 35, 31

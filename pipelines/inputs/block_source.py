@@ -1,13 +1,24 @@
-"""Protocol of what can be matched block by block: a shard set or a collection."""
+"""What is matched block by block: the source of the blocks, a shard set or a collection, and the job of one block.
+
+A job is what a worker must know to open the block's pairs and images. It travels to workers as JSON.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from dhpf.pipelines.inputs.block_job import BlockJob
+import numpy as np
+
+from dhpf.pairs.image_folder import folder_pair, open_image_store
+from dhpf.pairs.source import pair_id_of
+from dhpf.planning.blocks import PlannedBlock, pairs_of, planned_block_from_json
+from dhpf.records import PairRecord
+from dhpf.shards.shards import Shard
 
 
 @dataclass(frozen=True)
@@ -62,3 +73,126 @@ class BlockSource(Protocol):
             ImageError: there is no such image.
             InputError: it cannot be read now, or is damaged.
         """
+
+
+@dataclass(frozen=True)
+class OpenBlock:
+    """The pairs of a block, in a worker's hands.
+
+    Attributes:
+        numbers: running number of each pair in its set, from 0; of a pair list the row.
+        read: gives the bytes of an image's file by the image's id, or raises ImageError.
+    """
+
+    numbers: Sequence[int]
+    pairs: Sequence[PairRecord]
+    read: Callable[[str], bytes]
+
+    @cached_property
+    def images(self) -> list[tuple[str, bool]]:
+        """The images to describe, each once: (id, mirrored)."""
+        return list(dict.fromkeys((i, p.mirrored) for p in self.pairs for i in (p.source, p.target)))
+
+    @cached_property
+    def kinds(self) -> Mapping[tuple[str, bool], tuple[str, bool]]:
+        """What each image shows, as far as the pairs say: the category of the first pair that has one."""
+        kinds: dict[tuple[str, bool], tuple[str, bool]] = {}
+        for pair in sorted(self.pairs, key=lambda p: not p.category):
+            for image in (pair.source, pair.target):
+                kinds.setdefault((image, pair.mirrored), (pair.category, pair.mirrored))
+        return kinds
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """A block that lies in a shard.
+
+    Attributes:
+        task: the block's name in the plan of the stage.
+        tar, index: where the shard lies, as in Shard.
+        first: running number of its first pair, from 0.
+    """
+
+    task: str
+    num_pairs: int
+    tar: str
+    index: str
+    first: int
+
+    def open(self) -> OpenBlock:
+        """The block; its images are read from the shard.
+
+        Raises:
+            InputError: the shard is not there, or damaged.
+        """
+        shard = Shard(self.tar, self.index)
+        return OpenBlock(range(self.first, self.first + len(shard.pairs)), shard.pairs, shard.image_bytes)
+
+    def to_json(self) -> str:
+        """As `block_job_from_json` takes it."""
+        return json.dumps({"kind": "shard"} | vars(self))
+
+
+@dataclass(frozen=True)
+class CollectionJob:
+    """A block of a collection: its pairs as they were planned, its images as they lie.
+
+    Attributes:
+        root: the collection's folder or URI.
+        block: the planned block; its pairs in closed form, or their place in `pairs_file`.
+        pairs_file: path of the file with the planned pairs of a list; None for pairs in closed form.
+        images: id of each image of the block, by its position in the collection.
+    """
+
+    root: str
+    block: PlannedBlock
+    pairs_file: str | None
+    images: Mapping[int, str]
+
+    @property
+    def task(self) -> str:
+        """The block's name in the plan of the stage."""
+        return self.block.block_id
+
+    @property
+    def num_pairs(self) -> int:
+        return self.block.num_pairs
+
+    def open(self) -> OpenBlock:
+        """The block; its images are read from the collection.
+
+        Raises:
+            InputError: the collection's folder or the file of planned pairs is not there, or another one.
+        """
+        rows = pairs_of(self.block, None if self.pairs_file is None else Path(self.pairs_file)).to_pylist()
+        make = _closed_pair if self.pairs_file is None else _listed_pair
+        records = [make(row, self.images[row["source"]], self.images[row["target"]]) for row in rows]
+        return OpenBlock([row["number"] for row in rows], records, open_image_store(self.root, "collection").read)
+
+    def to_json(self) -> str:
+        """As `block_job_from_json` takes it."""
+        images = [[position, image] for position, image in self.images.items()]
+        values = {"kind": "collection", "root": self.root, "block": self.block.to_json()}
+        return json.dumps(values | {"pairs_file": self.pairs_file, "images": images})
+
+
+BlockJob = ShardJob | CollectionJob
+
+
+def block_job_from_json(text: str) -> BlockJob:
+    """The inverse of a job's `to_json`, for text that this software wrote."""
+    values: dict[str, Any] = json.loads(text)
+    if values.pop("kind") == "shard":
+        return ShardJob(**values)
+    block, images = planned_block_from_json(values["block"]), dict(values["images"])
+    return CollectionJob(values["root"], block, values["pairs_file"], images)
+
+
+def _closed_pair(row: Mapping[str, Any], source: str, target: str) -> PairRecord:
+    return folder_pair(row["number"], source, target)
+
+
+def _listed_pair(row: Mapping[str, Any], source: str, target: str) -> PairRecord:
+    points = row.get("points")
+    keypoints = None if points is None else np.array(points, dtype=np.float32).reshape(-1, 2)
+    return PairRecord(pair_id_of(row["number"]), row.get("category", ""), source, target, source_keypoints=keypoints)

@@ -14,8 +14,7 @@ import numpy as np
 
 from dhpf.pairs.image_folder import ImageStore, open_image_store
 from dhpf.pipelines.config import CollectionConfig, deciding_settings
-from dhpf.pipelines.inputs.block_job import CollectionJob
-from dhpf.pipelines.inputs.block_source import RejectedRows
+from dhpf.pipelines.inputs.block_source import CollectionJob, RejectedRows
 from dhpf.pipelines.inputs.planned_pairs import PlannedPairs, planned_pairs
 from dhpf.pipelines.outputs.store import REJECTS_TASK
 from dhpf.planning.blocks import LARGEST_BLOCK, block_name, images_within

@@ -11,7 +11,7 @@ from typing import Any
 
 from dhpf.errors import InputError
 from dhpf.manifest import Manifest
-from dhpf.pipelines.inputs.block_job import ShardJob
+from dhpf.pipelines.inputs.block_source import ShardJob
 from dhpf.pipelines.outputs.store import REJECTS_TASK, StageOutput
 from dhpf.shards.shards import Shard
 

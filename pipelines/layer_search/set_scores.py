@@ -22,7 +22,7 @@ from dhpf.model.engines.engine import BestCells
 from dhpf.model.features import ImageFeatures
 from dhpf.model.transfer import cells_of_points, transfer
 from dhpf.pipelines.config import Resources
-from dhpf.pipelines.inputs.block_job import OpenBlock
+from dhpf.pipelines.inputs.block_source import OpenBlock
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.inputs.shard_set import ShardSet
 from dhpf.pipelines.layer_search.beam import Layers

@@ -20,7 +20,7 @@ from dhpf.model.joint import JointMatching
 from dhpf.model.network import HyperpixelNetwork
 from dhpf.model.transfer import PairMatch, cells_of_points
 from dhpf.pipelines.config import FeatureType, Resources
-from dhpf.pipelines.inputs.block_job import BlockJob, OpenBlock
+from dhpf.pipelines.inputs.block_source import BlockJob, OpenBlock
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.matching.describing import NO_CAUTION, Caution, DescribedBlock, ImageFacts, describe_block
 from dhpf.pipelines.matching.matched_pair import MatchedPair, RowMaker, common_row, table_row

@@ -19,7 +19,7 @@ from dhpf.images import ImageError, decode_image, require_text
 from dhpf.model.features import ImageFeatures
 from dhpf.model.network import HyperpixelNetwork
 from dhpf.pipelines.config import FeatureType
-from dhpf.pipelines.inputs.block_job import OpenBlock
+from dhpf.pipelines.inputs.block_source import OpenBlock
 
 DECODED_AHEAD = 4
 """Images that are decoded, or wait for a decoder, while the network works on one."""

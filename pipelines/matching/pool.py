@@ -22,8 +22,7 @@ from ray.util.annotations import RayDeprecationWarning
 from dhpf.errors import InputError
 from dhpf.manifest import CommitRecord
 from dhpf.pipelines.config import MatchingConfig
-from dhpf.pipelines.inputs.block_job import BlockJob, block_job_from_json
-from dhpf.pipelines.inputs.block_source import BlockSource
+from dhpf.pipelines.inputs.block_source import BlockJob, BlockSource, block_job_from_json
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.matching.block_matching import BlockWorker, MatchOptions, WorkerSettings
 from dhpf.pipelines.matching.describing import Caution

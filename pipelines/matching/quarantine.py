@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from dhpf.manifest import CommitRecord, canonical_json
-from dhpf.pipelines.inputs.block_job import BlockJob
+from dhpf.pipelines.inputs.block_source import BlockJob
 from dhpf.pipelines.matching.block_matching import BlockWorker, WorkerSettings
 from dhpf.pipelines.matching.describing import Caution
 from dhpf.pipelines.outputs.store import StageOutput, put_if_absent

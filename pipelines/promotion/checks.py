@@ -22,7 +22,7 @@ from dhpf.model.deviation import largest_deviation
 from dhpf.model.engines.engine import MatchEngine
 from dhpf.model.network import HyperpixelNetwork
 from dhpf.pipelines.config import EvaluateConfig, PromotionConfig
-from dhpf.pipelines.inputs.block_job import OpenBlock
+from dhpf.pipelines.inputs.block_source import OpenBlock
 from dhpf.pipelines.inputs.shard_set import ShardSet
 from dhpf.pipelines.matching.block_matching import MatchOptions, match_block
 from dhpf.pipelines.stages.evaluate import MethodScores, PredictionRows

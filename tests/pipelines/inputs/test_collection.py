@@ -12,7 +12,7 @@ from dhpf.config import ModelConfig
 from dhpf.errors import InputError
 from dhpf.model.engines.choose import choose_engine
 from dhpf.pipelines.config import CollectionConfig, Resources
-from dhpf.pipelines.inputs.block_job import BlockJob, block_job_from_json
+from dhpf.pipelines.inputs.block_source import BlockJob, block_job_from_json
 from dhpf.pipelines.inputs.collection import Collection, open_collection
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.inputs.planned_pairs import PlannedPairs

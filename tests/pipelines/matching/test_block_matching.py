@@ -11,7 +11,7 @@ from dhpf.model.engines.choose import choose_engine
 from dhpf.model.joint import JointMatching
 from dhpf.model.network import HyperpixelNetwork
 from dhpf.pipelines.config import Resources
-from dhpf.pipelines.inputs.block_job import OpenBlock
+from dhpf.pipelines.inputs.block_source import OpenBlock
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.matching.block_matching import MatchOptions, match_block
 from dhpf.pipelines.matching.describing import Caution, describe_block

@@ -12,7 +12,7 @@ from dhpf.config import ModelConfig
 from dhpf.images import ImageError
 from dhpf.model.network import HyperpixelNetwork
 from dhpf.pipelines.config import Resources
-from dhpf.pipelines.inputs.block_job import OpenBlock
+from dhpf.pipelines.inputs.block_source import OpenBlock
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.matching.describing import DECODED_AHEAD, Caution, describe_block
 from dhpf.records import PairRecord

@@ -13,7 +13,7 @@ from PIL import Image
 from dhpf.config import ModelConfig
 from dhpf.manifest import CommitRecord
 from dhpf.pipelines.config import CollectionConfig, Resources
-from dhpf.pipelines.inputs.block_job import CollectionJob
+from dhpf.pipelines.inputs.block_source import CollectionJob
 from dhpf.pipelines.inputs.collection import open_collection
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.matching import quarantine

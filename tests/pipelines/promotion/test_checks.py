@@ -12,7 +12,7 @@ from dhpf.errors import InputError
 from dhpf.model.engines.choose import choose_engine
 from dhpf.model.network import HyperpixelNetwork
 from dhpf.pipelines.config import EvaluateConfig, PromotionConfig
-from dhpf.pipelines.inputs.block_job import OpenBlock
+from dhpf.pipelines.inputs.block_source import OpenBlock
 from dhpf.pipelines.inputs.shard_set import ShardSet
 from dhpf.pipelines.outputs.tables import PREDICTIONS, SCORES, table_of
 from dhpf.pipelines.promotion.checks import (

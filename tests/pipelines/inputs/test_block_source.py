@@ -5,7 +5,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from dhpf.pipelines.inputs.block_job import BlockJob, CollectionJob, OpenBlock, ShardJob, block_job_from_json
+from dhpf.pipelines.inputs.block_source import BlockJob, CollectionJob, OpenBlock, ShardJob, block_job_from_json
 from dhpf.planning.blocks import LISTED_PAIRS, Block, PlannedBlock
 from dhpf.planning.listed_blocks import POINTS
 from dhpf.planning.spans import Span
