@@ -23,7 +23,7 @@ if not torch.cuda.is_available():
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with most slow tests first, so that of two processes none is left with a long file at the end."""
+    """Puts files with many slow tests first, so that no process is left with a long file at the end."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[item.path])
 
@@ -33,8 +33,8 @@ class Bucket:
     """A bucket of an S3 server on this machine, and the server's process.
 
     Attributes:
-        name: the bucket's, and after a slash the folder in it that is one test's own.
-        query: what follows a URI's question mark.
+        name: of the bucket, followed by a slash and the folder in it that one test has for itself.
+        query: the part of a URI after its question mark, which says where the server is.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Bucket:
 
 @pytest.fixture(scope="session")
 def store_keys() -> Iterator[dict[str, str]]:
-    """Keys of every S3 server of the tests, in the environment."""
+    """Puts the keys that all S3 servers of the tests accept into the environment."""
     keys = {"accessKey": "reader", "secretKey": secrets.token_hex(16)}
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("AWS_ACCESS_KEY_ID", keys["accessKey"])
@@ -67,13 +67,13 @@ def _shared_bucket(store_keys: dict[str, str], tmp_path_factory: pytest.TempPath
 
 @pytest.fixture
 def bucket(_shared_bucket: Bucket, tmp_path: Path) -> Bucket:
-    """A bucket that only those with the environment's keys may read; the server serves other tests, too."""
+    """A bucket that only the environment's keys open, on a server that other tests use, too."""
     return replace(_shared_bucket, name=f"{_shared_bucket.name}/{tmp_path.name}")
 
 
 @pytest.fixture
 def mortal_bucket(store_keys: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
-    """A bucket whose server may be stopped and killed."""
+    """A bucket on a server of its own, which the test may stop or kill."""
     yield from _serve(store_keys, tmp_path_factory.mktemp("s3"))
 
 

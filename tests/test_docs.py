@@ -1,4 +1,4 @@
-"""README and documentation, held to the code: they build, their links lead somewhere, their snippets run."""
+"""README and documentation agree with the code: they build, their links lead somewhere, their snippets run."""
 
 import os
 import re

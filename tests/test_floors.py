@@ -1,4 +1,4 @@
-"""The architecture, held: who may import whom, and a test file for every module."""
+"""The architecture is kept: who may import whom, and a test file for every module."""
 
 import re
 import subprocess

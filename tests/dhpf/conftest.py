@@ -6,7 +6,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
-    """Real images of the benchmarks, where they are at hand."""
+    """The folder with the benchmarks' images; tests that use it are skipped where there is none."""
     folder = Path(os.environ.get("DHPF_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"no benchmark images in {folder}; DHPF_DATA names another folder")

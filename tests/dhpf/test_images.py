@@ -94,7 +94,7 @@ def test_cmyk() -> None:
 
 
 def png_of(size: tuple[int, int], bits: int, rows: bytes) -> bytes:
-    """An RGB PNG with any header, whatever its pixels are."""
+    """An RGB PNG whose header claims a size that its pixels need not have."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

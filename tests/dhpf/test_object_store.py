@@ -1,4 +1,4 @@
-"""Objects in a bucket of a real S3 server; URIs that are refused: pairs/test_image_folder.py."""
+"""Objects in a bucket of a real S3 server; pairs/test_image_folder.py tests which URIs are refused."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from dhpf.pipelines.outputs.writers import table_file
 
 
 def complete(root: Path, name: str = "part") -> StageOutput:
-    """An output of two blocks with two rows each, and one rejected row; what a lost run left lies beside them."""
+    """An output of two blocks with two rows each and one rejected row, and a file that an interrupted run left."""
     output = StageOutput(root)
     output.plan({"stage": "match", "tasks": ["block-000000", "block-000001", "rejects"]})
     for task, numbers in (("block-000000", [0, 1]), ("block-000001", [2, 3])):

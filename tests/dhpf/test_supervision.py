@@ -1,4 +1,4 @@
-"""Small tensors with answers by hand; parity with the published losses is in tests/parity."""
+"""Losses of small tensors, compared with values worked out by hand; tests/parity compares with the published ones."""
 
 import math
 from typing import get_args

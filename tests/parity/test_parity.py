@@ -64,7 +64,7 @@ TOTAL_GRADIENT_TOLERANCE = 1e-3
 
 
 def folders_with(name: str) -> list[Any]:
-    """The sets that have a file, each as a parameter; the whole set is skipped in words where it is not.
+    """A test parameter for each set of measurements that has a file; without the whole set its tests are skipped.
 
     Where the whole set holds all numbers of the small one, they are compared once.
     """
@@ -96,7 +96,7 @@ def cases(suffix: str) -> list[Any]:
 
 @lru_cache(maxsize=1)
 def checkpoints() -> tempfile.TemporaryDirectory[str]:
-    """Removed when the process ends."""
+    """A folder for checkpoints, removed when the process ends."""
     return tempfile.TemporaryDirectory(prefix="dhpf-parity-")
 
 

@@ -72,7 +72,7 @@ def _uniform(random: np.random.RandomState, shape: tuple[int, ...], low: float, 
 
 
 def digest(weights: Weights) -> str:
-    """sha256 over names and values."""
+    """The sha256 of the names and values of a state dict."""
     result = hashlib.sha256()
     for key in sorted(weights):
         result.update(key.encode())

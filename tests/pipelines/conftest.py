@@ -57,7 +57,7 @@ def ray_cluster(store_keys: dict[str, str]) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Ended:
-    """What a command left: exit status and what it said."""
+    """The exit status and the output of a command that has ended."""
 
     returncode: int
     stdout: str
@@ -81,7 +81,7 @@ def _run_arguments(work: Path, workflow: str, arguments: Sequence[str], settings
 
 @pytest.fixture
 def run(ray_cluster: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ended]:
-    """`dhpf run` in this process, on the cluster that stands."""
+    """Runs `dhpf run` in this process, on the session's cluster."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(cluster, "ray_cluster", lambda address, cpus: contextlib.nullcontext())
     monkeypatch.setattr(cluster, "set_ray_environment", lambda address, work: None)
@@ -97,7 +97,7 @@ def _run(work: Path, workflow: str, *arguments: str, settings: Sequence[str] = (
 
 @pytest.fixture
 def tasks_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray's tasks run in this process, each when it is handed out: what a stage makes of them, without a cluster."""
+    """Makes Ray's tasks run in this process, each at the moment it is submitted, so that a stage needs no cluster."""
     import ray
 
     monkeypatch.setattr(ray, "remote", lambda **_: lambda function: SimpleNamespace(remote=function))
@@ -107,7 +107,7 @@ def tasks_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def blocks_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray Data's actors work in this process, and `dhpf run` starts no cluster."""
+    """Makes Ray Data's actors work in this process, and `dhpf run` start no cluster."""
     import ray.data
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -135,7 +135,7 @@ def kill_tree() -> Callable[[subprocess.Popen[bytes]], None]:
 
 
 def _kill_tree(process: subprocess.Popen[bytes]) -> None:
-    """The driver and all that it started, by pid: as when a machine loses power."""
+    """Kills the driver and all processes that it started, by pid, as a power failure would."""
     children = psutil.Process(process.pid).children(recursive=True)
     os.kill(process.pid, signal.SIGKILL)
     process.wait(timeout=30)
@@ -147,7 +147,7 @@ def _kill_tree(process: subprocess.Popen[bytes]) -> None:
 
 @pytest.fixture(scope="session")
 def training_sets(tmp_path_factory: pytest.TempPathFactory) -> tuple[ShardSet, ShardSet]:
-    """Few warped photos to train on and to validate with."""
+    """Two small shard sets of warped photos, to train on and to validate with."""
     folder = tmp_path_factory.mktemp("shards")
     return _photo_shards(folder, "train", 2), _photo_shards(folder, "val", 1)
 

@@ -1,4 +1,4 @@
-"""What tests read of a workflow's folder: manifests, rows, the history of a training."""
+"""Reads, for tests, manifests, rows and the history of a training from a workflow's folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 
 def manifest(folder: Path) -> dict[str, Any]:
-    """Of a complete output."""
+    """The manifest of a complete output."""
     content: dict[str, Any] = json.loads((folder / "MANIFEST.json").read_bytes())
     return content
 
@@ -28,14 +28,14 @@ def parts(folder: Path) -> list[dict[str, Any]]:
 
 
 def history(train_folder: Path) -> list[dict[str, Any]]:
-    """Of a training, epoch by epoch."""
+    """The history of a training, an entry per epoch."""
     progress = json.loads(next(train_folder.glob("data/model/*/progress.json")).read_bytes())
     entries: list[dict[str, Any]] = progress["history"]
     return entries
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 240) -> None:
-    """Until the condition holds, which must be before the process ends."""
+    """Waits until the condition holds; fails if the process ends first."""
     deadline = time.time() + seconds
     while not condition():
         assert process.poll() is None, "the run ended before the kill"

@@ -1,4 +1,4 @@
-"""The command line, as a user meets it in an empty folder: in this process, or where that is the point in its own."""
+"""The command line in an empty folder: run in this process, or in its own where the test is about the process."""
 
 import json
 import pickle

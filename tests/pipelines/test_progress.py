@@ -1,4 +1,4 @@
-"""What is shown of work where there is no terminal: lines, and none unless somebody asked for them."""
+"""Progress of work, shown as log lines where there is no terminal, and not at all unless the log is on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole workflows on a real Ray cluster with real processes; small, yet every stage does what it is there for."""
+"""Whole workflows on a real Ray cluster with real processes, on little data; every stage does its real work."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ KillTree = Callable[[subprocess.Popen[bytes]], None]
 
 @pytest.fixture(scope="module")
 def quickstart(tmp_path_factory: pytest.TempPathFactory, command_line: CommandLine) -> Path:
-    """Run by a process of its own, on a cluster of its own."""
+    """The folder of a quickstart that a process of its own has run, on a cluster of its own."""
     work = tmp_path_factory.mktemp("work")
     full = command_line(work, "quickstart", settings=TINY)
     done = subprocess.run(full, capture_output=True, text=True, timeout=600, check=False)
@@ -246,7 +246,7 @@ def test_training_goes_on_with_the_other_worker_when_a_machine_is_lost(
 
 @pytest.fixture
 def two_machines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    """A head that only leads, and two nodes with one CPU each."""
+    """A cluster of a head node that runs no work, and two nodes with one CPU each."""
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     from ray.cluster_utils import Cluster
 
@@ -269,7 +269,7 @@ def assert_same_history(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]
 
 
 def snapshot_reports(storage: Path) -> int:
-    """Reports that Ray Train has registered: only these are resumed from."""
+    """The number of reports that Ray Train has registered; a training resumes only from these."""
     path = storage / "checkpoint_manager_snapshot.json"
     try:
         return int(json.loads(path.read_text())["current_report_index"])

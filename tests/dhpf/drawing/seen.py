@@ -30,7 +30,7 @@ def is_colour(picture: RGB, colour: Colour, tolerance: int = 12) -> np.ndarray:
 
 
 def rectangle(picture: RGB, grey: int) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of the plain image of this grey."""
+    """(left, top, right, bottom) in the picture of the plain image that has this grey value."""
     found = is_colour(picture, (grey, grey, grey), 4)
     # Letters are grey at their edges, too, but nowhere for so long.
     rows, columns = np.flatnonzero(found.sum(axis=1) > 60), np.flatnonzero(found.sum(axis=0) > 25)
@@ -38,7 +38,7 @@ def rectangle(picture: RGB, grey: int) -> tuple[int, int, int, int]:
 
 
 def place(picture: RGB, grey: int, size: tuple[int, int], point: tuple[float, float]) -> tuple[int, int]:
-    """(row, column) in the picture of a point of the plain image of this grey and (width, height)."""
+    """(row, column) in the picture of a point of the plain image that has this grey value and size (width, height)."""
     left, top, right, bottom = rectangle(picture, grey)
     return (
         round(top + point[1] * (bottom - top) / size[1] - 0.5),

@@ -1,4 +1,4 @@
-"""What all charts share."""
+"""Figures, legends and names that all charts share."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ Words = list[tuple[str, tuple[float, float]]]
 
 @pytest.fixture
 def words(monkeypatch: pytest.MonkeyPatch) -> Words:
-    """Every text that is drawn, and where."""
+    """The texts that are drawn, each with its place."""
     written: Words = []
     draw: Callable[..., None] = Page.text
 
@@ -36,7 +36,7 @@ def found(source: Points, target: Points, layers: tuple[int, ...] = (2, 5)) -> C
 
 
 def numbers(words: Words, picture: RGB) -> tuple[dict[int, float], dict[int, float]]:
-    """The x of each number in the source's half and in the target's."""
+    """The x of each number that is drawn: on the source, and on the target."""
     places: tuple[dict[int, float], dict[int, float]] = {}, {}
     half = 20 + 400 + 10
     for text, (x, _) in words:

@@ -1,4 +1,4 @@
-"""Pictures as files, and what the room needs to be imported."""
+"""Pictures are written to files, and importing the package imports no more than it needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Warped images: where each pixel came from."""
+"""Warped images, in which each pixel's colour tells where in the source it came from."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DATA = Path(os.environ.get("DHPF_DATA", Path(__file__).resolve().parents[3] / ".
 
 
 def coordinates_image(height: int = 200, width: int = 250) -> RGB:
-    """An image whose red is x and whose green is y: a warped pixel tells where it came from."""
+    """An image whose red value is x and whose green value is y, so that a warped pixel tells where it came from."""
     y, x = np.mgrid[:height, :width]
     return np.stack([x, y, np.zeros_like(x)], axis=2).astype(np.uint8)
 

@@ -1,4 +1,4 @@
-"""Which matches stand for keypoints: made-up best cells, with one thing wrong at a time."""
+"""Which matches may take the place of keypoints: best cells made by hand, each with one fault."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ DX, DY = 2, 1
 
 
 def moved(batch: int = 1) -> BestCells:
-    """Every cell matches the one DX to the right and DY below, as surely as can be."""
+    """Best cells in which every cell matches the one DX to the right and DY below it, with full confidence."""
     y, x = torch.meshgrid(torch.arange(60), torch.arange(60), indexing="ij")
     target = ((y + DY).clamp(max=59) * 60 + (x + DX).clamp(max=59)).flatten().expand(batch, -1)
     ones = torch.ones(batch, NUM_CELLS)

@@ -1,4 +1,4 @@
-"""Layers that are found in networks of timm and torchvision, with weights drawn at random."""
+"""Layers that are found in networks of timm and torchvision, with random weights."""
 
 import copy
 from pathlib import Path
@@ -13,7 +13,7 @@ from dhpf.model.backbone import Backbone, architecture_of, load_backbone
 
 
 def drawn(backbone: str, folder: Path) -> Path:
-    """A file with the whole state dict of a network, its head included."""
+    """A file with the whole state dict of a network with random weights, its head included."""
     torch.manual_seed(0)
     path = folder / "weights.pt"
     torch.save(architecture_of(backbone).build().state_dict(), path)

@@ -1,4 +1,4 @@
-"""Against torch's own batch normalisation of the whole batch."""
+"""Normalisation over all workers, compared with torch's own batch normalisation of the whole batch."""
 
 import torch
 from torch import Tensor, nn

@@ -14,7 +14,7 @@ def test_bin_layouts() -> None:
 
 
 def plain_bins(bins: HoughBinsName) -> torch.Tensor:
-    """(3600, 3600) bin of every match, by the formula, in float32."""
+    """(3600, 3600) bin of every match, computed by the formula in float32."""
     size, per_axis = bin_layout(bins)
     y, x = (np.arange(3600) // 60 * 4).astype(np.float32), (np.arange(3600) % 60 * 4).astype(np.float32)
     bin_y = np.floor((240 - y[:, None] + y[None]) / np.float32(size)).astype(np.int64)

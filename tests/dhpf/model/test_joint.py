@@ -1,4 +1,4 @@
-"""Joint matching: scripted correlations say which paths lead where; photos moved by known amounts go the whole way."""
+"""Joint matching, on correlations that are given by hand and on photos that are moved by known amounts."""
 
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -22,14 +22,19 @@ CELL = 30 * 60 + 30
 
 
 def shift_of(dy: int, dx: int) -> Tensor:
-    """(N,) the target cell of each source cell, moved and kept inside."""
+    """(N,) the target cell of each source cell when all move by (dy, dx) cells, clamped to the grid."""
     y, x = torch.meshgrid(torch.arange(60), torch.arange(60), indexing="ij")
     return ((y + dy).clamp(0, 59) * 60 + (x + dx).clamp(0, 59)).flatten()
 
 
 @dataclass
-class Scripted:
-    """Correlations of one match a cell, as it is told, of images whose features are their number."""
+class GivenCorrelations:
+    """Takes the place of a network: for a pair of `numbered_images` it gives a correlation with one match per cell.
+
+    Attributes:
+        targets: the target cell of each source cell, by the pair's image numbers.
+        asked: the pairs that were correlated, in order.
+    """
 
     targets: dict[tuple[int, int], Tensor]
     asked: list[tuple[int, int]] = field(default_factory=list)
@@ -42,8 +47,8 @@ class Scripted:
         return SimpleNamespace(correlation=correlation)
 
 
-def images(looks: list[list[float]]) -> ImageFeatures:
-    """Features that say which image they are of, and what it looks like on the whole."""
+def numbered_images(looks: list[list[float]]) -> ImageFeatures:
+    """Features of one image for each of `looks`, which is its map; the norms hold the image's number."""
     numbers = torch.arange(len(looks)).float().view(-1, 1, 1).expand(-1, 1, NUM_CELLS)
     maps = torch.tensor(looks)[:, :, None, None].expand(-1, -1, 2, 2)
     return ImageFeatures((maps,), numbers, torch.zeros(len(looks), 1, 0))
@@ -53,12 +58,12 @@ def scripted(
     targets: dict[tuple[int, int], Tensor], limit: int, looks: list[list[float]] | None = None
 ) -> JointMatching:
     num_images = 1 + max(n for pair in targets for n in pair)
-    network = cast(HyperpixelNetwork, Scripted(targets))
-    return JointMatching(network, images(looks or [[1.0]] * num_images), ["cat"] * num_images, limit)
+    network = cast(HyperpixelNetwork, GivenCorrelations(targets))
+    return JointMatching(network, numbered_images(looks or [[1.0]] * num_images), ["cat"] * num_images, limit)
 
 
 def with_an_outlier() -> dict[tuple[int, int], Tensor]:
-    """All images agree on their shifts, but one cell's match from image 0 straight to image 1 lies far off."""
+    """Shifts between images that agree with each other, except for one cell's direct match from image 0 to image 1."""
     direct = shift_of(3, 2)
     direct[CELL] = 0
     return {
@@ -81,7 +86,9 @@ def test_two_paths_that_agree_outvote_the_direct_one() -> None:
 
 
 def test_alone_the_direct_path_is_what_there_is() -> None:
-    alone = JointMatching(cast(HyperpixelNetwork, Scripted(with_an_outlier())), images([[1.0]] * 4), list("abcd"), 2)
+    alone = JointMatching(
+        cast(HyperpixelNetwork, GivenCorrelations(with_an_outlier())), numbered_images([[1.0]] * 4), list("abcd"), 2
+    )
     joint = alone.match(0, 1)
     assert joint.points[CELL].norm() < 1
     assert joint.agreement[CELL] > 0.95
@@ -90,16 +97,16 @@ def test_alone_the_direct_path_is_what_there_is() -> None:
 def test_intermediates_are_of_the_pairs_kind_and_look_most_like_both() -> None:
     looks = [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, 0.1], [0.9, 1.0], [1.0, 1.0]]
     kinds = ["cat", "cat", "cat", "cat", "cat", "dog"]
-    network = cast(HyperpixelNetwork, Scripted({}))
-    assert JointMatching(network, images(looks), kinds, 2).intermediates(0, 1) == [2, 4]
-    assert JointMatching(network, images(looks), kinds, 9).intermediates(0, 1) == [2, 3, 4]
-    assert JointMatching(network, images(looks), kinds, 9).intermediates(0, 5) == []
+    network = cast(HyperpixelNetwork, GivenCorrelations({}))
+    assert JointMatching(network, numbered_images(looks), kinds, 2).intermediates(0, 1) == [2, 4]
+    assert JointMatching(network, numbered_images(looks), kinds, 9).intermediates(0, 1) == [2, 3, 4]
+    assert JointMatching(network, numbered_images(looks), kinds, 9).intermediates(0, 5) == []
 
 
 def test_two_images_are_correlated_once_whatever_paths_they_are_on() -> None:
     targets = {(a, b): shift_of(b - a, 0) for a in range(3) for b in range(3) if a != b}
-    network = Scripted(targets)
-    joint = JointMatching(cast(HyperpixelNetwork, network), images([[1.0]] * 3), ["cat"] * 3, 8)
+    network = GivenCorrelations(targets)
+    joint = JointMatching(cast(HyperpixelNetwork, network), numbered_images([[1.0]] * 3), ["cat"] * 3, 8)
     for source, target in targets:
         middle = joint.match(source, target).points[CELL] - cell_centres()[CELL]
         assert torch.allclose(middle, torch.tensor([0.0, 4.0 * (target - source)]), atol=0.5)
@@ -108,8 +115,8 @@ def test_two_images_are_correlated_once_whatever_paths_they_are_on() -> None:
 
 def test_of_more_pairs_than_are_kept_the_last_used_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dhpf.model.joint, "KEPT_PAIRS", 2)
-    network = Scripted({(a, b): shift_of(b - a, 0) for a in range(3) for b in range(3) if a != b})
-    joint = JointMatching(cast(HyperpixelNetwork, network), images([[1.0]] * 3), list("abc"), 8)
+    network = GivenCorrelations({(a, b): shift_of(b - a, 0) for a in range(3) for b in range(3) if a != b})
+    joint = JointMatching(cast(HyperpixelNetwork, network), numbered_images([[1.0]] * 3), list("abc"), 8)
     for pair in ((0, 1), (0, 2), (1, 0), (1, 2), (0, 1), (2, 0)):
         found = joint.match(*pair).points[CELL] - cell_centres()[CELL]
         assert torch.allclose(found, torch.tensor([0.0, 4.0 * (pair[1] - pair[0])]), atol=0.5)
@@ -117,11 +124,11 @@ def test_of_more_pairs_than_are_kept_the_last_used_stay(monkeypatch: pytest.Monk
 
 
 def test_a_cell_that_nothing_matches_has_no_agreement_and_a_finite_point() -> None:
-    class Blank(Scripted):
+    class Blank(GivenCorrelations):
         def correlate(self, source: ImageFeatures, target: ImageFeatures) -> SimpleNamespace:
             return SimpleNamespace(correlation=torch.zeros(1, NUM_CELLS, NUM_CELLS))
 
-    joint = JointMatching(cast(HyperpixelNetwork, Blank({})), images([[1.0]] * 3), ["cat"] * 3, 8).match(0, 1)
+    joint = JointMatching(cast(HyperpixelNetwork, Blank({})), numbered_images([[1.0]] * 3), ["cat"] * 3, 8).match(0, 1)
     assert joint.agreement.max() == 0
     assert torch.isfinite(joint.points).all()
 

@@ -1,4 +1,4 @@
-"""The strips that the weak loss reads, against whole matrices with gradient through all of them."""
+"""The weak loss, which is computed strip by strip, compared with one computed from whole matrices."""
 
 import math
 
@@ -30,7 +30,7 @@ def entropy_of_whole(correlation: Tensor) -> Tensor:
 
 
 def drawn(seed: int) -> tuple[list[Tensor], Tensor]:
-    """Maps, rectified as projections are, and lengths that are variables of their own."""
+    """Random non-negative maps, as projections give them, and random lengths; gradients go to both."""
     generator = torch.Generator().manual_seed(seed)
     maps = [torch.randn(3, s, s, dtype=torch.float64, generator=generator).relu() for s in SIDES]
     lengths = torch.rand(3600, dtype=torch.float64, generator=generator) + 1

@@ -7,13 +7,13 @@ from dhpf.model.transfer import PairMatch, cells_of_points, dense_flow, mutual_f
 
 
 def found(correlation: torch.Tensor, wanted: torch.Tensor | None = None, best_score: float = 1.0) -> BestCells:
-    """Best cells of one pair; every cell is wanted unless said."""
+    """Best cells of one pair; unless `wanted` says otherwise, all cells are wanted."""
     scores = torch.full((1, 119, 119), best_score)
     return best_cells(correlation[None], scores, torch.ones(1, 3600, dtype=torch.bool) if wanted is None else wanted)
 
 
 def shifted_identity(cells: int) -> torch.Tensor:
-    """Every source cell matches the one so many cells to the right, where there is one."""
+    """Target cells when every source cell matches the one `cells` to its right, where there is one."""
     correlation = torch.full((3600, 3600), 0.01)
     source = torch.arange(3600)
     inside = source % 60 + cells < 60

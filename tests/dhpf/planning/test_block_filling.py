@@ -4,7 +4,7 @@ from dhpf.planning.block_filling import BlockFiller
 
 
 def fill(filler: BlockFiller, *tiles: tuple[int, str]) -> list[list[int]]:
-    """Tiles such as (7, "ab ac"): rank and pairs of images named by letters."""
+    """Fills blocks with tiles such as (7, "ab ac"): a tile's rank, and its pairs of images, which are letters."""
     pairs = [(rank, *(ord(name) - ord("a") for name in pair)) for rank, text in tiles for pair in text.split()]
     ranks, lower, upper = np.array(pairs).T
     return filler.fill(ranks, lower.astype(np.int32), upper.astype(np.int32)).tolist()

@@ -53,7 +53,7 @@ def test_a_pair_of_an_image_with_itself_is_one_image() -> None:
 
 
 def test_memory_holds_one_block() -> None:
-    """The planner is never more than one pair ahead of what it gave, so that any number of pairs can stream through."""
+    """The planner reads at most one pair more than it has given out, so that any number of pairs can stream through."""
     taken = 0
 
     def counted() -> Iterator[PairRecord]:

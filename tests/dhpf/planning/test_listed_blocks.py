@@ -45,7 +45,7 @@ def content(plan: ListedPlan, block: PlannedBlock) -> list[tuple[int, int, int]]
 
 
 def clusters(num_clusters: int, size: int) -> list[Pair]:
-    """All pairs within each cluster of images, in a random order, the images named at random."""
+    """All pairs within each cluster of images, in random order; the images' numbers do not tell their clusters."""
     drawn = random.Random(0)
     names = list(range(num_clusters * size))
     drawn.shuffle(names)

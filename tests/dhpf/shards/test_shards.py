@@ -168,7 +168,7 @@ def test_a_shard_travels_to_another_process(encoded: EncodedShard, tmp_path: Pat
 
 
 class Bomb:
-    """Unpickling one runs code: it makes a file."""
+    """An object whose unpickling runs code, which creates a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = str(path)

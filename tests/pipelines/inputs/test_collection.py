@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def opened(config: CollectionConfig, bytes_per_image: int = 10**6) -> Collection:
-    """A collection in closed form needs nothing that lasts."""
+    """The collection; that its context has ended does not matter, because its pairs are not listed on disk."""
     with open_collection("photos", config, bytes_per_image) as collection:
         return collection
 
@@ -104,7 +104,7 @@ def test_points_outside_their_image_cost_only_their_pair(listed: Collection) -> 
 
 
 def matched(job: BlockJob) -> list[dict[str, Any]]:
-    """The rows of a block, made here."""
+    """The rows of a block, matched in this process."""
     model = ModelSource(ModelConfig(selection="fixed", layers=(11,)))
     rows = CorrespondenceRows(5, False, "m", "c")
     found = [table_row(rows, pair) for pair in match_block(model.load(Resources()), choose_engine(), job.open(), rows)]
@@ -181,7 +181,7 @@ def test_a_file_name_that_is_no_text_costs_only_its_pairs(folder: Path) -> None:
 
 
 def many(folder: Path, number: int) -> CollectionConfig:
-    """All pairs of so many images."""
+    """All pairs of a collection with this number of images."""
     first = (folder / "top.png").read_bytes()
     (folder / "many").mkdir()
     for index in range(number):

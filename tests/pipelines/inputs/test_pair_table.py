@@ -1,4 +1,4 @@
-"""dhpf pairs, in this process."""
+"""The command `dhpf pairs`, run in this process, and the tables that it writes."""
 
 import itertools
 import json

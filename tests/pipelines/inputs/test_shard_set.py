@@ -13,7 +13,7 @@ from dhpf.shards.shards import encode_shard
 
 
 def finished(folder: Path, name: str, *, complete: bool = True) -> None:
-    """A shard set of a block with two pairs, one that lost all of its pairs, and one with a single pair."""
+    """Writes a shard set of three blocks: with two pairs, with none because all were rejected, and with one."""
     photos = folder / "photos"
     photos.mkdir(exist_ok=True)
     for image in ("1.png", "2.png"):

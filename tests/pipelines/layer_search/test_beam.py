@@ -19,21 +19,21 @@ def test_single_layers_come_first_and_the_best_are_extended_by_one() -> None:
     assert next_sets([singles], 4, 1) == [(0, 1), (1, 2), (1, 3)]
 
 
-def value(layers: Layers) -> float:
-    """Layers 1 and 2 are poor alone and the best pair; layer 0 is the best alone; more than three are worse."""
+def made_up_pck(layers: Layers) -> float:
+    """A score by which layer 0 is the best alone, layers 1 and 2 are the best pair, and more than three are worse."""
     worth = {0: 0.5, 1: 0.3, 2: 0.2, 3: 0.1, 4: 0.05}
     together = 0.6 if {1, 2} <= set(layers) else 0.0
     return sum(worth[layer] for layer in layers) / len(layers) + together - max(0, len(layers) - 3)
 
 
 def test_a_wider_beam_finds_what_a_greedy_search_misses() -> None:
-    assert best_set(searched(value, 5, beam=1, max_layers=2)).layers == (0,)
-    assert best_set(searched(value, 5, beam=2, max_layers=2)).layers == (1, 2)
+    assert best_set(searched(made_up_pck, 5, beam=1, max_layers=2)).layers == (0,)
+    assert best_set(searched(made_up_pck, 5, beam=2, max_layers=2)).layers == (1, 2)
 
 
 @pytest.mark.parametrize("beam", [1, 3, 100])
 def test_no_set_is_scored_twice_and_a_search_ends(beam: int) -> None:
-    levels = searched(value, 5, beam, max_layers=5)
+    levels = searched(made_up_pck, 5, beam, max_layers=5)
     scored = [found.layers for level in levels for found in level]
     assert len(scored) == len(set(scored))
     assert all(list(layers) == sorted(set(layers)) for layers in scored)

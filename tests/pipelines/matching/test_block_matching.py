@@ -29,7 +29,7 @@ def network() -> HyperpixelNetwork:
 
 
 def crops(folder: Path, names: dict[str, int], width: int) -> OpenBlock:
-    """All pairs, within folders, of crops of one photo that begin at so many pixels from its left."""
+    """A block of all pairs within folders; its images are crops of one photo, at these distances from its left edge."""
     for name, x in names.items():
         path = folder / name
         path.parent.mkdir(exist_ok=True)
@@ -40,7 +40,7 @@ def crops(folder: Path, names: dict[str, int], width: int) -> OpenBlock:
 
 
 def matched(network: HyperpixelNetwork, block: OpenBlock, intermediates: int) -> list[dict[str, Any]]:
-    """The rows of a block."""
+    """The rows of a block, matched in this process."""
     rows = CorrespondenceRows(5, False, "m", "c")
     found = [
         table_row(rows, pair)

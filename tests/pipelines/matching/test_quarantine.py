@@ -1,4 +1,4 @@
-"""Quarantine with processes that a signal really ends, and with scripted ends where only the counting matters."""
+"""Quarantine with processes that a signal really ends, and with listed crashes where only their number matters."""
 
 import os
 import signal
@@ -84,7 +84,10 @@ def test_one_thing_at_a_time_gives_the_same_rows(folder: Path, tmp_path: Path) -
 
 @pytest.fixture
 def ends(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
-    """What the processes are at when they end, in order; None ends well."""
+    """Replaces the processes of the quarantine; a test fills the list with the step at which each of them crashes.
+
+    None stands for a process that does not crash and commits the block.
+    """
     script: list[int | None] = []
 
     def next_end(settings: WorkerSettings, job: CollectionJob, caution: Caution) -> tuple[int, str]:

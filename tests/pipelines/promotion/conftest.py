@@ -16,7 +16,7 @@ def tracker(tmp_path_factory: pytest.TempPathFactory) -> Tracker:
 
 @pytest.fixture
 def registry(tracker: Tracker) -> Iterator[Registry]:
-    """Versions 1 to 4 of the model m, none of them champion; there is nothing to load in them."""
+    """A registry with versions 1 to 4 of the model m, none of them champion and none with a checkpoint."""
     tracker.client.create_registered_model("m")
     for _ in range(4):
         tracker.client.create_model_version("m", (tracker.work / "nothing").as_uri())

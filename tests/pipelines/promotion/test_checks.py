@@ -1,4 +1,4 @@
-"""Each check by itself, on numbers made for it."""
+"""Each check of a promotion by itself, on numbers made for it."""
 
 from types import SimpleNamespace
 from typing import Any

@@ -1,6 +1,6 @@
 """Versions judged, promoted, used and rolled back, on a real store; by the command line and on a real cluster, too.
 
-The versions are untrained models of known quality: what a check looks at is what they answer, not how they came to be.
+The versions are untrained models of known quality; the checks look at their predictions alone.
 """
 
 import contextlib
@@ -63,7 +63,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def one_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The commands use the cluster that runs."""
+    """Makes the commands use the session's cluster."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(cluster, "ray_cluster", lambda address, cpus: contextlib.nullcontext())
     monkeypatch.setattr(cluster, "set_ray_environment", lambda address, work: None)
@@ -83,7 +83,12 @@ def champion(work: Path) -> str | None:
 
 @dataclass
 class Answers:
-    """In place of the evaluate stage, which needs a cluster: PCK per pair by version, and what happens meanwhile."""
+    """Takes the place of the evaluate stage, which needs a cluster.
+
+    Attributes:
+        pck: of every pair, by the version that predicts.
+        meanwhile: is called during the evaluation, for example to change the registry.
+    """
 
     pck: Mapping[str, float] = field(default_factory=lambda: {"1": 0.8, "2": 0.3, "3": 0.8})
     meanwhile: Callable[[], None] = lambda: None
@@ -124,7 +129,7 @@ def folder(work: Path, training_sets: tuple[ShardSet, ShardSet]) -> Path:
 
 @pytest.fixture
 def registry(work: Path) -> Iterator[Registry]:
-    """Version 1 is champion; what a test changes is afterwards as it was."""
+    """A registry whose champion is version 1; what a test changes in it is undone afterwards."""
     tracker = Tracker(work)
     registry = Registry(tracker)
     registry.promote("dhpf", "1", None)

@@ -22,7 +22,7 @@ SQUARE = np.array([[40, 40], [120, 40], [120, 120], [40, 120]], dtype=np.float32
 
 
 def row_of(shift: float, **annotations: Any) -> dict[str, Any]:
-    """The stored row of a pair in which every point moves so many pixels to the right."""
+    """The stored row of a pair in which every point is found `shift` pixels further right."""
     centres = cell_centres()
     points = centres + torch.tensor([shift, 0.0])
     match = PairMatch(points, torch.full((3600,), 0.5), MutualMatches(centres[:2], points[:2], torch.ones(2)))

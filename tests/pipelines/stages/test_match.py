@@ -55,7 +55,7 @@ SOURCE, TARGET = ImageFacts((480, 240), "s" * 64), ImageFacts((240, 120), "t" * 
 
 
 def pair_of(record: PairRecord) -> MatchedPair:
-    """Every cell lies 10 pixels of the frame further right in the target; two cells are mutual."""
+    """A matched pair: every cell is found 10 pixels of the frame further right, and two cells are mutual matches."""
     points = cell_centres() + torch.tensor([10.0, 0.0])
     mutual = MutualMatches(cell_centres()[[0, 61]], points[[0, 61]], torch.tensor([0.75, 0.25]))
     match = PairMatch(points, torch.full((3600,), 0.5), mutual)
@@ -120,7 +120,7 @@ def collection(tmp_path: Path) -> Iterator[Collection]:
 
 
 def finished(collection: Collection, folder: Path, counts: dict[str, Any]) -> MatchConfig:
-    """A stage output that is complete, its record with these counts; and the configuration that it was made with."""
+    """A complete stage output whose record has these counts, and the configuration that it was made with."""
     config = MatchConfig(collections={"photos": collection.config})
     output = StageOutput(folder / "photos")
     output.plan(

@@ -1,4 +1,4 @@
-"""Searches on a real Ray cluster; what a set is worth is checked against matchers that have just its layers."""
+"""Searches on a real Ray cluster; the score of a set is compared with a matcher that has just its layers."""
 
 import dataclasses
 import shutil

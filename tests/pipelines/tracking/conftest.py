@@ -13,7 +13,7 @@ from dhpf.pipelines.tracking.tracker import Tracker
 
 @pytest.fixture(scope="module")
 def tracker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracker]:
-    """A store in a folder whose name needs care in URIs and in filters."""
+    """A store in a folder whose name must be escaped in URIs and in filters."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         yield Tracker(tmp_path_factory.mktemp("work") / 'o\'brien "ü" 100%')
@@ -29,7 +29,7 @@ def train_run(tracker: Tracker, tmp_path: Path) -> Iterator[StageRun]:
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two that differ."""
+    """The paths of two checkpoints with different contents."""
     paths = [tmp_path_factory.mktemp("checkpoints") / f"{n}.safetensors" for n in range(2)]
     for path, divisor in zip(paths, (8, 4), strict=True):
         Matcher(ModelConfig(projection_divisor=divisor)).save(path)

@@ -38,7 +38,7 @@ def stage(tracker: Tracker, folder: Path, name: str, config: dict[str, object]) 
 
 
 def runs_of(tracker: Tracker, folder: Path) -> list[Run]:
-    """The run of a workflow folder and its stages' runs."""
+    """The run of a workflow folder, and the runs of its stages."""
     experiment = tracker.client.get_experiment_by_name("w")
     runs = list(tracker.client.search_runs([experiment.experiment_id]))
     parents = [run for run in runs if run.data.tags.get("dhpf.folder") == str(folder.resolve())]

@@ -1,4 +1,4 @@
-"""MLflow where it cannot be reached."""
+"""MLflow that cannot be reached, and searches of several pages."""
 
 import os
 import time

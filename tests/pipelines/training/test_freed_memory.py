@@ -1,4 +1,4 @@
-"""Memory between living blocks, in a process of its own."""
+"""Freed memory that lies between blocks still in use is returned; tested in a process of its own."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Steps on several real processes: the same curve as on one, also after an interruption."""
+"""Training steps on several real processes give the same losses as on one, also after an interruption."""
 
 from __future__ import annotations
 
@@ -34,12 +34,14 @@ def config_of(kind: str, batch_size: int) -> TrainConfig:
 
 
 def without_keypoints(shards: ShardSet) -> ShardSet:
-    """The same pairs, nothing of whose points is told."""
+    """The same shard set without thresholds, so that its keypoints are not used."""
     return dataclasses.replace(shards, thresholds=())
 
 
-def curve(rank: int, count: int, port: int, training_sets: Sets, config: TrainConfig, steps: int, out: Path) -> None:
-    """What each process does; the first one writes the losses and what it learned."""
+def train_in_process(
+    rank: int, count: int, port: int, training_sets: Sets, config: TrainConfig, steps: int, out: Path
+) -> None:
+    """Runs in each process: takes some steps; the first process writes the losses, the PCK and the weights' norm."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=count)
     data = [PairDataset(s) for s in training_sets]
@@ -74,7 +76,7 @@ def test_any_number_of_processes_learns_the_same(
     for count in counts:
         out = tmp_path / f"{count}.json"
         arguments = (count, free_port(), training_sets, config_of(kind, batch_size), steps, out)
-        mp.spawn(curve, arguments, nprocs=count)
+        mp.spawn(train_in_process, arguments, nprocs=count)
         results.append(json.loads(out.read_text()))
     alone = results[0]
     assert len(set(alone["losses"])) == steps

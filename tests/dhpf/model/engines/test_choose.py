@@ -14,7 +14,7 @@ GPU = torch.device("cuda")
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A GPU of today, as far as choosing asks; buffers of engines stay in memory that is there."""
+    """Makes torch report a current GPU to the choice of an engine; the engines' buffers lie in the CPU's memory."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr("dhpf.model.engines.choose.RowBlockEngine", lambda device: RowBlockEngine(torch.device("cpu")))

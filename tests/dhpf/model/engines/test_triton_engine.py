@@ -24,7 +24,7 @@ PAIRS = [(0, 1), (2, 0)]
 
 
 class HalvedVotes(HoughVoting):
-    """The bins are those of the 60 x 60 grid; small examples need scores of any kind."""
+    """Stands in for Hough voting, whose bins exist for the 60 x 60 grid alone: small grids take any scores."""
 
     def scores(self, votes: Tensor) -> Tensor:
         return votes / 2
@@ -32,7 +32,7 @@ class HalvedVotes(HoughVoting):
 
 @dataclass(frozen=True)
 class Example:
-    """Drawn images on a small grid.
+    """Random images on a small grid.
 
     Attributes:
         layers: (channels, side) of each layer.
@@ -83,7 +83,7 @@ def lengths(maps: list[Tensor], images: Tensor, selected: Tensor, grid_side: int
 
 
 def whole_appearance(problem: MatchProblem, grid_side: int) -> Tensor:
-    """(B, N, N) on the CPU, every layer upsampled first."""
+    """(B, N, N) appearance, computed on the CPU by upsampling every layer first."""
     sources, targets = torch.tensor(PAIRS).T
     products = torch.zeros(len(PAIRS), grid_side**2, grid_side**2)
     for layer, weight in enumerate(problem.selected.cpu().T.float()):
@@ -94,7 +94,7 @@ def whole_appearance(problem: MatchProblem, grid_side: int) -> Tensor:
 
 
 def displacement_index(side: int) -> Tensor:
-    """(N, N) place of each match's displacement among (2 side - 1)^2."""
+    """(N, N) index of each match's displacement among the (2 side - 1)^2 that there are."""
     axis = torch.arange(side)
     shift = axis[None, :] - axis[:, None] + side - 1
     return (shift[:, None, :, None] * (2 * side - 1) + shift[None, :, None, :]).reshape(side**2, side**2)
