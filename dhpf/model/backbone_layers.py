@@ -1,7 +1,7 @@
-"""The hyperpixel layers of a network: a chain of modules, or what some modules of a network give when it runs.
+"""The hyperpixel layers of a network: a chain of modules, or the outputs of some of its modules when it runs.
 
-On CPUs, a chain is made cheaper: its normalisations are folded into convolutions, whose weights are kept as oneDNN
-wants them.
+On CPUs a chain is made faster: its normalisations are folded into convolutions, whose weights are stored in the memory
+layout of oneDNN.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class BackboneLayers(nn.Module):
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many they are."""
+        """The number of layers."""
 
     @abstractmethod
     def maps(self, images: Tensor, num_layers: int) -> list[Tensor]:
@@ -29,11 +29,11 @@ class BackboneLayers(nn.Module):
 
     @abstractmethod
     def make_cheaper(self) -> None:
-        """Computes the same, but for rounding, in less time; weights no longer look as they came."""
+        """Makes the layers compute the same, up to rounding, in less time; this changes their weights."""
 
 
 class ChainedLayers(nn.ModuleList, BackboneLayers):
-    """Layers of which each takes the map of the one before; the first takes images."""
+    """A chain of layers: the first takes images, each other one the map of the layer before."""
 
     def maps(self, images: Tensor, num_layers: int) -> list[Tensor]:
         """See BackboneLayers."""
@@ -46,8 +46,8 @@ class ChainedLayers(nn.ModuleList, BackboneLayers):
     def make_cheaper(self) -> None:
         """Folds normalisation into convolutions.
 
-        The stem stays as it is: where no gate opens it answers alone, by features so near zero that their cosines show
-        the last digit of the arithmetic.
+        The stem is left as it is. It is the only layer of a pair for which no gate opens, and its features are so near
+        zero that rounding would change their cosines.
         """
         for layer in list(self)[1:]:
             fold_batch_norms(layer)
@@ -57,7 +57,7 @@ class TappedLayers(BackboneLayers):
     """Outputs of some modules of a network, in the order in which they are computed.
 
     Args:
-        network: gives them when it is called; what comes after the last one is never run.
+        network: is run up to the last of these modules.
         names: of the modules, each of which runs once.
     """
 
@@ -92,17 +92,17 @@ class TappedLayers(BackboneLayers):
         raise AssertionError("a layer that was found has not run")
 
     def make_cheaper(self) -> None:
-        """Nothing: in which order a network's convolutions and normalisations run is not known."""
+        """Does nothing, because the order in which the network runs convolutions and normalisations is not known."""
 
 
 class _LastLayerReached(Exception):
-    """Ends a network's forward pass where nothing more is wanted of it."""
+    """Ends a network's forward pass after the last layer that is wanted."""
 
 
 def fold_batch_norms(module: nn.Module) -> None:
-    """Makes each convolution do the normalisation that follows it, with weights folded in double precision.
+    """Folds each normalisation into the convolution before it; the new weights are computed in double precision.
 
-    A frozen network's normalisation is a fixed scale and shift, which costs a pass over the map when it stands alone.
+    A frozen network's normalisation is a fixed scale and shift, which as a step of its own costs a pass over the map.
     """
     convolution: tuple[str, nn.Conv2d] | None = None
     for name, child in list(module.named_children()):
@@ -126,14 +126,14 @@ _HAS_ONEDNN = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-unty
 class PackedConv2d(nn.Conv2d):
     """A frozen convolution; on a CPU its weights are also kept in the order in which oneDNN computes.
 
-    Otherwise they are reordered at every call, which for an image alone takes a sixth of a ResNet-101's time.
+    Otherwise oneDNN reorders them at every call, which for a single image takes a sixth of a ResNet-101's time.
     """
 
     _packed: Tensor | None = None
 
     @classmethod
     def of(cls, convolution: nn.Conv2d) -> PackedConv2d:
-        """The same convolution; takes over its weights."""
+        """Makes a packed convolution of another one, whose weights it takes over."""
         geometry = (convolution.stride, convolution.padding, convolution.dilation, convolution.groups)
         sizes = (convolution.in_channels, convolution.out_channels, convolution.kernel_size)
         packed = cls(*sizes, *geometry, device="meta")  # type: ignore[arg-type]
@@ -149,7 +149,8 @@ class PackedConv2d(nn.Conv2d):
             return super().forward(input)
         geometry = [list(pair) for pair in (self.padding, self.stride, self.dilation)]
         if self._packed is None:
-            # The order suits the first images' side, and one image: it must not depend on how many come first.
+            # The layout is chosen for the side of the first images and a batch of one, so that results do not depend on
+            # the size of the first batch.
             weight, shape = self.weight.detach(), [1, *input.shape[1:]]
             self._packed = torch.ops.mkldnn._reorder_convolution_weight(weight, *geometry, self.groups, shape)
         result: Tensor = torch.ops.mkldnn._convolution_pointwise(

@@ -11,7 +11,7 @@ from dhpf.frame import NUM_CELLS, cell_centres
 from dhpf.model.engines.engine import BestCells, nonzero
 
 LEAST_MUTUALITY = 0.8
-"""A match's correlation as a share of the highest that any source cell has with its target cell."""
+"""Least correlation of a match, as a share of the highest correlation of its target cell with any source cell."""
 
 NEIGHBOURHOOD_SIDE = 7
 """Cells per side of the window whose matches a match is compared with."""
@@ -20,10 +20,10 @@ LARGEST_OUTLYING = 6.0
 """Pixels of the frame that a match may differ from the median displacement of its neighbourhood."""
 
 LARGEST_SPREAD = 8.0
-"""Median distance in pixels of a neighbourhood's displacements from their median."""
+"""Most that the median distance of a neighbourhood's displacements from their median may be, in pixels."""
 
 MARGIN = 12.0
-"""Pixels along the border of the frame that are left out: there neighbourhoods are cut off."""
+"""Pixels along the border of the frame that are left out, because neighbourhoods are cut off there."""
 
 SHARE_LEFT_OUT = 0.3
 """Of the consistent matches, those of lowest correlation: backgrounds agree too, but less."""

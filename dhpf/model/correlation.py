@@ -20,7 +20,7 @@ ZERO_NORM_IN_TRAINING = 1e-4
 
 
 def squared_norms(maps: Sequence[Tensor]) -> list[Tensor]:
-    """(B, N) squared length of each grid cell's feature, of each of several (B, C, side, side) maps, as if upsampled.
+    """(B, N) squared length of the upsampled feature at each grid cell, for each of several (B, C, side, side) maps.
 
     An upsampled feature is a weighted sum of four neighbours, so its square is a weighted sum of their inner products,
     which are taken at the map's own resolution: neighbours along x first, then along y. Maps of one side are
@@ -145,7 +145,7 @@ def _weighted_features(
 ) -> tuple[Tensor, Tensor]:
     """(B, C, side^2) features of the given layers, stacked; layers that no pair of the batch uses are left out.
 
-    Left out with gradient too: a weight is the square of a gate, so at 0 nothing flows back through it.
+    Training leaves them out, too: a weight is the square of a gate, so that at 0 its gradient is 0.
     """
     layers = [l for l in layers if bool(weights[:, l].any())]  # noqa: E741
     left = [(source[l] * weights[:, l, None, None, None]).flatten(2) for l in layers]  # noqa: E741

@@ -12,7 +12,7 @@ from dhpf.model.transfer import mutual_filter
 def largest_deviation(found: BestCells, whole: MatcherOutput, wanted: Tensor) -> float:
     """The largest error of what an engine found, as a share of the largest value of its kind; 0 for none.
 
-    Two targets that are as good as each other are both right: a chosen cell is held to its value, not to its number.
+    Where two target cells have equal values both are correct, so values at chosen cells are compared, not the cells.
 
     Args:
         found: of B pairs.

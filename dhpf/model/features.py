@@ -17,7 +17,7 @@ from dhpf.model.correlation import squared_norms
 
 
 def build_projections(config: ModelConfig, widths: tuple[int, ...]) -> nn.ModuleList:
-    """One projection for each of the kept layers, whose widths are given; none where the maps are taken as they are."""
+    """A projection for each kept layer, of the given widths; no projections where maps are compared as they are."""
     match config.used_projection:
         case "learned":
             return nn.ModuleList(_transform(width, config.projection_divisor) for width in widths)
@@ -34,7 +34,7 @@ def _transform(width: int, divisor: int) -> nn.Sequential:
 
 
 class ResidualProjection(nn.Module):
-    """A layer's own map plus a linear mix of its channels; begins as the map itself."""
+    """A layer's own map plus a linear mix of its channels, which is 0 before training."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class ResidualProjection(nn.Module):
         nn.init.zeros_(self.mix.weight)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(B, C, side, side) -> the same, of at most the grid's side; mixing and resizing may change places."""
+        """(B, C, side, side) -> the same, of at most the grid's side. Mixing and resizing may change places."""
         maps = to_grid(maps).contiguous()
         mixed: Tensor = maps + self.mix(maps)
         return mixed
@@ -52,8 +52,8 @@ class ResidualProjection(nn.Module):
 def start_near_identity(projections: Iterable[nn.Module], maps: list[Tensor]) -> None:
     """Starts learned projections close to the features that the frozen backbone gives, instead of at random.
 
-    Channels are mixed by the identity, or by orthogonal rows where there are fewer; normalisation starts with the
-    statistics of `maps` and with one scale per layer, so that layers count for as much as they do in the backbone.
+    The convolution starts as the identity, or as orthogonal rows where it has fewer output channels. The normalisation
+    starts with the statistics of `maps` and with one scale per layer, so that layers count for as much as before.
 
     Args:
         projections: of a model whose used projection is "learned".
@@ -81,7 +81,7 @@ class ImageFeatures:
         maps: for each layer that the model keeps: (B, C_l, side_l, side_l) projected maps, side_l <= 60; they may be
             kept in half precision, engines compute in single all the same.
         squared_norms: (B, L, N) squared length of each layer's feature at each grid cell.
-        gate_activations: (B, L, H) what the gates know of each image; H is 32, or 0 where no gate is learned.
+        gate_activations: (B, L, H) the image's part of the gates' input; H is 32, or 0 where no gate is learned.
     """
 
     maps: tuple[Tensor, ...]
@@ -98,16 +98,16 @@ class ImageFeatures:
 
     @property
     def num_bytes(self) -> int:
-        """Memory that they take."""
+        """Bytes of memory that the features take."""
         return sum(t.numel() * t.element_size() for t in (*self.maps, self.squared_norms, self.gate_activations))
 
     def in_half_precision(self) -> ImageFeatures:
-        """The same features in about half of the memory; what a half cannot hold becomes its largest value."""
+        """The same features in about half of the memory; values beyond the range of float16 become its largest."""
         limit = torch.finfo(torch.float16).max
         return replace(self, maps=tuple(m.clamp(-limit, limit).half() for m in self.maps))
 
     def in_single_precision(self) -> ImageFeatures:
-        """The same features as they can be computed with."""
+        """The same features in float32, which engines compute with."""
         return replace(self, maps=tuple(m.float() for m in self.maps))
 
     @classmethod
@@ -121,12 +121,12 @@ class ImageFeatures:
 
 
 def image_features(maps: list[Tensor], activations: Tensor) -> ImageFeatures:
-    """Features of B images from the (B, C_l, side_l, side_l) maps of their layers and what the gates know of them."""
+    """Features of B images from the (B, C_l, side_l, side_l) maps of their layers and from their gate activations."""
     return features_of_batches([maps], [activations])[0]
 
 
 def features_of_batches(batches: Sequence[list[Tensor]], activations: Sequence[Tensor]) -> list[ImageFeatures]:
-    """`image_features` of several batches of images, whose norms are taken together."""
+    """`image_features` of several batches of images, whose norms are computed together."""
     on_grid = [[to_grid(m).contiguous() for m in maps] for maps in batches]
     num_layers = len(on_grid[0])
     norms = squared_norms([m for maps in on_grid for m in maps])

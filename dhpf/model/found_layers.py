@@ -1,8 +1,8 @@
-"""Finds the hyperpixel layers of a network that nobody has described.
+"""Finds the hyperpixel layers of a network of timm or torchvision that is not built in.
 
-They are the stem's output and each block's. A block is a residual, MBConv, ConvNeXt, Inception or like unit: a module
-with several convolutions or linear maps that is no mere sequence of such units. A network without blocks, as VGG, has a
-layer after each activation.
+They are the outputs of the stem and of each block. A block is a unit such as a residual, MBConv, ConvNeXt or Inception
+unit: a module with several convolutions or linear maps that is not just a sequence of such units. A network without
+blocks, such as VGG, has a layer after each activation.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def found_layers(network: nn.Module, backbone: str) -> TappedLayers:
 
 @dataclass(frozen=True)
 class _Output:
-    """What a module gave; `version` tells whether the tensor was changed in place since."""
+    """The output of a module; `version` tells whether the tensor was changed in place since."""
 
     output: Any
     version: int
@@ -99,7 +99,7 @@ def _run(network: nn.Module, side: int, backbone: str) -> _Run:
             watch(name, module)
     try:
         network(torch.zeros(1, 3, side, side))
-    except Exception as error:  # whatever a network of a library says of images that it does not take
+    except Exception as error:  # networks raise many kinds of errors for images that they do not take
         raise InputError(
             f"model.backbone: {backbone} is no CNN: it does not take images of {side} x {side} pixels "
             f"({' '.join(str(error).split())})"
@@ -136,7 +136,7 @@ def _blocks(module: nn.Module, prefix: str, run: _Run) -> Iterator[str]:
 
 
 def _units(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
-    """Modules below with several weights, looked for through plain sequences."""
+    """The modules below one that have several weights; plain sequences are searched through."""
     for name, child in module.named_children():
         path = f"{prefix}.{name}" if prefix else name
         if sum(isinstance(m, _WEIGHTED) for m in child.modules()) < 2:
@@ -148,11 +148,11 @@ def _units(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _is_sequence_of_units(module: nn.Module, name: str, run: _Run) -> bool:
-    """Whether a module is a stage: it holds units of one kind and gives what the last of them gives, as it is."""
+    """Whether a module is a stage of a network: its units are of one kind, and its output is that of the last one."""
     units = [(path, unit) for path, unit in _units(module, name) if path in run.outputs]
     of_module = run.outputs[name][-1]
     if units and not isinstance(of_module.output, Tensor):
-        return True  # several maps, as of a network of several resolutions: each of its units gives one
+        return True  # several maps, as a network of several resolutions gives: each of its units gives one
     kinds = Counter(type(unit) for _, unit in units)
     if not kinds or max(kinds.values()) < 2:
         return False

@@ -20,18 +20,20 @@ GATE_WIDTH = 32
 """Hidden width of a layer's gate (docs/algorithm.md, section 3)."""
 
 START_LOGIT = 2.0
-"""How firmly `start_open` begins: noise then turns a gate for a few pairs in a hundred. With 1 it turned one in five,
-and what was learned fell behind the layers that it started from."""
+"""Distance from 0 of the logits with which `start_open` begins. Noise then flips a gate for a few pairs in a hundred.
+
+With 1 it flipped one in five, and the trained gates became worse than the layers that they started from.
+"""
 
 GUMBEL_EPSILON = 1e-10
 
 
 class PairGates(nn.Module):
-    """Decides which layers a pair uses, by what `activate` says of its two images."""
+    """Decides which layers a pair uses, from the activations of its two images."""
 
     @abstractmethod
     def activate(self, maps: list[Tensor]) -> Tensor:
-        """(B, L, H) what the decision needs to know of B images, given each layer's map; H may be 0."""
+        """(B, L, H) activations of B images from each layer's map: all that `decide` needs of an image. H may be 0."""
 
     @abstractmethod
     def decide(self, source: Tensor, target: Tensor) -> Tensor:
@@ -64,7 +66,7 @@ class OpenGates(PairGates):
         super().__init__()
 
     def activate(self, maps: list[Tensor]) -> Tensor:
-        """(B, L, 0): there is nothing to know."""
+        """(B, L, 0), because open gates depend on no image."""
         return maps[0].new_zeros(len(maps[0]), len(maps), 0)
 
     def decide(self, source: Tensor, target: Tensor) -> Tensor:
@@ -107,7 +109,7 @@ class LayerGates(PairGates):
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
         """(B, L, 2) logits (closed, open) from the (B, L, 32) activations of source and target images, in inference.
 
-        All gates at once: one after the other, 34 of them take a fortieth of a pair's time.
+        All gates are computed at once; 34 gates one after the other would take a fortieth of a pair's time.
         """
         norms = self._norms()
         mean, variance = (torch.stack([getattr(n, f"running_{name}") for n in norms]) for name in ("mean", "var"))
@@ -166,7 +168,7 @@ class LayerGates(PairGates):
 GATES: Mapping[GatesName, Callable[[tuple[int, ...]], PairGates]] = MappingProxyType(
     {"learned": LayerGates, "open": OpenGates}
 )
-"""By what a layer selection asks for; made with the width of each layer."""
+"""The gates by the name that a layer selection asks for; they are built from the width of each layer."""
 
 
 def _average(maps: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The batch of a training step, whose pairs may be spread over several processes.
 
-Batch normalisation and the loss are defined on the whole batch. Each process holds some of its pairs; what has to be
-known of the others is a sum, which `Workers.add_up` takes with gradient. So any number of processes learns the same.
+Batch normalisation and the loss are defined on the whole batch. Each process holds some of its pairs; of the others it
+needs sums only, which `Workers.add_up` computes with gradient. So any number of processes learns the same.
 """
 
 from __future__ import annotations
@@ -67,12 +67,12 @@ class TrainingPairs:
 class Moments:
     """Mean and (biased) variance of the channels of several layers over the whole batch, with gradient.
 
-    The layers' channels stand one layer after the other, so that what follows is a few operations for all of them: a
-    GPU spends more on starting one than on computing it.
+    The layers' channels stand one layer after the other, so that a few operations serve all of them: on a GPU
+    starting such an operation takes longer than computing it.
 
     Attributes:
         mean, variance: (C,).
-        num_values: (C,) how many values of each channel they are of.
+        num_values: (C,) how many values of each channel they are computed from.
     """
 
     mean: Tensor
@@ -80,15 +80,15 @@ class Moments:
     num_values: Tensor
 
     def first(self, channels: int) -> Moments:
-        """Of the first channels alone."""
+        """The moments of the first channels alone."""
         return Moments(self.mean[:channels], self.variance[:channels], self.num_values[:channels])
 
 
 def global_moments(maps: Sequence[Tensor], counts: Tensor, workers: Workers) -> Moments:
     """Moments of several layers' maps over the images of all processes, in one exchange.
 
-    Sums over images are taken in double precision: how images are spread over processes then changes no digit that
-    single precision keeps.
+    Sums over images are taken in double precision: so the result in single precision does not
+    depend on how images are spread over processes.
 
     Args:
         maps: for each layer (B, C_l, height_l, width_l).

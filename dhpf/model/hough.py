@@ -5,7 +5,7 @@ dx), each in -59 .. 59, so votes are first added up per displacement (119 x 119)
 go back the same way. No gradient flows through any of it.
 
 Both binning and the Gaussian are separable: products with one small matrix per axis. They are taken in float64, so that
-no order of additions and no reduced precision of a GPU's convolutions shows in float32, whatever the batch.
+the order of additions and the reduced precision of a GPU's convolutions do not change float32 results.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ GAUSSIAN_SIGMA = GAUSSIAN_SIDE / 2 / 2.354
 
 
 def bin_layout(bins: HoughBinsName) -> tuple[float, int]:
-    """Bin size in pixels and bins per axis; "legacy" is what integer division made of them in torch 1.0."""
+    """Bin size in pixels and bins per axis; "legacy" is the layout that integer division gave in torch 1.0."""
     extent = 2 * FRAME_SIDE
     if bins == "legacy":
         return math.sqrt(extent * extent // NUM_BINS_AIMED_AT), LEGACY_BINS_PER_AXIS
@@ -35,7 +35,7 @@ def bin_layout(bins: HoughBinsName) -> tuple[float, int]:
 
 
 class HoughVoting(nn.Module):
-    """Votes of a batch of pairs, their smoothed space, and what it says of each match."""
+    """Computes votes, the smoothed Hough space, and the geometric scores of matches, for a batch of pairs."""
 
     displacement_bins: Tensor
     membership: Tensor

@@ -1,9 +1,9 @@
-"""Joint matching: a pair is matched directly and through other images of its kind, and the majority of paths counts.
+"""Joint matching: a pair is matched directly and through other images of its kind, and the majority of paths decides.
 
 One path goes from the source straight to the target, one through each intermediate image. A match that is wrong on one
 path is seldom wrong in the same way on another, so a match that several paths agree on is right more often than one of
 a single path. FlowWeb (Zhou, Lee, Yu, Efros, CVPR 2015) gains from such cycles by optimising flows over a whole
-collection; here, paths of at most two matches are added up.
+collection; here, the results of paths of at most two matches are added up.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from dhpf.model.features import ImageFeatures
 from dhpf.model.network import HyperpixelNetwork
 
 SHARPNESS = 4
-"""Power of a match's mutuality, which makes the shares that a cell's candidates have."""
+"""Power of a match's mutuality from which the shares of a cell's candidates are computed."""
 
 NUM_CANDIDATES = 8
-"""Target cells of a source cell that are kept; the others' shares are next to nothing."""
+"""Candidates of a source cell that are kept; the shares of others are negligible."""
 
 KEPT_PAIRS = 2000
 """Pairs of images whose candidates are kept, both ways: 230 kB each; others are found again when they are needed."""
@@ -35,11 +35,11 @@ WINDOW = 16.0
 
 @dataclass(frozen=True)
 class JointMatches:
-    """One pair, every source cell.
+    """The joint matches of one pair, for every source cell.
 
     Attributes:
         points: (N, 2) target points in the 240 x 240 frame.
-        agreement: (N,) in [0, 1]: what share of all paths leads into the window around the point.
+        agreement: (N,) in [0, 1]: the share of all paths that leads into the window around the point.
     """
 
     points: Tensor
@@ -59,7 +59,7 @@ class _Candidates:
 
     @classmethod
     def of(cls, mutuality: Tensor) -> _Candidates:
-        """Of an (S, T) mutuality; kept in 4 bytes each."""
+        """The candidates of an (S, T) mutuality, kept in 4 bytes each."""
         best = mutuality.topk(NUM_CANDIDATES, dim=1)
         weights = best.values.pow(SHARPNESS)
         shares = weights / weights.sum(dim=1, keepdim=True).clamp(min=ZERO_MAXIMUM)
@@ -73,14 +73,14 @@ class JointMatching:
     Args:
         features: of all images.
         kinds: what each image shows; intermediates are of the kind of source and target.
-        limit: at most so many intermediates of a pair, those that look most like both.
+        limit: a pair has at most this many intermediates, the images that look most like both of its own.
     """
 
     def __init__(
         self, network: HyperpixelNetwork, features: ImageFeatures, kinds: Sequence[Hashable], limit: int
     ) -> None:
         self._network, self._features, self._kinds, self._limit = network, features, kinds, limit
-        # The deepest layer's strongest answers say what is there, wherever it stands and however large it is.
+        # The highest values of the deepest layer tell what an image shows, wherever it is and however large.
         looks = F.normalize(features.maps[-1].float().amax(dim=(2, 3)), dim=1)
         self._likeness = looks @ looks.T
         self._window = _window(cell_centres(device=looks.device))
@@ -98,7 +98,7 @@ class JointMatching:
 
     @torch.no_grad()
     def match(self, source: int, target: int) -> JointMatches:
-        """What all paths between two images, given by their place in the features, say together."""
+        """The joint matches of two images, which are given by their places in the features."""
         direct = self._between(source, target)
         device = direct.cells.device
         total = torch.zeros(NUM_CELLS, NUM_CELLS, device=device)
@@ -113,14 +113,14 @@ class JointMatching:
         return _point_and_agreement(total / (1 + len(through)), self._window)
 
     def _between(self, source: int, target: int) -> _Candidates:
-        """The candidates of source cells in the target. A pair's two ways go together; dicts keep their order."""
+        """The candidates of source cells in the target. Both directions of a pair are computed and kept together."""
         pair = (min(source, target), max(source, target))
         if pair not in self._candidates:
             mutuality = self._mutuality(min(source, target), max(source, target))
             self._candidates[pair] = _Candidates.of(mutuality), _Candidates.of(mutuality.T)
             if len(self._candidates) > KEPT_PAIRS:
                 self._candidates.pop(next(iter(self._candidates)))
-        self._candidates[pair] = self._candidates.pop(pair)  # the last used stands last
+        self._candidates[pair] = self._candidates.pop(pair)  # the pair that was used last comes last
         return self._candidates[pair][source > target]
 
     def _mutuality(self, source: int, target: int) -> Tensor:
@@ -146,6 +146,6 @@ def _point_and_agreement(shares: Tensor, window: Tensor) -> JointMatches:
 
 
 def _window(centres: Tensor) -> Tensor:
-    """(N, N) Gaussian of the distance of two cells, 1 for a cell itself, and 0 where it is next to nothing."""
+    """(N, N) Gaussian of the distance of two cells: 1 for a cell itself, and 0 where it would be negligible."""
     squares = torch.cdist(centres, centres).square()
     return (-squares / (2 * WINDOW**2)).exp().where(squares < (6 * WINDOW) ** 2, 0)

@@ -1,9 +1,9 @@
 """Entropy of a pair's matches, which weak supervision minimises (docs/algorithm.md, section 8).
 
-The entropy is taken of the filtered correlation, squeezed from 60 x 60 to 15 x 15 in each direction. Interpolation from
+The entropy is that of the filtered correlation, reduced from 60 x 60 to 15 x 15 in each direction. Interpolation from
 60 to 15 positions reads 28 of them, so of the matrix only two strips carry gradient, every cell against the 28 x 28
 grid of read ones, and besides them each row's and column's maximum. The whole matrix is made once, without gradient,
-for the votes and for where the maxima stand.
+for the votes and for the places of the maxima.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SQUEEZED_SIDE = GRID_SIDE // 4
 
 @dataclass(frozen=True)
 class PairFeatures:
-    """One image's side of a pair: what its selected layers give.
+    """The features of one of a pair's images: the maps of its selected layers, and lengths.
 
     Attributes:
         maps: of each selected layer (C_l, side_l, side_l).
@@ -45,7 +45,7 @@ def match_entropy(
 ) -> Tensor:
     """Scalar: mean entropy in bits of the matches of each cell of one pair, over both directions, with gradient.
 
-    Gradients are taken at once and kept instead of the matrices, so that a batch needs no more memory than a pair.
+    Gradients are computed at once and kept in place of the matrices, so that a batch needs no more memory than a pair.
 
     Args:
         weights: (L',) weight of each selected layer.
@@ -64,7 +64,7 @@ def match_entropy(
 
 
 class _GradientAtOnce(torch.autograd.Function):
-    """A scalar function whose gradient is taken in the forward pass, so that nothing between has to be kept."""
+    """A scalar function whose gradient is computed in the forward pass, so that no intermediate result is kept."""
 
     @staticmethod
     def forward(ctx: Any, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ class _GradientAtOnce(torch.autograd.Function):
 def _entropy_of_products(
     products: dict[int, Tensor], source_lengths: Tensor, target_lengths: Tensor, exponent: int, hough: HoughVoting
 ) -> Tensor:
-    """Of one pair's native products (side -> (side^2, side^2)) and (N,) lengths of its features."""
+    """Scalar: the entropy of one pair from its native products (side -> (side^2, side^2)) and (N,) lengths."""
     whole = _read_whole(products, source_lengths, target_lengths, exponent, hough)
     backwards = {side: p.T for side, p in products.items()}
     cells = torch.arange(NUM_CELLS, device=source_lengths.device)
@@ -107,7 +107,7 @@ def _entropy_of_products(
 
 @dataclass(frozen=True)
 class _Whole:
-    """What is read of the whole matrix, without gradient.
+    """All that is read from the whole matrix, without gradient.
 
     Attributes:
         target: (N,) where each row's maximum stands; source: (N,) where each column's stands.

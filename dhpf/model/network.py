@@ -3,12 +3,12 @@
     forward(source, target) -> MatcherOutput                the whole correlation of two batches of images
     describe(images) -> ImageFeatures                       all that the network knows of an image
     correlate(source, target) -> MatcherOutput              the whole correlation of described images
-    match(source, target, pairs) -> BestCells, selection    what is read of a correlation, without keeping it
-    match_images(images, pairs) -> BestCells, selection     both in one, for images that nothing else is matched with
+    match(source, target, pairs) -> BestCells, selection    the best cells of a correlation that is not kept
+    match_images(images, pairs) -> BestCells, selection     describe and match, for images of these pairs alone
 
 `match` is what inference runs, by the fastest engine; `correlate` is the same arithmetic on whole matrices. A batch of
-N pairs gives what N single pairs give. Training, where images and pairs are normalised by the batch that they stand in,
-uses the functions of dhpf.model.training_step instead.
+N pairs gives what N single pairs give. Training, in which images and pairs are normalised by their batch, uses the
+functions of dhpf.model.training_step instead.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class HyperpixelNetwork(nn.Module):
         return self.embed_layers(maps, self.selector.activate(maps), [True] * len(maps))
 
     def embed_layers(self, maps: list[Tensor], activations: Tensor, used: Sequence[bool]) -> ImageFeatures:
-        """`embed` where only some layers will be used: the others' maps get no channel.
+        """As `embed`, where only some layers will be used: the maps of the others have no channels.
 
         Args:
             activations: of the gates, for these maps.
@@ -137,7 +137,7 @@ class HyperpixelNetwork(nn.Module):
         wanted: Tensor,
         engine: MatchEngine,
     ) -> tuple[BestCells, Tensor]:
-        """What is read of the correlations of B pairs, and which layers each selected.
+        """The best cells of the correlations of B pairs, and the layers that each pair selected.
 
         Args:
             source, target: features of images; the same object where pairs are of one collection.
@@ -156,9 +156,9 @@ class HyperpixelNetwork(nn.Module):
     def match_images(
         self, images: Tensor, pairs: Sequence[tuple[int, int]], wanted: Tensor, engine: MatchEngine
     ) -> tuple[BestCells, Tensor]:
-        """`match` of (B, 3, side, side) uint8 images that stand in these pairs alone.
+        """`match` of (B, 3, side, side) uint8 images that are in these pairs alone.
 
-        What no pair selects is not projected.
+        Maps of layers that no pair selects are not projected.
         """
         maps = self.extract(images)
         activations = self.selector.activate(maps)

@@ -1,7 +1,7 @@
 """The forward pass of a training step, as functions over a HyperpixelNetwork.
 
-In training, batch normalisation is over the whole step, gates are drawn with noise, and a loss
-reads some rows of a correlation, or an entropy, with gradient (docs/algorithm.md, sections 8 and 11).
+In training, batch normalisation is over the whole step, gates are sampled with noise, and a loss reads some rows of a
+correlation, or an entropy, with gradient (docs/algorithm.md, sections 8 and 11).
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def embed_step(
 ) -> tuple[ImageFeatures, ImageFeatures]:
     """Features of a step's source images and of its target images, each of the two normalised as one batch.
 
-    An image counts as often as it stands in a pair of the step. The base map is layer 0's projection once more, so
-    layer 0's running statistics take each batch twice (docs/algorithm.md, section 11).
+    An image counts as often as it stands in a pair of the step. The base map is layer 0's projection a second time, so
+    that layer 0's running statistics are updated twice per batch (docs/algorithm.md, section 11).
 
     Args:
         source, target: `network.extract` of this process's source and target images.
@@ -52,7 +52,7 @@ def embed_step(
 
 
 def _mixed(network: HyperpixelNetwork, maps: list[Tensor]) -> list[Tensor]:
-    """The projections' convolutions, channels before rows in memory as all that follows reads them."""
+    """The outputs of the projections' convolutions, channels before rows in memory, as later steps read them."""
     layers = zip(network.projections, maps, strict=True)
     return [project[0](m).contiguous() for project, m in layers]  # type: ignore[index]
 
@@ -77,7 +77,7 @@ def correlate_cells(
 ) -> Tensor:
     """(B, K, T) rows of the correlation at (B, K) source cells, with gradient, given the geometric scores.
 
-    A strong loss reads 10 to 40 of the 3,600 rows; the scores carry no gradient and come from a pass without.
+    A strong loss reads 10 to 40 of the 3,600 rows; the scores carry no gradient and come from a pass without one.
     """
     cosine = cosines_at(network, source, target, gates, cells)
     return cosine.relu().pow(network.config.appearance_exponent) * network.hough.scores_at(scores, cells)

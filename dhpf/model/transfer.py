@@ -16,7 +16,7 @@ from dhpf.model.engines.engine import ZERO_MAXIMUM, BestCells, nonzero
 from dhpf.model.joint import JointMatches
 
 TILE_SIDE = 4
-"""Cells per side of the tiles that give one mutual match each: neighbouring cells say almost the same."""
+"""Cells per side of the tiles that give one mutual match each: neighbouring cells have almost the same match."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class TransferredPoints:
 def match_confidence(correlation: Tensor, best_score: Tensor) -> Tensor:
     """Appearance (a power of the cosine) times the geometric score, as a share of the pair's strongest displacement.
 
-    It lies in [0, 1] and can be compared between pairs: 1 is a perfect likeness that moves with all the others.
+    It lies in [0, 1] and can be compared between pairs: 1 stands for equal features and the strongest displacement.
     """
     return (correlation / best_score.clamp(min=ZERO_MAXIMUM)).clamp(0, 1)
 
@@ -55,7 +55,7 @@ def cells_of_points(points: Tensor, valid: Tensor) -> Tensor:
 
 
 def transfer(found: BestCells, points: Tensor, valid: Tensor) -> TransferredPoints:
-    """Transfers source points to the target: each moves as the source cells that cover it do, on the average.
+    """Transfers source points to the target: each moves by the mean displacement of the source cells that cover it.
 
     See docs/algorithm.md, section 7.
 
@@ -119,7 +119,7 @@ class PairMatch:
     Attributes:
         points: (N, 2) target point in the 240 x 240 frame of every source cell; of a pair that was matched alone, of
             the cells that were wanted.
-        confidence: (N,) in [0, 1] of these points: `match_confidence`, or what share of all paths agrees.
+        confidence: (N,) in [0, 1] of these points: `match_confidence`, or the share of all paths that agree.
         mutual: the mutual matches.
     """
 
@@ -141,7 +141,7 @@ class PairMatch:
 
     @classmethod
     def jointly(cls, found: BestCells, joint: JointMatches) -> PairMatch:
-        """The result of a pair matched jointly: best cells say which matches are mutual, paths give the points."""
+        """The result of a pair matched jointly: best cells tell which matches are mutual, paths give the points."""
         points, agreement = joint.points, joint.agreement
         mutual = _mutual_matches(found, ranking=agreement, points=points, confidence=agreement)
         return cls(points, agreement, mutual)

@@ -17,7 +17,7 @@ LOWEST_CAPABILITY = (8, 0)
 
 
 def choose_engine(name: EngineName = "auto", device: torch.device | str = "cpu") -> MatchEngine:
-    """An engine for features on a device. It reuses its buffers: one for each thread that matches.
+    """An engine for features on a device. It reuses its buffers, so each thread that matches needs its own.
 
     Raises:
         InputError: an unknown name, or an engine that does not run on the device.
@@ -29,7 +29,9 @@ def choose_engine(name: EngineName = "auto", device: torch.device | str = "cpu")
     if name == "triton" or (name == "auto" and device.type == "cuda"):
         obstacle = _obstacle_to_triton(device)
         if obstacle is None:
-            from dhpf.model.engines.triton_engine import TritonEngine  # not everyone has it, nor needs to load it
+            from dhpf.model.engines.triton_engine import (
+                TritonEngine,
+            )  # Triton is not installed everywhere, and only GPUs need it
 
             return TritonEngine()
         if name == "triton":

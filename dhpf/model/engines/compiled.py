@@ -1,9 +1,9 @@
 """The engine for CPUs: the passes over the N x N matrix compiled by numba.
 
-The matrix is made and voted with in one pass, in tiles of one source row by one target row that stay in the first-level
-cache, and scored and searched in a second one. Only matrix products are left to torch. Each row of 60 target columns is
-padded to 64 with zeros, so that loops are whole vectors; what is written here avoids all that keeps LLVM from using
-them: slices with steps, indices that may be negative, and comparisons with constants of another type.
+A first pass computes the matrix and the votes, in tiles of one source row by one target row that stay in the first
+level of the cache; a second pass applies the scores and finds the maxima. Only matrix products are left to torch. Each
+row of 60 target columns is padded to 64 with zeros, so that loops are whole vectors. The code avoids what keeps LLVM
+from using vectors: slices with steps, indices that may be negative, and comparisons with constants of another type.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _ZERO_MAXIMUM = np.float32(ZERO_MAXIMUM)
 
 
 class CompiledEngine:
-    """Matches one pair after the other on the CPU. Not for several threads at once: its buffers are reused."""
+    """Matches one pair after the other on the CPU. It reuses its buffers, so only one thread at a time may use it."""
 
     def __init__(self) -> None:
         self._correlation = torch.empty(NUM_CELLS, GRID_SIDE * _PADDED)
@@ -128,7 +128,9 @@ def _appearance_row(
     products, sides, lower, weight = coarse
     rows = _products_of_row(y, products, sides, lower, weight)
     total = len(rows)
-    mixed = np.zeros((total + 2, _PADDED), np.float32)  # the last two stay zero, for resolutions that are not there
+    mixed = np.zeros(
+        (total + 2, _PADDED), np.float32
+    )  # the last two stay zero, for resolutions that a pair does not use
     at, w = np.full(_FUSED, total), np.zeros(_FUSED, np.float32)
     one = np.float32(1)
     odd, twos, fours, eights = exponent & 1 != 0, exponent & 2 != 0, exponent & 4 != 0, exponent & 8 != 0
@@ -155,7 +157,7 @@ def _appearance_row(
             w_i, w_j, w_k = w[0], w[1], w[2]
             phase = np.uintp(_SIDE - 1 - x) % np.uintp(_PHASES)
             first_column = np.uintp(_SIDE - 1 - x) - phase
-            for c in range(_PADDED):  # one loop for all, so that nothing is stored in between
+            for c in range(_PADDED):  # a single loop, so that no intermediate result is stored
                 product = block[x, y_t, c]
                 product += mixed[i, c] + w_i * (mixed[i + 1, c] - mixed[i, c])
                 product += mixed[j, c] + w_j * (mixed[j + 1, c] - mixed[j, c])

@@ -1,4 +1,4 @@
-"""The protocol of engines: what they take, pairs of images with known features, and what they give, the best cells.
+"""The protocol of engines, which take pairs of images with known features and give the best cells of each pair.
 
 Best cells are maxima of a correlation and their positions, so that the matrix need not be kept.
 """
@@ -28,7 +28,7 @@ class MatchProblem:
         selected: (B, L) bool, the layers that count for each pair; at least one each.
         source_lengths, target_lengths: (B, N) length of each cell's hyperfeature.
         exponent: power of the rectified cosine.
-        hough: makes scores of votes.
+        hough: computes scores from votes.
         wanted: (B, N) bool, source cells whose filtered match is asked for.
     """
 
@@ -132,11 +132,11 @@ def filtered_best(rows: Tensor, row_maximum: Tensor, column_maximum: Tensor) -> 
 
 
 def nonzero(maximum: Tensor) -> Tensor:
-    """Maxima by which one can divide."""
+    """The maxima, with a tiny number in place of 0, so that one can divide by them."""
     return torch.where(maximum == 0, torch.full_like(maximum, ZERO_MAXIMUM), maximum)
 
 
 class MatchEngine(Protocol):
-    """Matches pairs. Engines differ in speed and in nothing else."""
+    """Matches pairs. Engines differ in speed alone, not in results."""
 
     def __call__(self, problem: MatchProblem) -> BestCells: ...

@@ -18,7 +18,7 @@ from dhpf.model.hough import NUM_DISPLACEMENTS
 
 
 class RowBlockEngine:
-    """Matches one pair after the other, on any device. Not for several threads at once: its buffers are reused."""
+    """Matches one pair after the other, on any device. It reuses its buffers, so only one thread may use it."""
 
     def __init__(self, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
         def buffer(*shape: int) -> Tensor:
@@ -105,7 +105,7 @@ class _Products:
             self._coarse.append(((matrix @ (products @ matrix.T)).view(side, -1), interpolation_taps(matrix)))
             left.append(matrix.flip(0).expand(GRID_SIDE, -1, -1))
             right.append(source.new_empty(side, NUM_CELLS))
-        # Coarse parts stand in the order of their sides, before the one of the grid's own side.
+        # Coarse parts are in the order of their sides, before the part of the grid's own side.
         self._left = torch.cat(left, dim=2).contiguous()
         self._right = torch.cat(right)
 
@@ -131,5 +131,5 @@ def _power(values: Tensor, exponent: int) -> None:
 
 
 def _mirrored(cells: Tensor) -> Tensor:
-    """Where source cells stand in a matrix whose source columns go from right to left."""
+    """The places of source cells in a matrix whose source columns go from right to left."""
     return cells - cells % GRID_SIDE + GRID_SIDE - 1 - cells % GRID_SIDE

@@ -15,11 +15,11 @@ from dhpf.model.engines.triton_kernels import Channels
 from dhpf.model.engines.triton_operands import Operands, in_single_precision, operands, padded
 
 WORKSPACE_BYTES = 2**31
-"""What intermediate results of the pairs that are matched together may take."""
+"""Bytes that the intermediate results of pairs that are matched together may take."""
 LARGEST_TILE = 128
-"""Cells per side of the tiles in which products are taken; of maps with few cells, fewer."""
+"""Cells per side of the tiles in which products are computed; maps with few cells have smaller tiles."""
 SMALL_TILE = 32
-"""A tile of at most so many cells per side needs fewer warps."""
+"""A tile of at most this many cells per side needs fewer warps."""
 CELLS_AT_ONCE = 16
 """Source cells of a coarse map in one program that spreads their products."""
 
@@ -28,7 +28,7 @@ class TritonEngine:
     """Matches pairs on a CUDA GPU; on a CPU only where Triton interprets its kernels (TRITON_INTERPRET=1), for tests.
 
     Args:
-        grid_side: cells per side of the problems' grid; another than 60 is for small examples.
+        grid_side: cells per side of the grid; values other than 60 are for small examples in tests.
     """
 
     def __init__(self, grid_side: int = GRID_SIDE) -> None:
@@ -46,7 +46,7 @@ class TritonEngine:
     def _match(self, problem: MatchProblem) -> BestCells:
         of_pairs = operands(problem, self._grid_side)
         num_cells = self._grid_side**2
-        # Its products first; appearance of all sides takes their place.
+        # Holds products of the grid's side first; the appearance of all sides then takes their place.
         appearance = of_pairs.lengths.source.new_empty(len(problem.pairs), num_cells, num_cells)
         if of_pairs.fine is not None:
             _multiply(of_pairs.fine, self._grid_side, appearance)
@@ -106,7 +106,7 @@ def _find_best(appearance: Tensor, scores: Tensor, wanted: Tensor, side: int) ->
 
 
 def bytes_per_pair(sides: set[int], grid_side: int) -> int:
-    """What a pair's matrix, its coarse products, votes and column maxima take."""
+    """Bytes that a pair's matrix, its coarse products, votes and column maxima take."""
     cells = grid_side * grid_side
     coarse = sum(side * side * (cells + side * side) for side in sides if side < grid_side)
     return 4 * (cells * cells + coarse + (2 * grid_side - 1) ** 2 * grid_side + cells * grid_side)

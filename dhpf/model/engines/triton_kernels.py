@@ -3,8 +3,8 @@
 Inner products are taken at each side's own resolution, a pair's matrix of the grid's side in large tiles. Layers below
 the grid's side are brought to it along the target's axes (`spread_targets`), and along the source's where appearance is
 made of all sides (`make_appearance`), which then takes the matrix's place. Everything after reads that matrix in tiles
-of one source row by one target row. Making it anew in each pass instead, so that it is never written, took eight times
-as long on an H200.
+of one source row by one target row. Computing it again in each pass, so that it is never written, took eight times as
+long on an H200.
 
 Every output element is written by one program that adds in a fixed order: a pair's answer does not depend on the
 others of its batch, nor on the run. Tiles are padded with zeros to a power of two. All numbers are float32.
@@ -254,7 +254,7 @@ def find_filtered(
 ) -> None:
     """Writes the best target of wanted source cells after the mutual filter. Programs: (source cell, pair).
 
-    A cell that is not wanted costs next to nothing.
+    A cell that is not wanted costs almost nothing.
 
     Args:
         appearance: (B, N, N).
@@ -297,7 +297,7 @@ def _keep_best(
 
 @triton.jit
 def _nonzero(maximum: tl.tensor) -> tl.tensor:
-    """Maxima by which one can divide."""
+    """The maxima, with a tiny number in place of 0, so that one can divide by them."""
     return tl.where(maximum == 0, _ZERO_MAXIMUM, maximum)
 
 

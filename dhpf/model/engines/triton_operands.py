@@ -17,12 +17,12 @@ from dhpf.model.engines.triton_kernels import CHANNELS_AT_ONCE, Channels, Coarse
 
 BYTES_OF_FLOAT = 4
 SMALLEST_TILE = 16
-"""What a product in a kernel needs of each of its three lengths."""
+"""Least size of each of the three dimensions of a product in a kernel."""
 
 
 @dataclass(frozen=True)
 class Operands:
-    """What the kernels read of B pairs.
+    """All that the kernels read for B pairs.
 
     Attributes:
         grid_side: G, cells per side of the grid; N = G * G.
@@ -60,7 +60,7 @@ def in_single_precision(problem: MatchProblem) -> MatchProblem:
 
 
 def operands(problem: MatchProblem, grid_side: int = GRID_SIDE) -> Operands:
-    """The tables of a problem `in_single_precision`; another grid side than 60 is for small examples."""
+    """The tables of a problem `in_single_precision`; grid sides other than 60 are for small examples in tests."""
     device = problem.selected.device
     pairs = torch.tensor(problem.pairs, dtype=torch.int32, device=device).view(-1, 2)
     source, target = problem.source_maps, problem.target_maps
@@ -127,7 +127,7 @@ class CoarsePlan:
 
 @lru_cache(maxsize=16)
 def coarse_plan(sides: tuple[int, ...], grid_side: int, device: torch.device) -> CoarsePlan:
-    """How products of maps of these sides, each below the grid's, come to the grid."""
+    """The plan by which products of maps of these sides, each below the grid's, are interpolated to the grid."""
     cells = [side * side for side in sides]
     taps = [interpolation_taps(interpolation_matrix(side, torch.empty(0), grid_side)) for side in sides]
     return CoarsePlan(
@@ -140,5 +140,5 @@ def coarse_plan(sides: tuple[int, ...], grid_side: int, device: torch.device) ->
 
 
 def padded(length: int) -> int:
-    """The tile length that holds so many elements."""
+    """The length of the smallest tile that holds this many elements."""
     return max(SMALLEST_TILE, int(triton.next_power_of_2(length)))
