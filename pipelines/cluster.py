@@ -14,11 +14,11 @@ from dhpf.pipelines.config import Workflow
 from dhpf.pipelines.progress import doing
 
 CPUS_BESIDE_ACTORS = 2
-"""CPUs kept free for Ray Data's own tasks: it waits for ever when its actors take all of them."""
+"""CPUs kept free for Ray Data's own tasks, which otherwise wait for ever when its actors take all CPUs."""
 
 
 def set_ray_environment(address: str | None, work: Path) -> None:
-    """Sets what Ray reads when it is first imported; call it before anything that imports Ray.
+    """Sets the environment variables that Ray reads when it is imported; to be called before anything imports Ray.
 
     Args:
         address: of a cluster to join; None for a private one, which gets token authentication.

@@ -20,9 +20,9 @@ class PlannedOutput:
     """An output that a run would make.
 
     Attributes:
-        title: what it is.
+        title: names the output, such as "photos/all".
         state: "to do", "begun, ..." or "complete".
-        num_pairs: how many pairs it is made from; None for a collection, whose estimate says it.
+        num_pairs: how many pairs it is made from; None for a collection, whose estimate names the number.
         estimate: lines that say what matching a collection would cost; empty for a shard set.
     """
 

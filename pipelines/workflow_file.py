@@ -1,4 +1,4 @@
-"""workflows.yaml -> Workflow, strictly: an unknown key, a wrong type or a missing value is one clear sentence."""
+"""Reads workflows.yaml strictly: an unknown key, a wrong type or a missing value is an error of one clear sentence."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PATH_OPTIONS = ("root", "pair_list")
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Plain YAML values only, no key twice, and of words only true and false are truth values (not `on`)."""
+    """Reads plain YAML values only, refuses duplicate keys, and takes only `true` and `false` as truth values."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
@@ -47,10 +47,10 @@ _StrictLoader.add_implicit_resolver(
 
 
 PACKAGED_FILE = Path(__file__).with_name("workflows.yaml")
-"""The workflows that the project brings."""
+"""The workflows that come with the package."""
 
 FILE_HERE = Path("workflows.yaml")
-"""The user's own in the current folder."""
+"""The user's own workflow file, in the current folder."""
 
 
 def workflow_file(named: Path | None) -> Path:
@@ -152,7 +152,7 @@ def _override(raw: dict[str, Any], text: str) -> None:
     level = raw
     for depth, key in enumerate(keys[:-1]):
         if keys[:depth] == ["shard", "sources"] and key not in level:
-            # A new source comes whole; one option alone is a slip of the pen.
+            # A new source is given as a whole; a single option of an unknown source is a misspelling.
             raise InputError(f"--set {text!r}: no source {key!r}; {nearest_name(key, level)}")
         inner = level.get(key)
         if inner is not None and not isinstance(inner, dict):
@@ -206,7 +206,7 @@ STAGE_MODELS = {"trained": "train", "searched": "search"}
 
 
 def _check_method(workflow: Workflow, method: str | Mapping[str, Any], place: str) -> None:
-    """What would otherwise be found out only after the stages before it."""
+    """Checks a method's model, because a mistake would otherwise show only after the stages before."""
     if isinstance(method, Mapping):
         _check_weights(method_model(workflow, method, place), place)
     elif method in STAGE_MODELS:

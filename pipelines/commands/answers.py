@@ -15,12 +15,12 @@ DONE, BAD_INPUT, LEFT_OUT, REFUSED, INTERRUPTED = 0, 2, 3, 4, 130
 not hold what a champion must; interrupted."""
 
 NO_TERMINAL_WIDTH = 10_000
-"""Columns of what is not read on a terminal: a table's rows stay whole."""
+"""Width in columns where the output is no terminal, so that the rows of a table are never wrapped."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Prints what a command has to say.
+    """Prints a command's answer.
 
     Attributes:
         quiet: text for people is left out, and so is the progress of work.
@@ -35,18 +35,18 @@ class Answer:
             logging.getLogger("dhpf").setLevel(logging.ERROR)
 
     def facts(self, value: Any) -> None:
-        """The facts, if JSON is wanted."""
+        """Prints the facts, if JSON is wanted."""
         if self.as_json:
             print(json.dumps(value, indent=1, ensure_ascii=False))
 
     def text(self, *lines: str) -> None:
-        """Lines for people."""
+        """Prints lines for people."""
         if not self.quiet and not self.as_json:
             for line in lines:
                 print(line)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, has_header: bool = True) -> None:
-        """A table for people; long cells are wrapped on a terminal and nowhere else."""
+        """Prints a table for people; long cells are wrapped on a terminal only."""
         if self.quiet or self.as_json:
             return
         from rich.console import Console
@@ -78,5 +78,5 @@ def shown_log() -> Iterator[None]:
 
 
 def complain(sentence: str) -> None:
-    """One sentence on the error stream."""
+    """Prints one sentence on the error stream."""
     print(f"dhpf: {sentence}", file=sys.stderr)

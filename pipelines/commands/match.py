@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PICTURE_SUFFIX = ".png"
 NUM_BENDING = 200
-"""The picture warps the source by this many matches, however few are drawn."""
+"""The source is warped by this many matches, even where fewer are drawn."""
 
 Model = Annotated[
     str | None,

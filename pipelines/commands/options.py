@@ -15,7 +15,7 @@ FOLDERS, OUTPUT = "Folders", "What is printed"
 
 
 def _workflow_names(typed: str) -> list[str]:
-    """For shell completion."""
+    """The names of the workflows, for shell completion."""
     from dhpf.pipelines.workflow_file import read_workflows, workflow_file
 
     try:
@@ -80,7 +80,7 @@ def run_folder(work: Path, workflow: str, name: str | None) -> Path:
     """The folder of a run: below the work folder, under the run's name or its workflow's.
 
     Raises:
-        InputError: a name that cannot be one.
+        InputError: the name cannot be that of a folder.
     """
     from dhpf.pipelines.config import require_name
 

@@ -1,4 +1,4 @@
-"""`dhpf list`, `describe` and `schema`: which workflows there are, what one would do, and how they are written."""
+"""`dhpf list`, `describe` and `schema`: which workflows there are, what one would do, and the schema of the file."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What is matched block by block: the source of the blocks, a shard set or a collection, and the job of one block.
+"""Sources of blocks of pairs, which are shard sets and collections, and the job of matching one block.
 
-A job is what a worker must know to open the block's pairs and images. It travels to workers as JSON.
+A job holds all that a worker needs to open the block's pairs and images. It is sent to workers as JSON.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class RejectedRows:
 
     Attributes:
         table: Parquet file of them, dhpf.pairs.pair_list.REJECTS.
-        num_rows: how many they are.
-        first_reason: why the first of them is one; None where there is none.
+        num_rows: their number.
+        first_reason: why the first of them cannot be used; None where there is none.
     """
 
     table: Path
@@ -41,11 +41,11 @@ class BlockSource(Protocol):
 
     @property
     def name(self) -> str:
-        """What outputs, tables and metrics call it."""
+        """The name under which outputs, tables and metrics know it."""
 
     @property
     def digest(self) -> str:
-        """sha256 that identifies the pairs and, as far as they are at hand, the images."""
+        """sha256 that identifies the pairs and, where their bytes are known, the images."""
 
     @property
     def num_pairs(self) -> int:
@@ -77,7 +77,7 @@ class BlockSource(Protocol):
 
 @dataclass(frozen=True)
 class OpenBlock:
-    """The pairs of a block, in a worker's hands.
+    """An opened block: its pairs, and access to its images.
 
     Attributes:
         numbers: running number of each pair in its set, from 0; of a pair list the row.
@@ -135,7 +135,7 @@ class ShardJob:
 
 @dataclass(frozen=True)
 class CollectionJob:
-    """A block of a collection: its pairs as they were planned, its images as they lie.
+    """A block of a collection, whose images lie in the collection's folder.
 
     Attributes:
         root: the collection's folder or URI.

@@ -1,4 +1,4 @@
-"""A collection, which the match stage reads: a folder of images, and which pairs of them to match."""
+"""A collection, which the match stage reads: a folder of images, and the plan of the pairs to match."""
 
 from __future__ import annotations
 

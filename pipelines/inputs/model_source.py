@@ -34,8 +34,8 @@ class ModelSource:
     def load(self, resources: Resources) -> HyperpixelNetwork:
         """The network, ready for inference, in a process that may use these resources.
 
-        It lies on a GPU where one is reserved and there is one: a machine without a GPU that estimates or judges for
-        others uses its CPU.
+        It lies on a GPU if one is reserved and the machine has one. A machine without a GPU, on which a run is only
+        estimated or judged, uses its CPU.
         """
         torch.set_num_threads(max(1, int(resources.cpus)))
         device = "cuda" if resources.gpus and torch.cuda.is_available() else "cpu"
@@ -50,7 +50,7 @@ class ModelSource:
         return {"checkpoint_sha256": digest, "version": self.version}
 
     def name(self) -> str:
-        """What rows call the model: models:/NAME/VERSION, or the sha256 of what decides its answers."""
+        """The model's name in rows of tables: models:/NAME/VERSION, or the sha256 of its `identity`."""
         return self.version or hashlib.sha256(canonical_json(self.identity())).hexdigest()
 
     def bytes_per_image(self, feature_type: FeatureType = "float32") -> int:

@@ -28,7 +28,7 @@ class PlannedPairs:
     """The chosen pairs of a collection, in blocks, still to be listed.
 
     Attributes:
-        images: ids; a pair names its images by their positions here.
+        images: ids; a pair refers to its images by their positions here.
         limits: what the blocks may hold at most.
         summary: how many blocks, pairs and images there are.
         blocks: makes the plan's blocks, one at a time.

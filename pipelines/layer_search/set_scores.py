@@ -77,7 +77,7 @@ class SetScorer:
         """PCK of each pair of a block with each set of layers.
 
         Args:
-            block: blocks of equal id must be equal.
+            block: two blocks with the same id must be the same, because features are kept by id.
 
         Returns:
             (len(sets), number of pairs) values in [0, 1].

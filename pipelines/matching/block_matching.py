@@ -66,7 +66,7 @@ def match_block(
 
     Args:
         rows: says which points of a pair will be transferred.
-        caution: what is left out, and who is told of each step.
+        caution: what is left out, and what is called before each step.
 
     Yields:
         a MatchedPair for each matched pair; for a pair that cannot be matched its `common_row`, whose status says why.
@@ -107,7 +107,7 @@ def _match_batch(
     records: Sequence[PairRecord],
     rows: RowMaker,
 ) -> list[tuple[PairMatch, tuple[int, ...]]]:
-    """What matching found for each pair, on the CPU, and the layers selected for it, ascending."""
+    """The matches of each pair, on the CPU, and the layers selected for it, ascending."""
     features, places, facts = described.features, described.places, described.facts
     pairs = [(places[r.source, r.mirrored], places[r.target, r.mirrored]) for r in records]
     wanted = torch.stack([_wanted_cells(rows, r, facts[r.source].size) for r in records])
@@ -144,7 +144,7 @@ def _wanted_cells(rows: RowMaker, record: PairRecord, size: Size) -> Tensor:
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """What a worker is built from; pickled and sent to the actors.
+    """All that a worker is built from; pickled and sent to the actors.
 
     Attributes:
         root: folder of the stage output that the tables go to.

@@ -31,7 +31,7 @@ features are then the same to the last bit in every block."""
 
 @dataclass(frozen=True)
 class Caution:
-    """What a worker leaves out of a block, and whom it tells of each step beforehand.
+    """What a worker leaves out of a block, and what it calls before each step.
 
     Attributes:
         images: why images, by id, are left out.
@@ -50,7 +50,7 @@ class Caution:
         return self.on_step is not None
 
     def step(self, number: int) -> None:
-        """Announces the next step, if anybody is to be told."""
+        """Announces the next step, if `on_step` is given."""
         if self.on_step is not None:
             self.on_step(number)
 
@@ -61,7 +61,7 @@ NO_CAUTION = Caution()
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What a row says of an image: (width, height) in pixels and the sha256 of its file; or why it cannot be used."""
+    """An image's facts for rows: (width, height) in pixels and the sha256 of its file, or why it cannot be used."""
 
     size: Size = (0, 0)
     sha256: str = ""
@@ -93,7 +93,7 @@ def describe_block(
 
     Args:
         feature_type: type in which the features are kept.
-        caution: what is left out, and who is told of each step.
+        caution: what is left out, and what is called before each step.
     """
     side, device = network.config.image_side, network.backbone.mean.device
     num_ahead = 1 if caution.is_stepwise else DECODED_AHEAD
@@ -108,7 +108,9 @@ def describe_block(
         parts.append(features.in_half_precision() if feature_type == "float16" else features)
         squares.clear()
 
-    with ThreadPoolExecutor(num_ahead) as decoder:  # a remote store is slow to answer: read several at once
+    with ThreadPoolExecutor(
+        num_ahead
+    ) as decoder:  # a remote store is slow to answer, so several images are read at once
         waiting = deque((step, image) for step, image in enumerate(block.images) if image[0] not in caution.images)
         decoding: deque[tuple[tuple[str, bool], Future[tuple[ImageFacts, Tensor | None]]]] = deque()
         while waiting or decoding:
@@ -126,7 +128,9 @@ def describe_block(
             if len(squares) == batch_size:
                 describe()
     if squares or not parts:
-        squares = squares or [torch.zeros(3, side, side, dtype=torch.uint8)]  # no image can be used: a stand-in
+        squares = squares or [
+            torch.zeros(3, side, side, dtype=torch.uint8)
+        ]  # where no image can be used, a blank one takes its place
         describe()
     return DescribedBlock(ImageFeatures.concatenate(parts), places, facts)
 

@@ -1,4 +1,4 @@
-"""The result for one matched pair, in the original images' pixels, and the protocol of what makes a table row of it."""
+"""The result for one matched pair, in the original images' pixels, and the protocol that makes a table row of it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def common_row(number: int, record: PairRecord, source: ImageFacts, target: Imag
 
 @dataclass(frozen=True)
 class MatchedPair:
-    """A pair and what matching found for it.
+    """A pair and the matches that were found for it.
 
     Attributes:
         number: running number of the pair in its set.
@@ -107,5 +107,5 @@ class RowMaker(Protocol):
 
 
 def table_row(rows: RowMaker, pair: MatchedPair | dict[str, Any]) -> Mapping[str, Any]:
-    """The table row of a pair as `match_block` yields it: matched, or not, and then given by its `common_row`."""
+    """The table row of what `match_block` yields: a MatchedPair, or the `common_row` of a pair that failed."""
     return rows(pair) if isinstance(pair, MatchedPair) else rows.failed(pair)

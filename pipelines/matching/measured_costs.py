@@ -18,7 +18,7 @@ from dhpf.pipelines.outputs.writers import PART, table_file
 from dhpf.pipelines.progress import CountedWork
 
 NUM_IMAGES = 4
-"""At most this many images are described, and each is matched with each other."""
+"""At most this many images are described, and all their pairs are matched."""
 
 LEAST_SECONDS = 1e-4
 """Lower bound of a measured time, which noise could make negative."""
@@ -43,7 +43,7 @@ class MeasuredCosts:
 
 @dataclass(frozen=True)
 class _Trial:
-    """What matching a block of `num_images` and `num_pairs` took, and the size of its table."""
+    """The time that matching one block took, and the size of its table."""
 
     num_images: int
     num_pairs: int

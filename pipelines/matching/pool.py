@@ -35,7 +35,7 @@ REPORT_SECONDS = 5.0
 """Least time between two reports of progress."""
 
 BLOCKS_OF_ACTOR = 100
-"""Blocks that one pool matches for each of its actors; then a new pool is started, which costs little."""
+"""Blocks that one pool matches, per actor; then a new pool is started, which takes little time."""
 
 MAX_ATTEMPTS = 4
 """How often a run begins a block, all but the first time in quarantine, before it gives the block up."""
@@ -76,7 +76,7 @@ def match_blocks(
     Args:
         title: what the progress display calls the work.
         options: how blocks are matched.
-        report: told of the progress every few seconds.
+        report: called with the progress every few seconds.
 
     Raises:
         InputError: something that a block needs, such as its shard, cannot be read, and no image is at fault; blocks
@@ -149,13 +149,13 @@ class BlockMatcher:
         (text,) = batch["job"]
         try:
             info = self._commit(block_job_from_json(str(text))).info
-        except InputError as error:  # returned, not raised: Ray would bury it in its own traceback
+        except InputError as error:  # returned, because Ray would wrap a raised one in its own traceback
             return {"num_pairs": [0], "num_failed": [0], "stopped": [str(error)]}
         return {"num_pairs": [info["num_pairs"]], "num_failed": [info["num_failed"]], "stopped": [""]}
 
     def _commit(self, job: BlockJob) -> CommitRecord:
         done = self._output.commit_of(job.task)
-        if done is not None:  # an actor's answer is lost with its machine; its commit is not
+        if done is not None:  # a lost machine takes its actor's answer with it, but not the commit
             return done
         attempt = self._output.begin(job.task, self._run)
         if attempt == 1:

@@ -26,10 +26,10 @@ from dhpf.pipelines.matching.describing import Caution
 from dhpf.pipelines.outputs.store import StageOutput, put_if_absent
 
 ENDS_AT_A_STEP = 2
-"""An image or pair at which the process ended this often is left out. Once may be chance, such as a lack of memory."""
+"""An image or pair at which the process crashed this often is left out; one crash may be chance."""
 
 ENDS_OF_A_BLOCK = 20
-"""After this many ends the rest of the block is not tried."""
+"""After this many crashes of its process, the rest of a block is not tried."""
 
 _NO_STEP = -1
 """Stands for the time before the first step, while the process loads the model."""

@@ -1,4 +1,4 @@
-"""The folder of a stage output: exactly one result of each task counts, however often it runs, and is never seen half.
+"""The folder of a stage output: of each task exactly one result counts, however often it runs, and only a whole one.
 
 PLAN.json says what a stage will do; a task writes its files under a key that nobody else uses and commits by creating
 commits/<task>.json, which only the first can; MANIFEST.json comes last and means "complete". Large files may lie in an
@@ -40,7 +40,7 @@ REJECTS_TASK = "rejects"
 """The task, if a stage has one, that keeps the rows of its input that cannot be used; its table has the same name."""
 
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)
-"""What a file system without hard links answers: FAT, many object stores mounted as folders."""
+"""Errors of file systems without hard links, such as FAT and many object stores that are mounted as folders."""
 
 
 class PlanConflict(InputError):
@@ -66,10 +66,10 @@ class StageOutput:
             self._require_same(read_json(self.root / PLAN), plan)
 
     def require_settings(self, settings: Mapping[str, Any]) -> None:
-        """Checks that the plan, if there is one, says what a part of the wanted one says; writes nothing.
+        """Checks that the plan, if there is one, agrees with these fields of the wanted plan; writes nothing.
 
         Raises:
-            PlanConflict: it says otherwise.
+            PlanConflict: a field differs.
         """
         if self.has_plan():
             found = read_json(self.root / PLAN)
@@ -126,7 +126,7 @@ class StageOutput:
     def begin(self, task: str, run: str) -> int:
         """Notes that a run begins a task, and says how often it has, this time included.
 
-        A task that kills its process leaves no other trace.
+        This is the only trace that a task leaves which kills its process.
         """
         attempt = 1
         while not put_if_absent(self.root / BEGUN / run / f"{task}.{attempt}", b""):
@@ -134,7 +134,7 @@ class StageOutput:
         return attempt
 
     def commit_of(self, task: str) -> CommitRecord | None:
-        """What a task gave, or None while it is not done."""
+        """The record of a task's result, or None while the task is not done."""
         path = self.root / COMMITS / f"{task}.json"
         return _read_commit(path) if path.exists() else None
 
@@ -218,7 +218,7 @@ class StageOutput:
         kept = {str(Path(key).parent) for key in keys if not is_uri(key)}
         for note in self.root.glob(f"{OBJECTS}/*"):
             if note.read_text() not in keys:
-                with contextlib.suppress(InputError):  # the store is away: the note stays for --restart
+                with contextlib.suppress(InputError):  # the store cannot be reached: the note stays, for --restart
                     _remove_noted(note)
         for folder in (self.root / DATA).glob("*/*"):
             if str(folder.relative_to(self.root)) not in kept:
@@ -282,7 +282,7 @@ def _write_temporary(path: Path, content: bytes) -> Path:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-    except BaseException:  # a full disk, an interrupt: leave no half file behind
+    except BaseException:  # after a full disk or an interrupt no partial file stays behind
         temporary.unlink(missing_ok=True)
         raise
     return temporary

@@ -1,7 +1,8 @@
 """The schemas of the tables that stages write, and how parts of a table are read.
 
-Points are lists of [x, y] in the original image's pixels. `status` is "matched", or why the pair could not be: then the
-other columns are empty. `layers` is a bit mask: bit l stands for hyperpixel layer l (see `layers_of_mask`).
+Points are lists of [x, y] in the original image's pixels. `status` is "matched", or says why the pair could not be
+matched; then the other columns are empty. `layers` is a bit mask: bit l stands for hyperpixel layer l (see
+`layers_of_mask`).
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ PREDICTIONS = pa.schema(
         ("matches_target", _POINTS),
     ]
 )
-"""What a method says of pairs with ground truth; `seconds` is the pair's share of its block's matching time.
+"""The predictions of a method for pairs with ground truth; `seconds` is the pair's share of its block's matching time.
 
 `matches_*` are the pair's best mutual matches, for pictures. A keypoint that is not `valid` has no prediction.
 """
@@ -115,7 +116,7 @@ LAYER_SETS = pa.schema(
 )
 """Sets of layers that a search scored, those of one size per part, with their mean PCK over pairs.
 
-Those that `is_kept` are the best of their size, which the search went on from.
+Those with `is_kept` are the best of their size, which the search extended.
 """
 
 

@@ -28,10 +28,10 @@ from dhpf.pipelines.matching.block_matching import MatchOptions, match_block
 from dhpf.pipelines.stages.evaluate import MethodScores, PredictionRows
 
 MAX_DEVIATION = 1e-4
-"""Of an engine from the whole matrix, as a share of the largest value: rounding stays ten times below."""
+"""Largest deviation of an engine from the whole matrix, as a share of the largest value; rounding has a tenth of it."""
 
 TIMED_ROUNDS = 5
-"""Each version is timed so often in turn, and its fastest time counts, as other load on the machine only adds time."""
+"""Versions are timed this often, in turns; the fastest time counts, because load on the machine only adds time."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Check:
 
 
 def pck_check(config: PromotionConfig, metric: str, candidate: MethodScores, champion: MethodScores | None) -> Check:
-    """Refuses a PCK below the champion's, if the whole bootstrap interval is, or below what any version must reach.
+    """Refuses a PCK that is below what any version must reach, or below the champion's by the whole bootstrap interval.
 
     Raises:
         InputError: the benchmark has no pair with this metric.
@@ -86,7 +86,7 @@ def pck_check(config: PromotionConfig, metric: str, candidate: MethodScores, cha
 
 @torch.inference_mode()
 def parity_check(network: HyperpixelNetwork, engine: MatchEngine, blocks: Sequence[OpenBlock]) -> Check:
-    """Checks that the engine finds the same as the whole correlation matrix, which is the method as published."""
+    """Checks that the engine gives the same result as the whole correlation matrix, which is the published method."""
     side, device = network.config.image_side, network.backbone.mean.device
     every = torch.ones(1, NUM_CELLS, dtype=torch.bool, device=device)
     deviations = []
@@ -152,5 +152,5 @@ def _values(scores: MethodScores, metric: str) -> dict[int, float]:
 
 
 def word_of(passed: bool) -> str:
-    """How tags and tables say whether a check was passed."""
+    """The word in tags and tables for whether a check was passed."""
     return "passed" if passed else "refused"

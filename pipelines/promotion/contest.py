@@ -57,7 +57,7 @@ class Contest:
         return self.champion is not None and self.candidate.version == self.champion.version
 
     def compare(self) -> Verdict:
-        """Judges the version and writes the verdict among its tags; the champion stays. Needs a Ray cluster.
+        """Judges the version and writes the verdict into its tags; the champion does not change. Needs a Ray cluster.
 
         Raises:
             InputError: a model cannot be fetched or used.

@@ -57,7 +57,7 @@ class Judge:
         return Verdict(candidate.version, champion.version if champion else None, tuple(checks))
 
     def _scores(self, sources: Sequence[ModelSource]) -> list[dict[str, MethodScores]]:
-        """By benchmark, for each model: predicted by this code, on this data, each pair alone."""
+        """The scores by benchmark, for each model; all are predicted by this code and matched directly."""
         named = {_folder_name(source): source for source in sources}
         methods = {name: source.version for name, source in named.items()}
         config = dataclasses.replace(
@@ -76,7 +76,8 @@ class Judge:
 
 
 def _folder_name(model: ModelSource) -> str:
-    """Of a version's predictions; with its digest, for a registry that was deleted counts from 1 again."""
+    """The folder of a version's predictions. It has the digest in its name, because the registry, once deleted, counts
+    versions from 1 again."""
     return f"version-{model.version.rpartition('/')[2]}-{_digest(model.identity())[:8]}"
 
 

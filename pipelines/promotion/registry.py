@@ -1,7 +1,7 @@
 """The model registry: versions with their verdicts, which of them is champion, promoting and rolling back.
 
 The champion is MLflow's alias of that name. Which versions were champion before, oldest first, is a tag of the
-registered model, so that the way back is there whoever promoted.
+registered model, so that a rollback is possible whoever promoted.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class Registry:
                 "comparison; compare again"
             )
         with self._tracker.reaching():
-            # The alias first: when only it is written, the way back is still the earlier champion.
+            # The alias is written first: if only it is written, a rollback still finds the earlier champion.
             self._client.set_registered_model_alias(name, CHAMPION, version)
             self._write_champions(name, [*champions_with(self._champions(name), now), version])
 
@@ -190,5 +190,5 @@ def champions_before(champions: Sequence[str], now: str, existing: set[str]) -> 
 
 
 def now_text() -> str:
-    """The time as it stands in tags."""
+    """The time as tags give it."""
     return datetime.now(UTC).isoformat(timespec="seconds")

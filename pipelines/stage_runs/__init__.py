@@ -1,1 +1,1 @@
-"""How a workflow runs each of its stages: inputs opened, results tracked, pictured and reported."""
+"""How a workflow runs each stage: opens its inputs, tracks its results in MLflow, draws pictures, and reports."""

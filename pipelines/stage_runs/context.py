@@ -23,7 +23,7 @@ from dhpf.pipelines.workflow_file import STAGE_MODELS, method_model
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """Methods on one shard set.
+    """The scores of several methods on one shard set.
 
     Attributes:
         columns: names of the scores.
@@ -36,7 +36,7 @@ class ScoreTable:
 
 @dataclass(frozen=True)
 class StageReport:
-    """What a stage has to say of one of its outputs.
+    """A stage's report of one of its outputs.
 
     Attributes:
         facts: for programs, plain values.
@@ -71,7 +71,7 @@ class Outcome:
     pictures: dict[str, str] = field(default_factory=dict)
 
     def report(self, stage: str, facts: Mapping[str, Any], *lines: str, table: ScoreTable | None = None) -> None:
-        """Adds what a stage has to say."""
+        """Adds a stage's report."""
         self.reports.append(StageReport(stage, facts, lines, table))
 
     def reject(self, number: int, reason: object) -> None:
@@ -93,7 +93,7 @@ class StageContext:
 
     Attributes:
         folder: where the stages write, one sub-folder each.
-        tracker: MLflow.
+        tracker: connection to MLflow.
         outcome: what the stages have done so far.
     """
 
@@ -126,7 +126,7 @@ class StageContext:
         return stage if stage is not None and StageOutput(self.folder_of(stage)).manifest() is None else None
 
     def planned_model(self, choice: str | Mapping[str, Any], place: str) -> dict[str, Any]:
-        """What plans say of a choice's model as far as that is known before anything has run."""
+        """The part of a plan that identifies the chosen model, as far as it is known before anything has run."""
         return {} if isinstance(choice, str) else {"model": self.model(choice, place).identity()}
 
     def model(self, choice: str | Mapping[str, Any], place: str) -> ModelSource:
@@ -148,7 +148,7 @@ class StageContext:
         if choice.startswith("models:/"):
             found = fetch_version(self.tracker, choice, self.folder / "models")
             return ModelSource(checkpoint=str(found.checkpoint), version=found.uri)
-        load_network(choice)  # a bad checkpoint is said here, not by every actor
+        load_network(choice)  # a bad checkpoint is reported here, and not by every actor
         return ModelSource(checkpoint=choice)
 
     def _configured(self, choice: Mapping[str, Any], place: str) -> ModelConfig:
@@ -162,8 +162,8 @@ class Stage:
     Attributes:
         run: runs it with its config, in a Ray cluster; what is complete is left as it is.
         models: the untrained models that it builds; an InputError for one that cannot be configured.
-        settings: what the plan of each of its outputs says before any input is looked at, by the output's folder below
-            the stage's: an output that says otherwise is refused before anything is started.
+        settings: the part of each output's plan that is known before any input is read, by the output's folder below
+            that of the stage. An output whose plan differs is refused before anything is started.
     """
 
     run: Callable[[Any, StageContext, StageRun], None]

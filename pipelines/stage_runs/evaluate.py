@@ -52,7 +52,7 @@ def _report(context: StageContext, results: Sequence[MethodScores], on: str, con
 
 
 def score_table(results: Sequence[MethodScores]) -> ScoreTable:
-    """Methods on one shard set beside each other."""
+    """The scores of methods on one shard set, as a table."""
     metrics = _metrics(results)
     rows = {}
     for result in results:
@@ -63,7 +63,7 @@ def score_table(results: Sequence[MethodScores]) -> ScoreTable:
 
 
 def remark_on_training(results: Sequence[MethodScores], trained: set[str]) -> str | None:
-    """What a reader should know where layers that were not trained do better than what was trained."""
+    """A remark for the case that an untrained method has a higher score than every trained one; None otherwise."""
     metrics = _metrics(results)
     scores = {r.method: r.summary[metrics[0]] for r in results if metrics and metrics[0] in r.summary}
     ours = {method: score for method, score in scores.items() if method in trained}

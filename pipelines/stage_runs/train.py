@@ -55,7 +55,7 @@ def _with_found_layers(config: TrainConfig, context: StageContext) -> TrainConfi
 
 
 def _baselines(context: StageContext, validation: ShardSet, metric: str) -> dict[str, float]:
-    """What the search found on the validation pairs by this metric, to compare a training with."""
+    """The search's results on the validation pairs in this metric, to compare a training with."""
     config = context.workflow.search
     if config is None or config.on != validation.name:
         return {}

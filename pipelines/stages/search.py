@@ -148,7 +148,7 @@ def searched_model(folder: Path) -> ModelConfig:
 
 
 def _chosen_pairs(config: SearchConfig, shards: ShardSet) -> list[PairRecord]:
-    """The shard set's pairs for which PCK is defined; of more than `max_pairs` only so many, evenly spread."""
+    """The shard set's pairs with a PCK; if there are more than `max_pairs`, that many of them, evenly spread."""
     pairs = list(scorable_pairs(shards))
     if not pairs:
         raise InputError(f"search.on: no pair of shard set {shards.name} has keypoints that a PCK can be taken of")
@@ -174,7 +174,7 @@ def _score_missing_levels(
         if sets:
             scorers = scorers or _Scorers(config, source, shards, pairs)
             level = scorers.score(sets, f"search {shards.name}, {len(levels) + 1} layers")
-        # A search that is over has nothing to score in the levels that are left.
+        # After the end of the search, the remaining levels are committed without sets.
         output.commit(task, table_file(PART, _table(level, config.beam)), {"num_sets": len(level)})
         if sets:
             report(level)

@@ -30,7 +30,7 @@ class RegisteredVersion:
 
     @property
     def uri(self) -> str:
-        """Names exactly this version, now and later, as an alias does not."""
+        """The URI of exactly this version; unlike an alias, it never means another."""
         return f"models:/{self.name}/{self.version}"
 
 

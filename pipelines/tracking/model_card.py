@@ -29,7 +29,7 @@ class TrainingData:
 
     Attributes:
         name: SOURCE/SPLIT.
-        kind: of the pair source; the licence hangs on it.
+        kind: of the pair source, which decides the licence.
         num_pairs: in the set.
         digest: sha256 of its content: the fingerprint.
     """

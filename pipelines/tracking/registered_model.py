@@ -15,7 +15,7 @@ from dhpf.matcher import Matcher
 
 
 class TransferModel(PythonModel):
-    """Encoded image pairs and source points -> target points."""
+    """Transfers source points to target images, for pairs of encoded images."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Loads the checkpoint that is stored beside this file."""

@@ -71,7 +71,7 @@ def _new_version(tracker: Tracker, run: StageRun, name: str, checkpoint: Path, d
 
 def _logged(tracker: Tracker, run: StageRun, name: str, checkpoint: Path, card: ModelCard) -> str:
     """The model with its files, logged by the run; gives the new version."""
-    # The signature is given; an example would put an image into every model.
+    # MLflow asks for an input example, which would put an image into every model; the signature is given instead.
     warnings.filterwarnings("ignore", message=".*input example.*", category=UserWarning)
     with tracker.as_default(), mlflow.start_run(run_id=run.run_id), tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "checkpoint.safetensors"
@@ -93,6 +93,6 @@ def _logged(tracker: Tracker, run: StageRun, name: str, checkpoint: Path, card: 
 
 
 def _card_tags(card: ModelCard) -> dict[str, str]:
-    """What of a card can be searched for and listed."""
+    """The facts of a card that become tags, by which versions are searched and listed."""
     metrics = {clean_name(METRIC_TAGS + name): f"{value:.6g}" for name, value in card.metrics.items()}
     return metrics | {clean_name(DATASET_TAGS + d.name): d.digest for d in card.data} | {CODE_TAG: code_version()}

@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 class StageRun:
-    """A child run: what one stage logs. `log_config` comes first, for it decides which run this is."""
+    """A child run, into which one stage logs. `log_config` is called first, because it decides which run this is."""
 
     def __init__(self, tracker: Tracker, workflow: str, parent: str, stage: str, title: str) -> None:
         self._tracker, self._client = tracker, tracker.client
@@ -76,26 +76,26 @@ class StageRun:
                     self._client.log_param(self.run_id, name, value)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Numbers, under names cleaned of what MLflow does not take."""
+        """Writes numbers; characters that MLflow does not allow in names are replaced."""
         log_to_run(self.tracking_uri, self.run_id, metrics, step)
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
-        """Facts such as the dataset's fingerprint."""
+        """Writes tags: facts such as the dataset's fingerprint."""
         with tolerant("tags"):
             for name, value in tags.items():
                 self._client.set_tag(self.run_id, name, str(value))
 
     def log_file(self, path: Path, folder: str) -> None:
-        """A file as an artifact."""
+        """Writes a file as an artifact."""
         with tolerant(path.name):
             self._client.log_artifact(self.run_id, str(path), folder)
 
     def log_text(self, text: str, artifact: str) -> None:
-        """A text, such as a table as CSV, as the artifact FOLDER/NAME."""
+        """Writes a text, such as a table as CSV, as the artifact FOLDER/NAME."""
         log_text_to_run(self.tracking_uri, self.run_id, text, artifact)
 
     def log_picture(self, picture: Picture, artifact: str) -> None:
-        """A picture as the PNG artifact FOLDER/NAME.png."""
+        """Writes a picture as the PNG artifact FOLDER/NAME.png."""
         log_picture_to_run(self.tracking_uri, self.run_id, picture, artifact)
 
     def picture_folder(self) -> str | None:

@@ -24,13 +24,13 @@ from dhpf.errors import InputError
 TRACKING_VARIABLE, REGISTRY_VARIABLE = "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"
 
 CODE_TAG = "dhpf.code_version"
-"""Of runs and of model versions: the code that made them."""
+"""Tag of runs and of model versions that names the code that made them."""
 
 Found = TypeVar("Found")
-"""What a search of MLflow finds: runs, models, versions."""
+"""The type of a search's results: runs, models or versions."""
 
 UNREACHED = (MlflowException, RequestException)
-"""What MLflow raises when its server or store does not do what it should."""
+"""Errors that MLflow raises when its server or store does not work."""
 
 
 class Tracker:

@@ -12,7 +12,7 @@ from dhpf.model.global_batch import ALONE, Workers
 
 
 class _Sum(torch.autograd.Function):
-    """Each process's result depends on every process's values, so a gradient that comes back is summed too."""
+    """A sum over processes. Every process's result depends on every process's values, so gradients are summed, too."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a training worker reads: images and keypoints of pairs, the steps of an epoch, and its share of each step."""
+"""The data of a training worker: images and keypoints of pairs, the steps of an epoch, and its share of each step."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class Writer(Protocol):
 
 
 PARQUET = "parquet"
-"""What the stages themselves read again."""
+"""The format that stages themselves read."""
 
 WRITERS: Mapping[str, Writer] = {PARQUET: ParquetWriter()}
 """Each format's writer, by the format's name."""
