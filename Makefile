@@ -4,13 +4,15 @@
 # make curves      - the loss curve of one, two and three workers; draws docs/training-curves.png (minutes)
 # make bench-gpu   - the same on a CUDA GPU; adds its figures to bench.json (a minute)
 # make bench-scaling - cost per pair as a collection grows, and the gain of a second actor; writes docs/scaling*
+# make cluster     - starts a Ray cluster of three machines with S3 and MLflow servers on this one; needs root
+# make cluster-down - takes it down
 # make docs        - the documentation, built into site/
 # Each makes .venv with the pinned dependencies if it is not there.
 
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: quickstart test lint docs bench bench-gpu bench-scaling curves lock
+.PHONY: quickstart test lint docs bench bench-gpu bench-scaling curves cluster cluster-down lock
 
 quickstart: .venv/installed
 	$(BIN)/dhpf run quickstart
@@ -29,6 +31,12 @@ bench-scaling: .venv/installed
 
 curves: .venv/installed
 	$(BIN)/python -m benchmarks.training_curves
+
+cluster: .venv/installed
+	$(BIN)/python -m infra.local_cluster up
+
+cluster-down: .venv/installed
+	$(BIN)/python -m infra.local_cluster down
 
 docs: .venv/installed
 	$(BIN)/mkdocs build --strict

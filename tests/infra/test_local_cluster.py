@@ -1,0 +1,193 @@
+"""The local cluster, started for real: its machines share nothing, a client needs the token, and nothing is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from infra.local_cluster.cluster import CLUSTERS, Cluster, new_cluster, read_cluster
+from infra.local_cluster.machine import HOSTS, Machine, MachineError
+
+ROOT = Path(__file__).parents[2]
+NAME = "test"
+
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("ip") is None, reason="network namespaces need root and iproute2"
+)
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    cluster = [sys.executable, "-m", "infra.local_cluster", *arguments, "--name", NAME]
+    return subprocess.run(cluster, cwd=ROOT, capture_output=True, text=True, check=False, timeout=420)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """A cluster of two workers; what it leaves behind is looked at when it is taken down."""
+    started = command("up")
+    assert started.returncode == 0, started.stderr
+    running = read_cluster(NAME)
+    yield running
+    stopped = command("down")
+    assert stopped.returncode == 0, stopped.stderr
+    assert traces_of(running) == []
+
+
+def traces_of(cluster: Cluster) -> list[str]:
+    """What is left of a cluster: namespaces, network cards, hosts files, its folder, processes."""
+    listed = subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout
+    listed += subprocess.run(["ip", "-brief", "link"], capture_output=True, text=True, check=True).stdout
+    files = [str(file) for file in [*HOSTS.glob(f"{NAME}-*"), *CLUSTERS.glob(NAME)]]
+    processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout.splitlines()
+    return re.findall(rf"\b{NAME}-\w+", listed) + files + [line for line in processes if cluster.network in line]
+
+
+def client(cluster: Cluster) -> dict[str, str]:
+    """The environment of a client that has read the cluster's env file, and nothing else of Ray's."""
+    sourced = ["bash", "-c", f". {cluster.env_file} && env -0"]
+    bare = {"PATH": os.environ["PATH"], "HOME": str(cluster.folder)}
+    printed = subprocess.run(sourced, env=bare, capture_output=True, text=True, check=True).stdout
+    return dict(line.split("=", 1) for line in printed.split("\0") if line)
+
+
+def ray_job(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    ray = Path(sys.executable).with_name("ray")
+    return subprocess.run(
+        [ray, "job", *arguments], env=environment, capture_output=True, text=True, check=False, timeout=240
+    )
+
+
+def seen_from_nodes(cluster: Cluster) -> dict[str, dict[str, Any]]:
+    """What a job submitted from outside sees on each worker."""
+    environment = client(cluster)
+    script = Path(__file__).with_name("seen_from_a_node.py")
+    entrypoint = ["python", script.name, environment["CLUSTER_WORK"], *(worker.name for worker in cluster.workers)]
+    done = ray_job(environment, "submit", "--working-dir", str(script.parent), "--", *entrypoint)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = re.search(r"^SEEN (.*)$", done.stdout + done.stderr, re.M)
+    assert found, done.stdout
+    seen: dict[str, dict[str, Any]] = json.loads(found[1])
+    return seen
+
+
+@needs_root
+@pytest.mark.slow
+@pytest.mark.chaos
+def test_workers_share_the_bucket_and_nothing_else(cluster: Cluster) -> None:
+    seen = seen_from_nodes(cluster)
+    assert {name: node["host"] for name, node in seen.items()} == {"worker1": "worker1", "worker2": "worker2"}
+    for name, node in seen.items():
+        assert node["in_tmp"] == [f"mark-{name}"]
+        assert {"mark-worker1", "mark-worker2"} <= set(node["in_bucket"])
+        assert node["host_resolves_to"] == "127.0.1.1"
+        assert node["processes"] < 40
+        assert not node["has_the_project"]
+
+
+@needs_root
+@pytest.mark.slow
+@pytest.mark.chaos
+def test_a_client_without_the_right_token_is_refused(cluster: Cluster) -> None:
+    environment = client(cluster)
+    address = f"{environment['CLUSTER_HEAD']}/api/jobs/"
+    token = Path(environment["RAY_AUTH_TOKEN_PATH"]).read_text()
+    codes = [
+        requests.get(address, headers=headers, timeout=10).status_code
+        for headers in ({}, {"Authorization": "Bearer " + "0" * len(token)}, {"Authorization": f"Bearer {token}"})
+    ]
+    assert codes == [401, 403, 200]
+    without = {name: value for name, value in environment.items() if name != "RAY_AUTH_TOKEN_PATH"}
+    assert "AuthenticationError" in ray_job(without | {"RAY_AUTH_TOKEN": "0" * 64}, "list").stderr
+
+
+@needs_root
+@pytest.mark.slow
+@pytest.mark.chaos
+def test_secrets_are_closed_to_other_users(cluster: Cluster) -> None:
+    files = [cluster.env_file, cluster.folder / "ray-token", cluster.folder / "cluster.json"]
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+    assert cluster.folder.stat().st_mode & 0o777 == 0o700
+
+
+@needs_root
+@pytest.mark.slow
+@pytest.mark.chaos
+def test_the_tracking_server_keeps_what_it_is_told_in_the_bucket(cluster: Cluster) -> None:
+    import mlflow
+
+    server = mlflow.MlflowClient(client(cluster)["CLUSTER_TRACKING"])
+    run = server.create_run("0").info
+    server.log_text(run.run_id, "hello", "greeting.txt")
+    assert run.artifact_uri.startswith("mlflow-artifacts:")
+    objects = subprocess.run(
+        [sys.executable, "-c", LIST_ARTIFACTS], env=client(cluster), capture_output=True, text=True, check=True
+    )
+    assert f"{run.run_id}/artifacts/greeting.txt" in objects.stdout
+
+
+LIST_ARTIFACTS = """
+import os
+from pyarrow import fs
+files, _ = fs.FileSystem.from_uri(os.environ["CLUSTER_WORK"])
+print([found.path for found in files.get_file_info(fs.FileSelector("dhpf/mlflow", recursive=True))])
+"""
+
+
+@needs_root
+@pytest.mark.slow
+@pytest.mark.chaos
+def test_machines_are_cut_off_killed_and_come_back(cluster: Cluster) -> None:
+    storage = client(cluster)["CLUSTER_WORK"].partition("endpoint_override=")[2].partition("&")[0]
+    assert command("cut", "storage").returncode == 0
+    with pytest.raises(requests.ConnectionError):
+        requests.get(f"http://{storage}/", timeout=2)
+    assert command("reconnect", "storage").returncode == 0
+    assert requests.get(f"http://{storage}/", timeout=20).status_code == requests.codes.forbidden
+
+    killed = cluster.machines["worker2"]
+    assert command("kill-node", "worker2").returncode == 0
+    assert killed.pids() == [] and (killed.folder / "tmp" / "ray").is_dir()
+    assert "stopped" in state(killed)
+    assert command("start-node", "worker2").returncode == 0
+    assert command("restart-head").returncode == 0
+    assert [" answers" in state(machine) for machine in cluster.workers] == [True, True]
+
+
+def state(machine: Machine) -> str:
+    """The line about a machine that `status` prints."""
+    deadline = time.monotonic() + 60
+    while True:
+        line = next(line for line in command("status").stdout.splitlines() if line.startswith(machine.name))
+        if "does not" not in line or time.monotonic() > deadline:
+            return line
+        time.sleep(1)
+
+
+@needs_root
+@pytest.mark.parametrize("name", ["much-too-long", "toolong", "a b", ""])
+def test_a_name_that_the_network_could_not_take_is_refused(name: str) -> None:
+    with pytest.raises(MachineError, match="is no name for a cluster"):
+        new_cluster(name, 2, 2)
+
+
+def test_a_cluster_or_machine_that_is_not_there_is_named() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "infra.local_cluster", "status", "--name", "absent"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "error: there is no cluster 'absent'" in done.stderr
