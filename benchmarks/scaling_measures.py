@@ -32,6 +32,7 @@ from dhpf.pipelines.progress import CountedWork
 from dhpf.pipelines.stages.match import CorrespondenceRows
 from dhpf.planning.blocks import block_name
 from dhpf.planning.select import All, Neighbours, PairList
+from dhpf.storage import location_of
 
 LISTED_PER_IMAGE = 20
 REACH = 5
@@ -132,7 +133,7 @@ def measure_collections(folders: dict[int, Path], scratch: Path) -> Iterator[Col
         for words, config in requests(folder, size).items():
             with ExitStack() as stack:
                 collection, plan_seconds, plan_mb = costs(
-                    partial(stack.enter_context, open_collection("c", config, bytes_per_image, scratch))
+                    partial(stack.enter_context, open_collection("c", config, bytes_per_image, location_of(scratch)))
                 )
                 job = middle_job(collection)  # the plan is gone through once, not for each block
                 counts, seconds, block_mb = costs(partial(match, job))
@@ -195,18 +196,19 @@ def measure_actors(folder: Path, work: Path, rounds: int) -> dict[int, list[floa
     with ray_cluster(None, 4), open_collection("actors", images, MODEL.bytes_per_image()) as collection:
         for number in range(rounds):
             for num_actors, found in rates.items():
-                output = StageOutput(work / f"{number}-{num_actors}")
+                root = work / f"{number}-{num_actors}"
+                output = StageOutput(root)
                 output.plan({"stage": "match", "tasks": collection.tasks})
                 config = MatchConfig(collections={"actors": images}, num_actors=num_actors)
                 match_blocks(collection, MODEL, ROWS, output, config, title=f"{num_actors} actors", options=AS_SUITS)
-                found.append(rate(output))
+                found.append(rate(output, root))
                 print(f"{num_actors} actors: {found[-1]:.1f} pairs per second", flush=True)
     return rates
 
 
-def rate(output: StageOutput) -> float:
+def rate(output: StageOutput, root: Path) -> float:
     """Pairs per second of a stage output, from the end of its first third of blocks: by then all actors have begun."""
-    ends = {task: (output.root / "commits" / f"{task}.json").stat().st_mtime for task in output.committed()}
+    ends = {task: (root / "commits" / f"{task}.json").stat().st_mtime for task in output.committed()}
     infos = {task: commit.info for task, commit in output.committed().items()}
     ordered = sorted(ends, key=ends.__getitem__)
     begin = ordered[len(ordered) // 3 - 1]

@@ -33,6 +33,7 @@ from dhpf.pipelines.progress import CountedWork
 from dhpf.pipelines.training.frozen_maps import FrozenMaps
 from dhpf.pipelines.training.learner import CheckedPair, Learner
 from dhpf.pipelines.training.pair_dataset import PairDataset, epoch_steps
+from dhpf.storage import location_of
 
 DOCS = Path(__file__).parents[1] / "docs"
 TESTS = ("pf-pascal/test", "pf-willow/test")
@@ -188,7 +189,7 @@ class Bench:
 
 def _open(folders: Sequence[Path], name: str) -> ShardSet:
     """A shard set from the first folder that has it."""
-    return open_shard_set(next((f for f in folders if (f / name).is_dir()), folders[0]), name)
+    return open_shard_set(location_of(next((f for f in folders if (f / name).is_dir()), folders[0])), name)
 
 
 class _Every(PairDataset):

@@ -9,11 +9,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from dhpf.errors import InputError
-from dhpf.object_store import is_uri, object_size
+from dhpf.storage import Location, is_uri, location_of
+from dhpf.storage.location import gone
 
 MANIFEST = "MANIFEST.json"
 
@@ -46,72 +46,89 @@ class Manifest:
         return hashlib.sha256(canonical_json(content)).hexdigest()
 
 
-def read_manifest(root: Path) -> Manifest | None:
-    """The manifest of the output in a folder, or None while the output is not complete.
+def read_manifest(root: Location) -> Manifest | None:
+    """The manifest of the output at a location, or None while the output is not complete.
 
     Raises:
         InputError: it is damaged.
     """
-    path = root / MANIFEST
-    if not path.exists():
+    place = root / MANIFEST
+    content = find_json(place)
+    if content is None:
         return None
-    content = read_json(path)
     try:
-        return Manifest(content["record"], tuple(commit_record(commit, path) for commit in content["commits"]))
+        return Manifest(content["record"], tuple(commit_record(commit, place) for commit in content["commits"]))
     except (KeyError, TypeError) as error:
-        raise damaged(path) from error
+        raise damaged(place) from error
 
 
-def checked_path(root: Path, commit: CommitRecord, name: str, *, check_digest: bool = True) -> Path:
-    """The path of a committed file, once its size and its digest are checked.
+def file_location(root: Location, commit: CommitRecord, name: str) -> Location:
+    """Where a committed file lies.
 
     Args:
-        root: the output's folder.
-        check_digest: reads the whole file; False for large files that hold digests of their own.
+        root: of the output.
+    """
+    key = str(commit.files[name]["key"])
+    return location_of(key) if is_uri(key) else root / key
+
+
+def read_file(root: Location, commit: CommitRecord, name: str) -> bytes:
+    """The bytes of a committed file, once their size and their digest are checked.
 
     Raises:
         InputError: the file is not as it was committed.
     """
-    entry = commit.files[name]
-    check_size(root, entry)
-    path = root / str(entry["key"])
-    if check_digest:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if digest != entry["sha256"]:
-            raise damaged(path)
-    return path
+    place, entry = file_location(root, commit, name), commit.files[name]
+    content = place.find()
+    _require_size(place, None if content is None else len(content), entry)
+    if hashlib.sha256(content or b"").hexdigest() != entry["sha256"]:
+        raise damaged(place)
+    return content or b""
 
 
-def check_size(root: Path, entry: Mapping[str, Any]) -> None:
+def check_size(root: Location, commit: CommitRecord, name: str) -> None:
     """Raises InputError unless a committed file is there and has the size that it had."""
-    if is_uri(entry["key"]):
-        where, size = entry["key"], object_size(entry["key"])
-    else:
-        where = root / entry["key"]
-        size = where.stat().st_size if where.exists() else -1
+    place = file_location(root, commit, name)
+    _require_size(place, place.size(), commit.files[name])
+
+
+def _require_size(place: Location, size: int | None, entry: Mapping[str, Any]) -> None:
     if size != entry["size"]:
-        raise InputError(f"{where}: {size} bytes instead of {entry['size']}; run the stage again with --restart")
+        found = "gone" if size is None else f"{size} bytes instead of {entry['size']}"
+        raise InputError(f"{place}: {found}; run the stage again with --restart")
 
 
-def commit_record(content: Any, path: Path) -> CommitRecord:
-    """A commit from JSON values that were read from `path`."""
+def commit_record(content: Any, place: Location) -> CommitRecord:
+    """A commit from JSON values that were read from `place`."""
     try:
         return CommitRecord(**content)
     except TypeError as error:
-        raise damaged(path) from error
+        raise damaged(place) from error
 
 
-def read_json(path: Path) -> Any:
-    """The JSON values in a file of an output.
+def find_json(place: Location) -> Any:
+    """The JSON values in a file of an output, or None where there is no file.
 
     Raises:
         InputError: it is damaged.
     """
+    content = place.find()
     try:
-        return json.loads(path.read_bytes())
+        return None if content is None else json.loads(content)
     except ValueError as error:
-        raise damaged(path) from error
+        raise damaged(place) from error
+
+
+def read_json(place: Location) -> Any:
+    """The JSON values in a file of an output.
+
+    Raises:
+        InputError: it is not there, or damaged.
+    """
+    content = find_json(place)
+    if content is None:
+        raise gone(place)
+    return content
 
 
 def canonical_json(value: Any) -> bytes:
@@ -119,6 +136,6 @@ def canonical_json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, allow_nan=False, indent=1).encode()
 
 
-def damaged(path: Path) -> InputError:
+def damaged(place: Location) -> InputError:
     """The error for a file that is not as it was written."""
-    return InputError(f"{path}: damaged since it was written; run the stage again with --restart")
+    return InputError(f"{place}: damaged since it was written; run the stage again with --restart")

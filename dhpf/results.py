@@ -2,7 +2,7 @@
 
     import dhpf.results
 
-    found = dhpf.results.open("dhpf-work/match-folder")
+    found = dhpf.results.open("dhpf-work/match-folder")  # or s3://BUCKET/WORK/match-folder
     found.to_pandas()
 
 Only files that the output's manifest names are read, and only if they are as they were written: size, digest, and the
@@ -20,7 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dhpf.errors import InputError
-from dhpf.manifest import MANIFEST, CommitRecord, Manifest, checked_path, read_manifest
+from dhpf.manifest import MANIFEST, CommitRecord, Manifest, file_location, read_file, read_manifest
+from dhpf.storage import Location, location_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,11 +37,11 @@ class Results:
     """The table of one complete output.
 
     Attributes:
-        folder: of the output.
+        folder: location of the output.
         record: what the stage says of it: counts, settings, the model, the code's version.
     """
 
-    folder: Path
+    folder: Location
     record: Mapping[str, Any]
     _commits: tuple[CommitRecord, ...]
 
@@ -54,7 +55,7 @@ class Results:
             InputError: a part is damaged, or has no such column.
         """
         for commit, name in self._files(TABLE_NAMES):
-            yield _read(checked_path(self.folder, commit, name), columns)
+            yield self._read(commit, name, columns)
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The whole table.
@@ -80,54 +81,61 @@ class Results:
 
     def rejected(self) -> pa.Table | None:
         """The rows of the pair list that could not be used, with reasons; None for an output without such a table."""
-        parts = [_read(checked_path(self.folder, commit, name), None) for commit, name in self._files((REJECTS,))]
+        parts = [self._read(commit, name, None) for commit, name in self._files((REJECTS,))]
         return pa.concat_tables(parts) if parts else None
+
+    def _read(self, commit: CommitRecord, name: str, columns: Sequence[str] | None) -> pa.Table:
+        content = read_file(self.folder, commit, name)
+        try:
+            schema = pq.read_schema(pa.BufferReader(content))
+            missing = [name for name in columns or () if name not in schema.names]
+            if missing:
+                raise InputError(f"column {missing[0]!r}: not in the table; it has {', '.join(schema.names)}")
+            wanted = columns and list(columns)
+            return pq.read_table(pa.BufferReader(content), columns=wanted, page_checksum_verification=True)
+        except (pa.ArrowInvalid, OSError) as error:
+            where = file_location(self.folder, commit, name)
+            raise InputError(f"table {where}: damaged ({error}); run its stage again with --restart") from error
 
     def _files(self, names: Sequence[str]) -> Iterator[tuple[CommitRecord, str]]:
         return ((commit, name) for commit in self._commits for name in commit.files if name in names)
 
 
-def open(folder: str | Path) -> Results:
+def open(folder: str | Path | Location) -> Results:
     """Opens a complete output of the match or evaluate stage.
 
     Args:
-        folder: the output's, WORK/WORKFLOW/match/COLLECTION or WORK/WORKFLOW/evaluate/SOURCE/SPLIT/METHOD/scores
-            (or `predictions`); or one above it, if there is only one output with a table below.
+        folder: path or s3:// URI of the output, WORK/WORKFLOW/match/COLLECTION or
+            WORK/WORKFLOW/evaluate/SOURCE/SPLIT/METHOD/scores (or `predictions`); or one above it, if there is only
+            one output with a table below.
 
     Raises:
         InputError: there is no complete output with a table, or several.
     """
-    root = Path(folder)
+    root = location_of(folder)
     found = _with_table(root)
     if found is not None:
         return Results(root, found.record, found.commits)
-    below = [path.parent for path in sorted(root.glob(f"**/{MANIFEST}")) if _with_table(path.parent)]
+    keys = [entry.key.removesuffix(MANIFEST).rstrip("/") for entry in root.entries() if _is_manifest(entry.key)]
+    below = [key for key in keys if key and _with_table(root / key)]
     if len(below) == 1:
-        return open(below[0])
+        return open(root / below[0])
     if below:
-        names = ", ".join(str(path.relative_to(root)) for path in below)
-        raise InputError(f"results {root}: holds several tables; open one of {names}")
+        raise InputError(f"results {root}: holds several tables; open one of {', '.join(below)}")
     raise InputError(f"results {root}: no complete output with a table; give the folder that the run's summary names")
 
 
-def reading_line(folder: str | Path) -> str:
+def reading_line(folder: Location) -> str:
     """A line of Python that reads the table of an output, for whoever wants to go on with it."""
     return f'import dhpf.results; dhpf.results.open("{folder}").to_pandas()'
 
 
-def _with_table(root: Path) -> Manifest | None:
+def _is_manifest(key: str) -> bool:
+    return key.rpartition("/")[2] == MANIFEST
+
+
+def _with_table(root: Location) -> Manifest | None:
     manifest = read_manifest(root)
     if manifest is None or not any(name in TABLE_NAMES for commit in manifest.commits for name in commit.files):
         return None
     return manifest
-
-
-def _read(path: Path, columns: Sequence[str] | None) -> pa.Table:
-    try:
-        schema = pq.read_schema(path)
-        missing = [name for name in columns or () if name not in schema.names]
-        if missing:
-            raise InputError(f"column {missing[0]!r}: not in the table; it has {', '.join(schema.names)}")
-        return pq.read_table(path, columns=columns and list(columns), page_checksum_verification=True)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"table {path}: damaged ({error}); run its stage again with --restart") from error

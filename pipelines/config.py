@@ -16,8 +16,8 @@ from typing import Any, Literal, Protocol
 
 from dhpf.config import ENGINES, EngineName, ModelConfig, SupervisionConfig, require_choice
 from dhpf.errors import InputError
-from dhpf.object_store import require_uri
 from dhpf.planning.select import PAIR_SELECTS, PairSelect, WithinFolders
+from dhpf.storage.bucket import require_uri
 
 FeatureType = Literal["float32", "float16"]
 

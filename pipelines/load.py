@@ -1,10 +1,17 @@
-"""Loads a Matcher: the untrained default, a checkpoint, or a version of the model registry."""
+"""Loads models: a Matcher for this process, or what workers load a version of the model registry from."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dhpf.matcher import Matcher
+from dhpf.storage import FileLocation, Location
+from dhpf.storage.copies import copies_folder
+
+if TYPE_CHECKING:
+    from dhpf.pipelines.inputs.model_source import ModelSource
+    from dhpf.pipelines.tracking.tracker import Tracker
 
 
 def load_matcher(reference: str | None = None, work: str | Path = "dhpf-work", weights: str | None = None) -> Matcher:
@@ -28,3 +35,21 @@ def load_matcher(reference: str | None = None, work: str | Path = "dhpf-work", w
 
     found = fetch_version(Tracker(Path(work)), reference, Path(work) / "models")
     return Matcher.load(found.checkpoint, weights)
+
+
+def registered_source(tracker: Tracker, uri: str, folder: Location) -> ModelSource:
+    """What workers load a version of the registry from; its checkpoint is fetched here, once.
+
+    Args:
+        uri: models:/NAME@ALIAS or models:/NAME/VERSION.
+        folder: of the workflow, where workers on any machine find the checkpoint.
+
+    Raises:
+        InputError: there is no such version, or its checkpoint is not the registered one.
+    """
+    from dhpf.pipelines.inputs.model_source import ModelSource, checkpoint_for_workers
+    from dhpf.pipelines.tracking.fetching import fetch_version
+
+    own = folder.path if isinstance(folder, FileLocation) else copies_folder()
+    found = fetch_version(tracker, uri, own / "models")
+    return ModelSource(checkpoint=checkpoint_for_workers(found.checkpoint, folder), version=found.uri)

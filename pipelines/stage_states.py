@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from dhpf.pipelines.config import Workflow
 from dhpf.pipelines.outputs.store import StageOutput
+from dhpf.storage import Location
 
 
-def stage_states(workflow: Workflow, folder: Path) -> list[tuple[str, str]]:
+def stage_states(workflow: Workflow, folder: Location) -> list[tuple[str, str]]:
     """(output, state) of every output that a run would make.
 
     Args:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -20,6 +19,7 @@ from dhpf.pipelines.stage_runs.shard import SHARD
 from dhpf.pipelines.stage_runs.train import TRAIN
 from dhpf.pipelines.tracking.runs import stage_run, workflow_run
 from dhpf.pipelines.tracking.tracker import Tracker
+from dhpf.storage import Location
 
 STAGE_RUNS: Mapping[str, Stage] = MappingProxyType(
     {"shard": SHARD, "search": SEARCH, "train": TRAIN, "evaluate": EVALUATE, "match": MATCH}
@@ -36,7 +36,7 @@ class WorkflowRun:
         tracker: MLflow.
     """
 
-    def __init__(self, workflow: Workflow, folder: Path, tracker: Tracker) -> None:
+    def __init__(self, workflow: Workflow, folder: Location, tracker: Tracker) -> None:
         self.workflow, self.folder, self.tracker = workflow, folder, tracker
         self.context = StageContext(workflow, folder, tracker)
 

@@ -13,10 +13,10 @@ import yaml
 
 from dhpf.config import ModelConfig, located_weights, nearest_name
 from dhpf.errors import InputError
-from dhpf.object_store import is_uri
 from dhpf.pairs import open_pair_source
 from dhpf.pipelines.config import SourceConfig, Workflow
 from dhpf.planning.select import SELECT_OPTIONS, PairList, PairSelect, gather_select
+from dhpf.storage.bucket import is_uri
 
 PATH_OPTIONS = ("root", "pair_list")
 """Options of pair sources that are paths, relative to the data folder."""

@@ -1,6 +1,6 @@
 """The pair source of a user's own images, in a folder or in a bucket of an S3 store, and how these are listed and read.
 
-An image's id is its path below the root, with forward slashes. A bucket is named as in dhpf.object_store.
+An image's id is its path below the root, with forward slashes. A bucket is named as in dhpf.storage.bucket.
 """
 
 from __future__ import annotations
@@ -11,11 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from pyarrow import fs
-
 from dhpf.errors import InputError
 from dhpf.images import EXTENSIONS, ImageError
-from dhpf.object_store import first_line, is_uri, open_store, require_uri
 from dhpf.pairs.pair_list import (
     already_there,
     not_there,
@@ -27,6 +24,7 @@ from dhpf.pairs.pair_list import (
 from dhpf.pairs.source import pair_id_of, read_inside, require_folder, require_split
 from dhpf.planning.select import All, PairList, PairSelect, choose_pairs
 from dhpf.records import PairRecord, Rejection
+from dhpf.storage.bucket import AccessDenied, BucketLocation, is_uri, require_uri
 
 
 class ImageStore(Protocol):
@@ -105,43 +103,30 @@ class BucketImages:
         require_uri(self.uri, "collection")
 
     def ids(self) -> list[str]:
-        return sorted(path.as_posix() for path in self._shown() if _is_image(path.name))
+        return [path.as_posix() for path in self._shown() if _is_image(path.name)]
 
     def num_other_files(self) -> int:
         return sum(not _is_image(path.name) for path in self._shown())
 
     def _shown(self) -> Iterator[PurePosixPath]:
         """Paths of the files below the prefix that are not hidden."""
-        store, prefix = open_store(self.uri, "collection")
-        try:
-            files = store.get_file_info(fs.FileSelector(prefix, recursive=True))
-        except FileNotFoundError as error:
-            raise InputError(f"collection {self.uri!r}: no such bucket or prefix") from error
-        except OSError as error:
-            raise InputError(f"collection {self.uri!r}: cannot be listed ({first_line(error)})") from error
-        paths = (PurePosixPath(file.path).relative_to(prefix) for file in files if file.is_file)
+        entries = list(BucketLocation(self.uri).entries())
+        if not entries:
+            raise InputError(f"collection {self.uri!r}: no such bucket or prefix, or nothing in it")
+        paths = (PurePosixPath(entry.key) for entry in entries)
         return (path for path in paths if all(map(_is_shown, path.parts)))
 
     def read(self, image_id: str) -> bytes:
-        store, prefix = open_store(self.uri, "collection")
         try:
-            with store.open_input_file(f"{prefix}/{image_id}") as file:
-                data: bytes = file.read()
-        except FileNotFoundError as error:
-            raise ImageError(f"image {image_id}: no such object") from error
-        except OSError as error:
-            if "ACCESS_DENIED" in str(error):
-                raise ImageError(f"image {image_id}: the store denies access to it") from error
-            # Not the image's fault: the run stops, and goes on from here when it is started again.
-            raise InputError(
-                f"collection {self.uri!r}: the store does not give {image_id!r} ({first_line(error)}); "
-                "the same command goes on from here"
-            ) from error
+            data = (BucketLocation(self.uri) / image_id).find()
+        except AccessDenied as error:
+            raise ImageError(f"image {image_id}: the store denies access to it") from error
+        if data is None:
+            raise ImageError(f"image {image_id}: no such object")
         return data
 
     def size(self, image_id: str) -> int:
-        store, prefix = open_store(self.uri, "collection")
-        return int(store.get_file_info(f"{prefix}/{image_id}").size or 0)
+        return (BucketLocation(self.uri) / image_id).size() or 0
 
 
 @dataclass(frozen=True)
@@ -149,7 +134,7 @@ class ImageFolder:
     """The images below a folder or a bucket's prefix; an image's id is its path below it, with forward slashes.
 
     Attributes:
-        root: the folder, or an s3:// URI (dhpf.object_store).
+        root: the folder, or an s3:// URI (dhpf.storage.bucket).
         select: which pairs. A pair list may have, beside the columns source and target, a category, source_points and
             target_points: "x,y;x,y;..." in CSV, lists of [x, y] in Parquet.
     """

@@ -7,10 +7,10 @@ several workers share a collection, and so large that few images are described t
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from dhpf.errors import InputError
 from dhpf.planning.spans import Range, Span, merged, num_positions, pieces, span_from_json
 from dhpf.records import PairRecord
+from dhpf.storage import FileLocation, Location
+from dhpf.storage.readable import ReadableLocation
 
 LARGEST_BLOCK = 500
 """Pairs of a block of a large collection: what is lost at most when a worker dies."""
@@ -187,17 +189,17 @@ def planned_block_from_json(value: Any) -> PlannedBlock:
     return block
 
 
-def pairs_of(block: PlannedBlock, path: Path | None) -> pa.RecordBatch:
+def pairs_of(block: PlannedBlock, place: Location | None) -> pa.RecordBatch:
     """A block's pairs, with the columns number, source, target and, of a list that has them, category and points.
 
     Numbers count from 0: through the blocks of the plan, or through the rows of the list. Source and target are
     positions among the images.
 
     Args:
-        path: file with the pairs of a list; None for a block whose pairs a rule chose.
+        place: file with the pairs of a list; None for a block whose pairs a rule chose.
     """
-    if path is not None:
-        return read_block(path, block)
+    if place is not None:
+        return read_block(place, block)
     positions = block.positions()
     numbers = range(block.first_pair, block.first_pair + block.num_pairs)
     return pa.record_batch({"number": pa.array(numbers), "source": positions[:, 0], "target": positions[:, 1]})
@@ -213,21 +215,31 @@ def pair_positions(span: Span) -> NDArray[np.int32]:
     return np.stack((np.repeat(sources, counts), targets.astype(np.int32)), axis=1)
 
 
-def read_block(path: Path, block: PlannedBlock) -> pa.RecordBatch:
-    """The pairs of one block of a list, read where they lie.
+def read_block(place: Location, block: PlannedBlock) -> pa.RecordBatch:
+    """The pairs of one block of a list, read where they lie; no more of an object is fetched.
 
     Raises:
         InputError: the file is not the one that the block was planned in.
     """
     try:
-        with pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as reader:
-            batch = reader.get_batch(block.index) if block.index < reader.num_record_batches else None
-            names = reader.schema.names
+        reader = _opened_file(place) if isinstance(place, FileLocation) else _opened_object(place)
+        batch = reader.get_batch(block.index) if block.index < reader.num_record_batches else None
+        names = reader.schema.names
     except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"planned pairs {path}: not readable ({error}); plan the list again") from error
+        raise InputError(f"planned pairs {place}: not readable ({error}); plan the list again") from error
     if batch is None or batch.num_rows != block.num_pairs or names[:3] != LISTED_PAIRS.names:
-        raise InputError(f"planned pairs {path}: {block.block_id} is not there as planned; plan the list again")
+        raise InputError(f"planned pairs {place}: {block.block_id} is not there as planned; plan the list again")
     return batch
+
+
+def _opened_file(place: FileLocation) -> pa.ipc.RecordBatchFileReader:
+    return pa.ipc.open_file(pa.memory_map(str(place.path)))
+
+
+@functools.lru_cache(maxsize=4)
+def _opened_object(place: Location) -> pa.ipc.RecordBatchFileReader:
+    """Opened once in each process, because the list of blocks at its end is long."""
+    return pa.ipc.open_file(pa.PythonFile(ReadableLocation(place), mode="r"))
 
 
 def plan_spans(spans: Iterable[Span], *, max_images: int, max_pairs: int) -> Iterator[PlannedBlock]:

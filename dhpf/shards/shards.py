@@ -24,11 +24,11 @@ import numpy as np
 from dhpf.errors import InputError
 from dhpf.frame import lies_outside
 from dhpf.images import ImageError, decode_image, printable, require_text
-from dhpf.object_store import is_uri
 from dhpf.planning.blocks import Block
 from dhpf.records import PairRecord, Rejection
 from dhpf.shards.pair_json import pair_from_json, pair_to_json, parse_json
-from dhpf.shards.shard_bytes import forget_copy, read_shard
+from dhpf.storage import Location, is_uri, location_of
+from dhpf.storage.copies import forget_copy, read_part
 
 os.environ.setdefault("WDS_SECURE", "1")  # webdataset reads it on import: no pickles, no shell
 import webdataset  # noqa: E402
@@ -181,21 +181,22 @@ class Shard:
     """Reads a shard at any place through its index; opens the tar anew for each read, so it travels to workers.
 
     Args:
-        tar: path of the tar, or its URI in an object store.
-        index: path of its index.
+        tar: location of the tar.
+        index: location of its index.
 
     Raises:
         InputError: the tar is missing or shorter or longer than its index says, or the index is damaged. What is in a
             store is not asked for before it is read.
     """
 
-    def __init__(self, tar: str | Path, index: str | Path) -> None:
+    def __init__(self, tar: str | Path | Location, index: str | Path | Location) -> None:
         self.paths = (str(tar), str(index))
-        entries, self._tar_size = _read_index(Path(index))
+        entries, self._tar_size = _read_index(location_of(index))
         if not is_uri(str(tar)):
-            size = Path(tar).stat().st_size if Path(tar).is_file() else -1
+            size = location_of(tar).size()
             if size != self._tar_size:
-                raise InputError(f"shard {tar}: {size} bytes, its index says {self._tar_size}; write it again")
+                found = "is not there" if size is None else f"{size} bytes"
+                raise InputError(f"shard {tar}: {found}, its index says {self._tar_size} bytes; write it again")
         self._images = {entry.id: entry for entry in entries if entry.kind == "image"}
         self._pairs = [entry for entry in entries if entry.kind == "pair"]
 
@@ -244,11 +245,11 @@ class Shard:
         return self._images[image_id].sha256
 
     def _read(self, entry: IndexEntry) -> bytes:
-        tar = self.paths[0]
-        data = read_shard(tar, self._tar_size, entry.offset, entry.size)
-        if _is_damaged(data, entry) and is_uri(tar):  # this machine's copy may be, rather than the object
+        tar = location_of(self.paths[0])
+        data = read_part(tar, self._tar_size, entry.offset, entry.size)
+        if _is_damaged(data, entry):  # this machine's copy of an object may be, rather than the object
             forget_copy(tar)
-            data = read_shard(tar, self._tar_size, entry.offset, entry.size)
+            data = read_part(tar, self._tar_size, entry.offset, entry.size)
         if _is_damaged(data, entry):
             raise InputError(f"shard {tar}: {entry.kind} {entry.id!r} is damaged; write the shard again")
         return data
@@ -258,10 +259,10 @@ def _is_damaged(data: bytes, entry: IndexEntry) -> bool:
     return hashlib.sha256(data).hexdigest() != entry.sha256
 
 
-def _read_index(path: Path) -> tuple[list[IndexEntry], int]:
+def _read_index(place: Location) -> tuple[list[IndexEntry], int]:
     """The entries of an index, and the size of its tar in bytes."""
     try:
-        content = parse_json(path.read_bytes(), f"shard index {path}")
+        content = parse_json(place.read(), f"shard index {place}")
         entries = [IndexEntry(**entry) for entry in content["entries"]]
         tar_size = int(content["tar_size"])
         beyond = next((entry.id for entry in entries if entry.offset + entry.size > tar_size), None)
@@ -270,5 +271,5 @@ def _read_index(path: Path) -> tuple[list[IndexEntry], int]:
     except InputError:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"shard index {path}: damaged ({error})") from error
+        raise InputError(f"shard index {place}: damaged ({error})") from error
     return entries, tar_size

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from dhpf.errors import InputError
+from dhpf.storage import Location, location_of
 
 FOLDERS, OUTPUT = "Folders", "What is printed"
 """Groups of options in a command's help."""
@@ -76,7 +77,7 @@ Quiet = Annotated[
 ]
 
 
-def run_folder(work: Path, workflow: str, name: str | None) -> Path:
+def run_folder(work: Path, workflow: str, name: str | None) -> Location:
     """The folder of a run: below the work folder, under the run's name or its workflow's.
 
     Raises:
@@ -86,4 +87,4 @@ def run_folder(work: Path, workflow: str, name: str | None) -> Path:
 
     if name is not None:
         require_name("--name", name)
-    return (work / (name or workflow)).resolve()
+    return location_of(work.resolve()) / (name or workflow)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -28,6 +26,7 @@ from dhpf.pipelines.commands.options import (
 
 if TYPE_CHECKING:
     from dhpf.pipelines.stage_runs.context import Outcome, StageContext
+    from dhpf.storage import Location
 
 STAGE_WIDTH = 10
 """Columns that a stage's name takes at the beginning of a line."""
@@ -82,7 +81,7 @@ def run(
     return _said_what_is_left_out(outcome, folder)
 
 
-def _said_what_is_left_out(outcome: Outcome, folder: Path) -> int:
+def _said_what_is_left_out(outcome: Outcome, folder: Location) -> int:
     """Says which pairs have no result, and why; returns the exit status."""
     from dhpf.planning.plan_summary import counted
 
@@ -107,14 +106,11 @@ def _require_stage(option: str, stage: str | None) -> None:
         raise InputError(f"{option} {stage}: no such stage; {nearest_name(stage, STAGES)}")
 
 
-def _remove(folder: Path) -> None:
-    from dhpf.pipelines.outputs.store import remove_objects
+def _remove(folder: Location) -> None:
+    from dhpf.pipelines.outputs.store import remove_outputs
 
-    remove_objects(folder)
     try:
-        shutil.rmtree(folder)
-    except FileNotFoundError:
-        pass
+        remove_outputs(folder)
     except OSError as error:
         raise InputError(f"--restart: {error.filename} cannot be removed ({error.strerror})") from error
 
@@ -134,7 +130,7 @@ def _show_plan(answer: Answer, name: str, context: StageContext, only: str | Non
             answer.text(f"{output.title}:", *output.estimate)
 
 
-def _show_summary(answer: Answer, name: str, outcome: Outcome, folder: Path, tracking_uri: str) -> None:
+def _show_summary(answer: Answer, name: str, outcome: Outcome, folder: Location, tracking_uri: str) -> None:
     """Says what a run has done, where it lies, and what to look at next."""
     answer.facts(
         {

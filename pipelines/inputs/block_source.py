@@ -19,6 +19,7 @@ from dhpf.pairs.source import pair_id_of
 from dhpf.planning.blocks import PlannedBlock, pairs_of, planned_block_from_json
 from dhpf.records import PairRecord
 from dhpf.shards.shards import Shard
+from dhpf.storage import location_of
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ class CollectionJob:
     Attributes:
         root: the collection's folder or URI.
         block: the planned block; its pairs in closed form, or their place in `pairs_file`.
-        pairs_file: path of the file with the planned pairs of a list; None for pairs in closed form.
+        pairs_file: location of the file with the planned pairs of a list; None for pairs in closed form.
         images: id of each image of the block, by its position in the collection.
     """
 
@@ -164,7 +165,7 @@ class CollectionJob:
         Raises:
             InputError: the collection's folder or the file of planned pairs is not there, or another one.
         """
-        rows = pairs_of(self.block, None if self.pairs_file is None else Path(self.pairs_file)).to_pylist()
+        rows = pairs_of(self.block, None if self.pairs_file is None else location_of(self.pairs_file)).to_pylist()
         make = _closed_pair if self.pairs_file is None else _listed_pair
         records = [make(row, self.images[row["source"]], self.images[row["target"]]) for row in rows]
         return OpenBlock([row["number"] for row in rows], records, open_image_store(self.root, "collection").read)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from dhpf.pipelines.inputs.planned_pairs import PlannedPairs, planned_pairs
 from dhpf.pipelines.outputs.store import REJECTS_TASK
 from dhpf.planning.blocks import LARGEST_BLOCK, block_name, images_within
 from dhpf.planning.select import PairList
+from dhpf.storage import FileLocation, Location, location_of
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,13 @@ class Collection:
         name: as the workflow calls it.
         config: as the workflow describes it.
         plan: its pairs in blocks.
+        pairs_file: where the planned pairs of a list lie; None where a rule chose them.
     """
 
     name: str
     config: CollectionConfig
     plan: PlannedPairs
+    pairs_file: Location | None = None
 
     @property
     def num_pairs(self) -> int:
@@ -68,13 +72,13 @@ class Collection:
 
     def jobs(self, missing: set[str]) -> Iterator[CollectionJob]:
         """The jobs of the blocks in `missing`, made one at a time."""
-        path = None if self.plan.path is None else str(self.plan.path)
+        pairs_file = None if self.pairs_file is None else str(self.pairs_file)
         for block in self.plan.blocks():
             if block.block_id in missing:
                 pairs = self.plan.read(block)
                 used = np.unique(np.concatenate([pairs.column(side).to_numpy() for side in ("source", "target")]))
                 images = {position: self.plan.images[position] for position in used.tolist()}
-                yield CollectionJob(self.config.root, block, path, images)
+                yield CollectionJob(self.config.root, block, pairs_file, images)
 
     def first_pairs(self, limit: int) -> list[tuple[str, str]]:
         """Source and target of some pairs of the first block."""
@@ -107,16 +111,16 @@ def open_collection(
     name: str,
     config: CollectionConfig,
     bytes_per_image: int,
-    scratch: Path | None = None,
+    scratch: Location | None = None,
     *,
     max_pairs_before: int | None = None,
     keep_together: bool = False,
 ) -> Iterator[Collection]:
-    """Plans a collection; a list's plan lies on disk until the context ends.
+    """Plans a collection; a list's plan lies on disk until the context ends, and in the scratch of a bucket.
 
     Args:
         bytes_per_image: memory that the features of one image take.
-        scratch: folder for that plan, which actors read; default: where the system keeps temporary files.
+        scratch: where that plan goes, which actors on any machine read; None where only this process reads it.
         max_pairs_before: the `max_pairs` of the plan of an output that was begun before; it is kept if the
             configuration leaves `max_pairs` open, so that the output goes on with the same blocks.
         keep_together: even a small collection has large blocks, because images of a block help each other.
@@ -124,13 +128,23 @@ def open_collection(
     Raises:
         InputError: no folder, no image in it, no pair, a list that cannot be read, or too little memory for a pair.
     """
-    if scratch is not None:
-        scratch.mkdir(parents=True, exist_ok=True)
+    own = scratch.path if isinstance(scratch, FileLocation) else None
+    if own is not None:
+        own.mkdir(parents=True, exist_ok=True)
     with planned_pairs(
         config.root,
         config.select,
         max_images=images_within(config.feature_memory_mb * 10**6, bytes_per_image),
         max_pairs=config.max_pairs or max_pairs_before or (LARGEST_BLOCK if keep_together else None),
-        scratch=scratch,
+        scratch=own,
     ) as plan:
-        yield Collection(name, config, plan)
+        yield Collection(name, config, plan, _pairs_file(plan, scratch))
+
+
+def _pairs_file(plan: PlannedPairs, scratch: Location | None) -> Location | None:
+    """Where actors read the pairs of a list; None where a rule chose them."""
+    if plan.path is None or scratch is None or isinstance(scratch, FileLocation):
+        return None if plan.path is None else location_of(plan.path)
+    place = scratch / uuid.uuid4().hex / plan.path.name
+    place.put_file(plan.path)
+    return place

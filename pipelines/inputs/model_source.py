@@ -15,6 +15,8 @@ from dhpf.config import ModelConfig
 from dhpf.manifest import canonical_json
 from dhpf.model.network import HyperpixelNetwork
 from dhpf.pipelines.config import FeatureType, Resources
+from dhpf.storage import FileLocation, Location, location_of
+from dhpf.storage.copies import local_file
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class ModelSource:
 
     Attributes:
         config: of an untrained model; None for a checkpoint.
-        checkpoint: path of a checkpoint; None for an untrained model.
+        checkpoint: path or s3:// URI of a checkpoint; None for an untrained model.
         version: models:/NAME/VERSION of a model from the registry, never an alias, whose meaning changes; else "".
     """
 
@@ -39,14 +41,15 @@ class ModelSource:
         """
         torch.set_num_threads(max(1, int(resources.cpus)))
         device = "cuda" if resources.gpus and torch.cuda.is_available() else "cpu"
-        network = build_network(self.config) if self.config is not None else load_network(str(self.checkpoint))
-        return network.to(device)
+        if self.config is not None:
+            return build_network(self.config).to(device)
+        return load_network(local_file(location_of(str(self.checkpoint)))).to(device)
 
     def identity(self) -> dict[str, Any]:
         """What decides the model's answers, as JSON values for a plan."""
         if self.config is not None:
             return {"config": dataclasses.asdict(self.config)}
-        digest = hashlib.sha256(Path(str(self.checkpoint)).read_bytes()).hexdigest()
+        digest = hashlib.sha256(location_of(str(self.checkpoint)).read()).hexdigest()
         return {"checkpoint_sha256": digest, "version": self.version}
 
     def name(self) -> str:
@@ -61,3 +64,17 @@ class ModelSource:
             blank = torch.zeros(1, 3, side, side, dtype=torch.uint8, device=network.backbone.mean.device)
             features = network.describe(blank)
         return (features.in_half_precision() if feature_type == "float16" else features).num_bytes
+
+
+def checkpoint_for_workers(path: Path, folder: Location) -> str:
+    """Where workers on any machine find a checkpoint of this one.
+
+    Args:
+        folder: of the workflow. A folder is shared by all machines, and so is the path; to a bucket it is uploaded.
+    """
+    if isinstance(folder, FileLocation):
+        return str(path.resolve())
+    place = folder / "models" / hashlib.sha256(path.read_bytes()).hexdigest() / path.name
+    if not place.exists():
+        place.put_file(path)
+    return str(place)

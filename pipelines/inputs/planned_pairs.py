@@ -21,6 +21,7 @@ from dhpf.pipelines.progress import CountedWork
 from dhpf.planning.blocks import BlockLimits, PlannedBlock, block_limits, pairs_of, plan_spans
 from dhpf.planning.plan_summary import PlanSummary, num_degrees, summarise
 from dhpf.planning.select import ChosenPairs, PairList, PairSelect, choose_pairs
+from dhpf.storage import location_of
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class PlannedPairs:
 
     def read(self, block: PlannedBlock) -> pa.RecordBatch:
         """The pairs of a block, as `pairs_of` gives them."""
-        return pairs_of(block, self.path)
+        return pairs_of(block, None if self.path is None else location_of(self.path))
 
     def __str__(self) -> str:
         return f"{len(self.images):,} images, {self.summary.num_pairs:,} pairs\n{self.summary}"

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from dhpf.errors import InputError
@@ -14,6 +13,7 @@ from dhpf.manifest import Manifest
 from dhpf.pipelines.inputs.block_source import ShardJob
 from dhpf.pipelines.outputs.store import REJECTS_TASK, StageOutput
 from dhpf.shards.shards import Shard
+from dhpf.storage import Location
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,12 @@ class ShardSet:
         return {image: shard for _, shard in self.shards for image in shard.image_ids}
 
 
-def shard_set_output(stage_folder: Path, name: str) -> StageOutput:
+def shard_set_output(stage_folder: Location, name: str) -> StageOutput:
     """The output that the shard stage makes of SOURCE/SPLIT, complete or not, in the stage's folder."""
     return StageOutput(stage_folder / name)
 
 
-def open_shard_set(stage_folder: Path, name: str) -> ShardSet:
+def open_shard_set(stage_folder: Location, name: str) -> ShardSet:
     """Opens a complete shard set.
 
     Raises:
@@ -110,5 +110,6 @@ def joined(sets: Sequence[ShardSet]) -> ShardSet:
 
 def _shards(output: StageOutput, manifest: Manifest) -> Sequence[tuple[str, Shard]]:
     blocks = [commit for commit in manifest.commits if commit.task != REJECTS_TASK and commit.info["num_pairs"]]
-    # The index has a digest of every member, so that a tar is not read as a whole.
-    return [(c.task, Shard(output.location(c, "shard.tar"), output.path(c, "index.json"))) for c in blocks]
+    for commit in blocks:
+        output.read(commit, "index.json")  # checks its digest; the index has those of the tar's members
+    return [(c.task, Shard(output.location(c, "shard.tar"), output.location(c, "index.json"))) for c in blocks]

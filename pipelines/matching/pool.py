@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -143,7 +142,7 @@ class BlockMatcher:
         self._settings, self._run = settings, run
         self._worker = BlockWorker(settings)
         self._output = StageOutput(settings.root)
-        self._quarantine = Quarantine(Path(settings.root))
+        self._quarantine = Quarantine(self._output.root)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         (text,) = batch["job"]

@@ -16,14 +16,14 @@ import traceback
 from collections import Counter
 from dataclasses import replace
 from multiprocessing.sharedctypes import Synchronized
-from pathlib import Path
 from typing import Any
 
 from dhpf.manifest import CommitRecord, canonical_json
 from dhpf.pipelines.inputs.block_source import BlockJob
 from dhpf.pipelines.matching.block_matching import BlockWorker, WorkerSettings
 from dhpf.pipelines.matching.describing import Caution
-from dhpf.pipelines.outputs.store import StageOutput, put_if_absent
+from dhpf.pipelines.outputs.store import StageOutput
+from dhpf.storage import Location
 
 ENDS_AT_A_STEP = 2
 """An image or pair at which the process crashed this often is left out; one crash may be chance."""
@@ -38,18 +38,18 @@ _NO_STEP = -1
 class Quarantine:
     """The list, kept in the folder of a stage output, of images that ended a process; every block leaves them out."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Location) -> None:
         self._folder = root / "quarantine"
 
     def images(self) -> dict[str, str]:
         """Why each image is under quarantine, by its id."""
-        entries = [json.loads(path.read_bytes()) for path in sorted(self._folder.glob("*.json"))]
+        entries = [json.loads((self._folder / entry.key).read()) for entry in self._folder.entries()]
         return {entry["image"]: entry["reason"] for entry in entries}
 
     def add(self, image_id: str, reason: str) -> None:
         """Puts an image under quarantine, for good."""
         name = hashlib.sha256(image_id.encode("utf-8", "surrogateescape")).hexdigest()
-        put_if_absent(self._folder / f"{name}.json", canonical_json({"image": image_id, "reason": reason}))
+        (self._folder / f"{name}.json").put_if_absent(canonical_json({"image": image_id, "reason": reason}))
 
 
 def match_in_quarantine(settings: WorkerSettings, job: BlockJob) -> CommitRecord | str:
@@ -61,7 +61,7 @@ def match_in_quarantine(settings: WorkerSettings, job: BlockJob) -> CommitRecord
     Raises:
         RuntimeError: the process raised an exception instead of being ended.
     """
-    quarantine = Quarantine(Path(settings.root))
+    quarantine = Quarantine(StageOutput(settings.root).root)
     block = job.open()
     fatal_pairs: dict[int, str] = {}
     ends: Counter[int] = Counter()

@@ -8,7 +8,6 @@ matched; then the other columns are empty. `layers` is a bit mask: bit l stands 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -140,19 +139,26 @@ def table_of(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_pylist(list(rows), schema=schema)
 
 
-def read_parquet(paths: Iterable[Path], schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+def read_parquet(
+    parts: Iterable[bytes], schema: pa.Schema, columns: Sequence[str] | None = None, *, where: object
+) -> pa.Table:
     """Reads parts of one table, or some of its columns, checksums verified.
+
+    Args:
+        parts: the content of each part's file.
+        where: the table, as an error names it.
 
     Raises:
         InputError: a part is damaged or of another schema.
     """
     tables = []
-    for path in paths:
+    wanted = columns and list(columns)
+    for part in parts:
         try:
-            table = pq.read_table(path, columns=columns and list(columns), page_checksum_verification=True)
+            table = pq.read_table(pa.BufferReader(part), columns=wanted, page_checksum_verification=True)
         except (pa.ArrowInvalid, OSError) as error:
-            raise InputError(f"table {path}: damaged ({error}); run its stage again with --restart") from error
+            raise InputError(f"table {where}: damaged ({error}); run its stage again with --restart") from error
         if table.schema.names != list(columns or schema.names):
-            raise InputError(f"table {path}: columns {table.schema.names}, expected {columns or schema.names}")
+            raise InputError(f"table {where}: columns {table.schema.names}, expected {columns or schema.names}")
         tables.append(table)
     return pa.concat_tables(tables) if tables else schema.empty_table().select(columns or schema.names)

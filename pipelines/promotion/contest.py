@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from pathlib import Path
 
 from dhpf.errors import InputError
 from dhpf.pipelines.config import EvaluateConfig, PromotionConfig, Workflow
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.inputs.shard_set import open_shard_set
+from dhpf.pipelines.load import registered_source
 from dhpf.pipelines.outputs.code_version import code_version
 from dhpf.pipelines.promotion.judge import Judge
 from dhpf.pipelines.promotion.registry import (
@@ -20,9 +20,9 @@ from dhpf.pipelines.promotion.registry import (
     now_text,
 )
 from dhpf.pipelines.promotion.verdict import Verdict
-from dhpf.pipelines.tracking.fetching import fetch_version
 from dhpf.pipelines.tracking.runs import log_picture_to_run, log_text_to_run
 from dhpf.pipelines.tracking.tracker import Tracker
+from dhpf.storage import Location
 
 
 class Contest:
@@ -42,7 +42,7 @@ class Contest:
         InputError: the workflow has no promotion settings, there is no such version, or a benchmark is not sharded.
     """
 
-    def __init__(self, workflow: Workflow, folder: Path, tracker: Tracker, reference: str) -> None:
+    def __init__(self, workflow: Workflow, folder: Location, tracker: Tracker, reference: str) -> None:
         self._config = _promotion_of(workflow)
         self._workflow, self._folder, self._tracker = workflow, folder, tracker
         self._registry = Registry(tracker)
@@ -83,8 +83,7 @@ class Contest:
         return verdict
 
     def _fetched(self, version: VersionFacts) -> ModelSource:
-        found = fetch_version(self._tracker, f"models:/{self.name}/{version.version}", self._folder / "models")
-        return ModelSource(checkpoint=str(found.checkpoint), version=found.uri)
+        return registered_source(self._tracker, f"models:/{self.name}/{version.version}", self._folder)
 
     def _circumstances(self) -> dict[str, str]:
         return {

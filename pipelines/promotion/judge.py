@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from dhpf.errors import InputError
 from dhpf.manifest import canonical_json
@@ -18,6 +17,7 @@ from dhpf.pipelines.outputs.code_version import code_version
 from dhpf.pipelines.promotion.checks import first_pairs, parity_check, pck_check, seconds_per_pair, speed_check
 from dhpf.pipelines.promotion.verdict import Verdict
 from dhpf.pipelines.stages.evaluate import MethodScores, evaluate
+from dhpf.storage import Location
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Judge:
     config: PromotionConfig
     engine_config: EvaluateConfig
     shard_sets: Mapping[str, ShardSet]
-    folder: Path
+    folder: Location
 
     def judge(self, candidate: ModelSource, champion: ModelSource | None) -> Verdict:
         """Checks a version of the registry against the champion; needs a Ray cluster.

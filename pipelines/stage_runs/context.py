@@ -10,15 +10,16 @@ from typing import Any
 from dhpf.checkpoint import load_network
 from dhpf.config import ModelConfig
 from dhpf.pipelines.config import Workflow
-from dhpf.pipelines.inputs.model_source import ModelSource
+from dhpf.pipelines.inputs.model_source import ModelSource, checkpoint_for_workers
 from dhpf.pipelines.inputs.shard_set import ShardSet, open_shard_set
+from dhpf.pipelines.load import registered_source
 from dhpf.pipelines.outputs.store import StageOutput
 from dhpf.pipelines.stages.search import searched_model
 from dhpf.pipelines.stages.train import trained_checkpoint
-from dhpf.pipelines.tracking.fetching import fetch_version
 from dhpf.pipelines.tracking.runs import StageRun
 from dhpf.pipelines.tracking.tracker import Tracker
 from dhpf.pipelines.workflow_file import STAGE_MODELS, method_model
+from dhpf.storage import Location
 
 
 @dataclass(frozen=True)
@@ -98,11 +99,11 @@ class StageContext:
     """
 
     workflow: Workflow
-    folder: Path
+    folder: Location
     tracker: Tracker
     outcome: Outcome = field(default_factory=Outcome)
 
-    def folder_of(self, stage: str) -> Path:
+    def folder_of(self, stage: str) -> Location:
         """Where a stage writes."""
         return self.folder / stage
 
@@ -146,10 +147,9 @@ class StageContext:
         if choice == "searched":
             return ModelSource(config=searched_model(self.folder_of("search")))
         if choice.startswith("models:/"):
-            found = fetch_version(self.tracker, choice, self.folder / "models")
-            return ModelSource(checkpoint=str(found.checkpoint), version=found.uri)
+            return registered_source(self.tracker, choice, self.folder)
         load_network(choice)  # a bad checkpoint is reported here, and not by every actor
-        return ModelSource(checkpoint=choice)
+        return ModelSource(checkpoint=checkpoint_for_workers(Path(choice), self.folder))
 
     def _configured(self, choice: Mapping[str, Any], place: str) -> ModelConfig:
         return method_model(self.workflow, choice, f"{self.workflow.name}.{place}")

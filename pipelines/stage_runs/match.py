@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 from dhpf.config import ModelConfig
@@ -22,6 +21,7 @@ from dhpf.pipelines.tracking.runs import StageRun
 from dhpf.pipelines.workflow_file import search_model
 from dhpf.planning.plan_summary import counted
 from dhpf.results import reading_line
+from dhpf.storage import Location
 
 MODEL = "match.model"
 
@@ -111,7 +111,7 @@ def _estimate(config: MatchConfig, collection: Collection, model: ModelSource, s
 
 
 def _collection(
-    config: MatchConfig, context: StageContext, name: str, model: ModelSource, scratch: Path | None = None
+    config: MatchConfig, context: StageContext, name: str, model: ModelSource, scratch: Location | None = None
 ) -> AbstractContextManager[Collection]:
     return open_collection(
         name,

@@ -18,6 +18,7 @@ from dhpf.pipelines.tracking.model_card import ModelCard, TrainingData
 from dhpf.pipelines.tracking.registering import register_model
 from dhpf.pipelines.tracking.runs import StageRun
 from dhpf.pipelines.training.pictures import training_pictures
+from dhpf.storage.copies import local_file
 
 
 def _run(config: TrainConfig, context: StageContext, run: StageRun) -> None:
@@ -31,11 +32,12 @@ def _run(config: TrainConfig, context: StageContext, run: StageRun) -> None:
     metric = f"PCK@{config.supervision.alpha:g} {validation.thresholds[0]}"
     for name, picture in training_pictures(trained.history, metric, _baselines(context, validation, metric)):
         run.log_picture(picture, f"pictures/{name}.png")
-    run.log_file(trained.checkpoint, "checkpoint")
+    checkpoint = local_file(trained.checkpoint)
+    run.log_file(checkpoint, "checkpoint")
     best = trained.history[trained.best_epoch - 1]
     metrics = {"val_pck": best["val_pck"], "epoch": trained.best_epoch}
     card = _model_card(context, config, (*parts, validation), metrics)
-    version = register_model(context.tracker, run, workflow.registered_model, trained.checkpoint, card)
+    version = register_model(context.tracker, run, workflow.registered_model, checkpoint, card)
     lines = [
         f"best of {len(trained.history)} epochs is {trained.best_epoch} "
         f"(validation PCK {100 * best['val_pck']:.1f}): {trained.checkpoint}",

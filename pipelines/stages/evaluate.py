@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +32,7 @@ from dhpf.pipelines.outputs.store import StageOutput
 from dhpf.pipelines.outputs.tables import PREDICTIONS, SCORES, points_of, read_parquet, table_of
 from dhpf.pipelines.outputs.writers import PART, file_name, table_file
 from dhpf.records import PairRecord, Points
+from dhpf.storage import Location
 
 NUM_PICTURED_MATCHES = 60
 """Mutual matches of a pair that are stored for pictures."""
@@ -97,7 +97,7 @@ class PredictionRows:
 
 
 def evaluate(
-    config: EvaluateConfig, shard_sets: Mapping[str, ShardSet], models: Mapping[str, ModelSource], folder: Path
+    config: EvaluateConfig, shard_sets: Mapping[str, ShardSet], models: Mapping[str, ModelSource], folder: Location
 ) -> list[MethodScores]:
     """Predicts with every method on every shard set, and scores the predictions; complete outputs are left as they are.
 
@@ -144,7 +144,8 @@ def _score(
 ) -> MethodScores:
     manifest = predictions.manifest()
     assert manifest is not None
-    table = read_parquet((predictions.path(c, file_name(PART)) for c in manifest.commits), PREDICTIONS)
+    parts = (predictions.read(commit, file_name(PART)) for commit in manifest.commits)
+    table = read_parquet(parts, PREDICTIONS, where=predictions.root)
     plan = {
         "stage": "evaluate",
         "predictions": manifest.digest(),

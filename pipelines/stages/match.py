@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from dhpf.images import EXTENSIONS
+from dhpf.manifest import CommitRecord
 from dhpf.model.engines.choose import choose_engine
 from dhpf.pipelines.config import MatchConfig, deciding_settings
 from dhpf.pipelines.inputs.block_source import BlockSource, RejectedRows
@@ -28,6 +28,7 @@ from dhpf.pipelines.outputs.tables import CORRESPONDENCES, read_parquet
 from dhpf.pipelines.outputs.writers import PART, file_name
 from dhpf.planning.plan_summary import counted, estimate
 from dhpf.records import PairRecord, Points
+from dhpf.storage import Location
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,13 @@ class MatchResult:
 
     Attributes:
         record: counts, settings, model and dataset.
-        parts: paths of the Parquet files, in the order of the pairs.
+        output: where the correspondences lie.
+        commits: the tasks that wrote a part of the table, in the order of the pairs.
     """
 
     record: Mapping[str, Any]
-    parts: tuple[Path, ...]
+    output: StageOutput
+    commits: tuple[CommitRecord, ...]
 
     @property
     def num_described(self) -> int:
@@ -96,24 +99,27 @@ class MatchResult:
 
     def scores(self) -> dict[int, float]:
         """Each matched pair's score by its running number."""
-        table = read_parquet(self.parts, CORRESPONDENCES, ("number", "score"))
+        table = read_parquet(self._parts(), CORRESPONDENCES, ("number", "score"), where=self.output.root)
         scores = zip(table["number"].to_pylist(), table["score"].to_pylist(), strict=True)
         return {number: score for number, score in scores if score is not None}
 
     def rows(self, numbers: AbstractSet[int]) -> list[dict[str, Any]]:
         """The whole rows of a few pairs."""
         found = []
-        for part in self.parts:
-            table = read_parquet([part], CORRESPONDENCES)
+        for part in self._parts():
+            table = read_parquet([part], CORRESPONDENCES, where=self.output.root)
             found += table.filter(pc.is_in(table["number"], pa.array(sorted(numbers), pa.int64()))).to_pylist()
         return found
+
+    def _parts(self) -> Iterator[bytes]:
+        return (self.output.read(commit, file_name(PART)) for commit in self.commits)
 
 
 def match(
     config: MatchConfig,
     pairs: BlockSource,
     model: ModelSource,
-    folder: Path,
+    folder: Location,
     log_metrics: Callable[[Mapping[str, float]], None],
 ) -> MatchResult:
     """Matches all pairs of a shard set or a collection; a complete output is left as it is.
@@ -155,8 +161,8 @@ def match(
             "seconds": round(time.time() - started, 3),
         }
         manifest = output.finish(record)
-    parts = tuple(output.path(c, file_name(PART)) for c in manifest.commits if c.task != REJECTS_TASK)
-    return MatchResult(manifest.record, parts)
+    blocks = tuple(commit for commit in manifest.commits if commit.task != REJECTS_TASK)
+    return MatchResult(manifest.record, output, blocks)
 
 
 def num_described(counts: Mapping[str, Any]) -> int:

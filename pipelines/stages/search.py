@@ -12,7 +12,6 @@ import io
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,6 +33,7 @@ from dhpf.pipelines.progress import CountedWork
 from dhpf.pipelines.worker_reports import result_of
 from dhpf.planning.blocks import Block, images_within, plan_blocks
 from dhpf.records import PairRecord
+from dhpf.storage import Location
 
 SETS_PER_CALL = 4
 """Sets that an actor scores in one call: few, so that progress shows and little is lost when an actor dies."""
@@ -79,7 +79,7 @@ class SearchResult:
 
 
 def search(
-    model: ModelConfig, config: SearchConfig, shards: ShardSet, folder: Path, report: Report = lambda level: None
+    model: ModelConfig, config: SearchConfig, shards: ShardSet, folder: Location, report: Report = lambda level: None
 ) -> SearchResult:
     """Runs the search, or goes on with one; a complete search is left as it is.
 
@@ -118,7 +118,7 @@ def search(
     return found
 
 
-def complete_search(config: SearchConfig, shards: ShardSet, folder: Path) -> SearchResult | None:
+def complete_search(config: SearchConfig, shards: ShardSet, folder: Location) -> SearchResult | None:
     """What a complete search in this folder found; None where there is none."""
     output = StageOutput(folder)
     manifest = output.manifest()
@@ -134,7 +134,7 @@ def planned_settings(model: ModelConfig, config: SearchConfig) -> dict[str, Any]
     return {"stage": "search", "on": config.on, "model": identity, "config": deciding_settings(config)}
 
 
-def searched_model(folder: Path) -> ModelConfig:
+def searched_model(folder: Location) -> ModelConfig:
     """The model with the layers that the search in this folder found.
 
     Raises:
@@ -232,7 +232,7 @@ def _levels(output: StageOutput) -> list[Level]:
     """The committed levels, smallest sets first."""
     levels: list[Level] = []
     for _, commit in sorted(output.committed().items()):
-        rows = read_parquet([output.path(commit, file_name(PART))], LAYER_SETS).to_pylist()
+        rows = read_parquet([output.read(commit, file_name(PART))], LAYER_SETS, where=output.root).to_pylist()
         if rows:
             levels.append([ScoredSet(tuple(layers_of_mask(row["layers"])), row["pck"]) for row in rows])
     return levels

@@ -7,14 +7,12 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import ray
 
 from dhpf.errors import InputError
 from dhpf.manifest import canonical_json
-from dhpf.object_store import object_uri
 from dhpf.pairs import open_pair_source
 from dhpf.pairs.pair_list import REJECTS
 from dhpf.pipelines.config import ShardConfig, SourceConfig, deciding_settings
@@ -29,12 +27,13 @@ from dhpf.planning.blocks import Block, plan_blocks
 from dhpf.records import PairRecord, Rejection
 from dhpf.shards.pair_json import pair_to_json
 from dhpf.shards.shards import encode_shard
+from dhpf.storage import Location, location_of
 
 MAX_IN_FLIGHT = 16
 """Blocks that Ray holds at once; the driver generates the next ones only as these end."""
 
 
-def shard(config: ShardConfig, folder: Path) -> list[ShardSet]:
+def shard(config: ShardConfig, folder: Location) -> list[ShardSet]:
     """Shards every split of every source; complete shard sets are left as they are.
 
     Args:
@@ -125,7 +124,7 @@ def _shard_missing(name: str, config: ShardConfig, source: SourceConfig, split: 
     make_shard = ray.remote(num_cpus=config.resources.cpus, num_gpus=config.resources.gpus, max_retries=3)(_shard_block)
     pairs = (p for p in open_pair_source(source.kind, source.options).pairs(split) if isinstance(p, PairRecord))
     blocks = plan_blocks(pairs, max_pairs=config.max_pairs, max_images=config.max_images)
-    store = None if config.store is None else object_uri(config.store, name)
+    store = None if config.store is None else str(location_of(config.store) / name)
     in_flight: list[Any] = []
     with CountedWork(f"shard {name}", "block", len(missing)) as work:
         for block in blocks:

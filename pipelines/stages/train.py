@@ -37,6 +37,7 @@ from dhpf.pipelines.training.pair_dataset import PairDataset, epoch_steps
 from dhpf.pipelines.training.pictures import checked_picture, step_picture
 from dhpf.pipelines.training.state import BEST, PROGRESS, TrainingState
 from dhpf.pipelines.worker_reports import shown_progress
+from dhpf.storage import Location
 from dhpf.supervision import SUPERVISIONS, Objective
 
 LOGGED_EVERY = 10
@@ -48,12 +49,12 @@ class TrainedModel:
     """The result of a training.
 
     Attributes:
-        checkpoint: path of the best epoch's checkpoint.
+        checkpoint: location of the best epoch's checkpoint.
         history: one entry per epoch: its number, loss terms, val_pck, seconds, and layer selection rates.
         best_epoch: counted from 1.
     """
 
-    checkpoint: Path
+    checkpoint: Location
     history: list[dict[str, Any]]
     best_epoch: int
 
@@ -74,7 +75,12 @@ class WorkerTask:
 
 
 def train(
-    model: ModelConfig, config: TrainConfig, train_set: ShardSet, val_set: ShardSet, folder: Path, run: tuple[str, str]
+    model: ModelConfig,
+    config: TrainConfig,
+    train_set: ShardSet,
+    val_set: ShardSet,
+    folder: Location,
+    run: tuple[str, str],
 ) -> TrainedModel:
     """Trains, or goes on where an earlier run of the same plan stopped; a complete training is left as it is.
 
@@ -106,7 +112,7 @@ def train(
         output.finish(record | {"seconds": round(time.time() - started, 3)})
     commit = output.committed()["model"]
     progress = json.loads(output.read(commit, PROGRESS))
-    return TrainedModel(output.path(commit, BEST), progress["history"], progress["best_epoch"])
+    return TrainedModel(trained_checkpoint(folder), progress["history"], progress["best_epoch"])
 
 
 def planned_settings(model: ModelConfig, config: TrainConfig) -> dict[str, Any]:
@@ -114,8 +120,8 @@ def planned_settings(model: ModelConfig, config: TrainConfig) -> dict[str, Any]:
     return {"stage": "train", "model": dataclasses.asdict(model), "config": deciding_settings(config)}
 
 
-def trained_checkpoint(folder: Path) -> Path:
-    """The best epoch's checkpoint of the training in this folder.
+def trained_checkpoint(folder: Location) -> Location:
+    """Where the best epoch's checkpoint of the training in this folder lies.
 
     Raises:
         InputError: there is no complete training, or the checkpoint is damaged.
@@ -123,7 +129,9 @@ def trained_checkpoint(folder: Path) -> Path:
     output = StageOutput(folder)
     if output.manifest() is None:
         raise InputError(f"model 'trained': no complete training in {folder}; run the train stage first")
-    return output.path(output.committed()["model"], BEST)
+    commit = output.committed()["model"]
+    output.read(commit, BEST)  # checks its digest
+    return output.location(commit, BEST)
 
 
 def _check(model: ModelConfig, config: TrainConfig, train_set: ShardSet, val_set: ShardSet) -> None:
@@ -157,7 +165,7 @@ def _number_of_workers(config: TrainConfig) -> int | tuple[int, int]:
     return config.num_workers if config.min_workers is None else (config.min_workers, config.num_workers)
 
 
-def _fit(task: WorkerTask, folder: Path) -> dict[str, bytes]:
+def _fit(task: WorkerTask, folder: Location) -> dict[str, bytes]:
     config = task.config
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     trainer = TorchTrainer(
@@ -173,7 +181,7 @@ def _fit(task: WorkerTask, folder: Path) -> dict[str, bytes]:
         ),
         run_config=ray.train.RunConfig(
             name="ray",  # the same name in the same folder resumes
-            storage_path=str(folder.resolve()),
+            storage_path=str(folder),
             failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
         ),

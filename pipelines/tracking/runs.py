@@ -26,6 +26,7 @@ from dhpf.drawing import Picture, save_picture
 from dhpf.manifest import canonical_json
 from dhpf.pipelines.outputs.code_version import code_version
 from dhpf.pipelines.tracking.tracker import CODE_TAG, UNREACHED, Tracker, all_pages, short_text
+from dhpf.storage import Location
 
 FOLDER_TAG, STAGE_TAG, CONFIG_TAG, PARENT_TAG = "dhpf.folder", "dhpf.stage", "dhpf.config", "mlflow.parentRunId"
 
@@ -108,13 +109,13 @@ class StageRun:
 
 
 @contextlib.contextmanager
-def workflow_run(tracker: Tracker, workflow: str, folder: Path) -> Iterator[str]:
+def workflow_run(tracker: Tracker, workflow: str, folder: Location) -> Iterator[str]:
     """The run of a workflow folder; FINISHED or FAILED when the block ends.
 
     Raises:
         InputError: MLflow cannot be reached.
     """
-    run_id = _open_run(tracker, workflow, {FOLDER_TAG: str(folder.resolve()), STAGE_TAG: "workflow"}, folder.name)
+    run_id = _open_run(tracker, workflow, {FOLDER_TAG: str(folder), STAGE_TAG: "workflow"}, folder.name)
     with _status(tracker, lambda: run_id):
         yield run_id
 

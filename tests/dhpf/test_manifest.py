@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from dhpf.errors import InputError
-from dhpf.manifest import MANIFEST, CommitRecord, Manifest, canonical_json, checked_path, read_manifest
+from dhpf.manifest import MANIFEST, CommitRecord, Manifest, canonical_json, check_size, read_file, read_manifest
+from dhpf.storage import location_of
 
 COMMIT = CommitRecord(
     "block-000000", {"a": {"key": "data/a", "size": 3, "sha256": hashlib.sha256(b"abc").hexdigest()}}, {"num_pairs": 1}
@@ -12,29 +13,34 @@ COMMIT = CommitRecord(
 
 
 def test_no_manifest_means_not_complete(tmp_path: Path) -> None:
-    assert read_manifest(tmp_path) is None
+    assert read_manifest(location_of(tmp_path)) is None
     (tmp_path / MANIFEST).write_bytes(canonical_json({"record": {"stage": "match"}, "commits": [vars(COMMIT)]}))
-    assert read_manifest(tmp_path) == Manifest({"stage": "match"}, (COMMIT,))
+    assert read_manifest(location_of(tmp_path)) == Manifest({"stage": "match"}, (COMMIT,))
 
 
 @pytest.mark.parametrize("content", [b"{", b'{"record": {}}', b'{"record": {}, "commits": [{"task": "x"}]}', b"[]"])
 def test_a_damaged_manifest_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / MANIFEST).write_bytes(content)
     with pytest.raises(InputError, match="MANIFEST.json: damaged since it was written"):
-        read_manifest(tmp_path)
+        read_manifest(location_of(tmp_path))
 
 
 def test_size_and_digest_are_checked(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="data/a: -1 bytes instead of 3"):
-        checked_path(tmp_path, COMMIT, "a")
+    root = location_of(tmp_path)
+    for check in (read_file, check_size):
+        with pytest.raises(InputError, match="data/a: gone; run the stage again with --restart"):
+            check(root, COMMIT, "a")
     (tmp_path / "data").mkdir()
     for content, error in ((b"abcd", "4 bytes instead of 3"), (b"abd", "damaged since it was written")):
         (tmp_path / "data" / "a").write_bytes(content)
         with pytest.raises(InputError, match=error):
-            checked_path(tmp_path, COMMIT, "a")
-    assert checked_path(tmp_path, COMMIT, "a", check_digest=False) == tmp_path / "data" / "a"
+            read_file(root, COMMIT, "a")
+    check_size(root, COMMIT, "a")  # the digest is not looked at
+    (tmp_path / "data" / "a").write_bytes(b"abcd")
+    with pytest.raises(InputError, match="4 bytes instead of 3"):
+        check_size(root, COMMIT, "a")
     (tmp_path / "data" / "a").write_bytes(b"abc")
-    assert checked_path(tmp_path, COMMIT, "a").read_bytes() == b"abc"
+    assert read_file(root, COMMIT, "a") == b"abc"
 
 
 def test_the_digest_is_of_the_content_alone() -> None:

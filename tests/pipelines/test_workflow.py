@@ -20,6 +20,7 @@ from dhpf.pipelines.stage_states import stage_states
 from dhpf.pipelines.tracking.tracker import Tracker
 from dhpf.pipelines.workflow import WorkflowRun
 from dhpf.pipelines.workflow_file import load_workflow
+from dhpf.storage import location_of
 from tests.pipelines.stage_outputs import history, manifest, parts, wait_for
 
 if TYPE_CHECKING:
@@ -284,17 +285,17 @@ def test_the_outcome_says_what_was_left_out_and_a_second_run_does_nothing(
     (cats_and_cups / "photos" / "cats" / "cut.jpg").write_bytes(whole[:2000])
     workflow = load_workflow(WORKFLOWS, "match-collection", ["shard.max_pairs=5"], cats_and_cups)
     folder = tmp_path / "w" / "match-collection"
-    outcome = WorkflowRun(workflow, folder, Tracker(tmp_path / "w")).run()
+    outcome = WorkflowRun(workflow, location_of(folder), Tracker(tmp_path / "w")).run()
     assert outcome.num_rejected == 4 and "cut.jpg: damaged or truncated" in outcome.first_rejection
     assert (outcome.num_failed, outcome.first_failure) == (0, "")
     shards, matched = outcome.reports
     assert (shards.stage, matched.stage) == ("shard", "match")
     assert "photos/all: 12 pairs, " in shards.lines[0] and ", 4 rejected" in shards.lines[0]
     assert "photos/all: 12 pairs in " in matched.lines[0] and len(parts(folder / "match/photos/all")) == 12
-    assert all(state == "complete" for _, state in stage_states(workflow, folder))
+    assert all(state == "complete" for _, state in stage_states(workflow, location_of(folder)))
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
-    again = WorkflowRun(workflow, folder, Tracker(tmp_path / "w")).run()
+    again = WorkflowRun(workflow, location_of(folder), Tracker(tmp_path / "w")).run()
     assert (again.num_rejected, again.first_rejection) == (outcome.num_rejected, outcome.first_rejection)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
     with pytest.raises(InputError, match="--only train: workflow match-collection has the stages shard, match"):
-        WorkflowRun(workflow, folder, Tracker(tmp_path / "w")).run("train")
+        WorkflowRun(workflow, location_of(folder), Tracker(tmp_path / "w")).run("train")

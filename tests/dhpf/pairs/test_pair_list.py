@@ -17,6 +17,7 @@ from dhpf.pairs.pair_list import PairListPlan, plan_pair_list
 from dhpf.planning.blocks import read_block
 from dhpf.planning.select import PairList
 from dhpf.records import PairRecord, Rejection
+from dhpf.storage import location_of
 
 IMAGES = ["a.jpg", "b.jpg", "x/c.jpg", "x/d.jpg"]
 
@@ -35,8 +36,13 @@ def planned(path: Path, folder: Path, images: list[str] = IMAGES) -> PairListPla
     return plan_pair_list(path, images, folder, max_images=4, max_pairs=100)
 
 
+def rows_of(plan: PairListPlan) -> list[dict[str, Any]]:
+    place = location_of(plan.listed.path)
+    return [row for block in plan.listed.blocks() for row in read_block(place, block).to_pylist()]
+
+
 def rows(plan: PairListPlan, images: list[str] = IMAGES) -> list[tuple[int, str, str]]:
-    found = [row for block in plan.listed.blocks() for row in read_block(plan.listed.path, block).to_pylist()]
+    found = rows_of(plan)
     return sorted((row["number"], images[row["source"]], images[row["target"]]) for row in found)
 
 
@@ -89,7 +95,7 @@ def test_points_are_read_and_bad_ones_rejected(tmp_path: Path, points: list[Any]
     others = ["b.jpg", "x/c.jpg", "x/d.jpg", "b.jpg", "x/c.jpg"]
     columns = {"source": ["a.jpg"] * 3 + ["x/d.jpg"] * 2, "target": others, "source_points": points}
     plan = planned(written(tmp_path, "parquet", columns), tmp_path / "plan")
-    found = [row for block in plan.listed.blocks() for row in read_block(plan.listed.path, block).to_pylist()]
+    found = rows_of(plan)
     assert {row["number"]: row["points"] or None for row in found} == {0: [[1, 2], [3, 4]], 1: None}
     assert plan.num_rejected == 3
     assert len(reasons(plan)) == 3
@@ -99,7 +105,7 @@ def test_good_points_of_a_list_are_taken_over_whole(tmp_path: Path) -> None:
     points = [[[1.5, 2.5]], None, []]
     columns = {"source": ["a.jpg"] * 3, "target": IMAGES[1:], "source_points": points}
     plan = planned(written(tmp_path, "parquet", columns), tmp_path / "plan")
-    found = [row for block in plan.listed.blocks() for row in read_block(plan.listed.path, block).to_pylist()]
+    found = rows_of(plan)
     assert [row["points"] for row in sorted(found, key=lambda row: row["number"])] == points
 
 

@@ -13,6 +13,7 @@ from dhpf.planning import listed_blocks
 from dhpf.planning.blocks import LISTED_PAIRS, PlannedBlock, plan_spans, read_block
 from dhpf.planning.listed_blocks import POINTS, ListedPlan, plan_listed
 from dhpf.planning.spans import triangle
+from dhpf.storage import location_of
 
 Pair = tuple[int, int]
 
@@ -40,7 +41,7 @@ def planned(
 
 
 def content(plan: ListedPlan, block: PlannedBlock) -> list[tuple[int, int, int]]:
-    batch = read_block(plan.path, block)
+    batch = read_block(location_of(plan.path), block)
     return [tuple(row.values()) for row in batch.to_pylist()]  # type: ignore[misc]
 
 
@@ -131,7 +132,7 @@ def test_points_stay_with_their_pairs(tmp_path: Path, monkeypatch: pytest.Monkey
     (batch,) = batches(pairs)
     batch = batch.append_column(pa.field("points", POINTS), pa.array(points, POINTS))
     plan = plan_listed([batch], 40, tmp_path, max_images=8, max_pairs=20)
-    rows = [row for block in plan.blocks() for row in read_block(plan.path, block).to_pylist()]
+    rows = [row for block in plan.blocks() for row in read_block(location_of(plan.path), block).to_pylist()]
     assert {row["number"]: row["points"] for row in rows} == dict(enumerate(points))
 
 
@@ -146,10 +147,10 @@ def test_a_file_of_another_plan_is_refused(tmp_path: Path) -> None:
     last = list(plan.blocks())[-1]
     planned(clusters(1, 5), tmp_path, max_images=5)
     with pytest.raises(InputError, match="not there as planned; plan the list again"):
-        read_block(plan.path, last)
+        read_block(location_of(plan.path), last)
     plan.path.write_bytes(plan.path.read_bytes()[:100])
     with pytest.raises(InputError, match="not readable"):
-        read_block(plan.path, last)
+        read_block(location_of(plan.path), last)
 
 
 def test_limits_that_no_pair_can_keep(tmp_path: Path) -> None:

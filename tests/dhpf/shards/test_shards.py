@@ -257,9 +257,9 @@ def test_a_damaged_index_is_named(encoded: EncodedShard, tmp_path: Path) -> None
 def test_a_missing_file_is_named(encoded: EncodedShard, tmp_path: Path) -> None:
     opened(encoded, tmp_path)
     (tmp_path / "shard.tar").unlink()
-    with pytest.raises(InputError, match="shard.tar: -1 bytes"):
+    with pytest.raises(InputError, match="shard.tar: is not there"):
         Shard(tmp_path / "shard.tar", tmp_path / "index.json")
-    with pytest.raises(InputError, match="nowhere.json: damaged .*No such file"):
+    with pytest.raises(InputError, match="nowhere.json: is not there"):
         Shard(tmp_path / "shard.tar", tmp_path / "nowhere.json")
 
 

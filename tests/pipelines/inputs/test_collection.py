@@ -23,6 +23,7 @@ from dhpf.pipelines.outputs.tables import table_of
 from dhpf.pipelines.stages.match import CorrespondenceRows
 from dhpf.planning.blocks import pairs_of
 from dhpf.planning.select import All, Neighbours, PairList, Reference
+from dhpf.storage import location_of
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def listed(folder: Path, tmp_path: Path) -> Iterator[Collection]:
         'a/1.png,,b/1.png,"40,2"\n'
     )
     config = CollectionConfig(str(folder), PairList(str(tmp_path / "list.csv")), max_pairs=1)
-    with open_collection("photos", config, 10**6, tmp_path / "scratch") as collection:
+    with open_collection("photos", config, 10**6, location_of(tmp_path / "scratch")) as collection:
         yield collection
     assert list((tmp_path / "scratch").iterdir()) == []
 
@@ -221,7 +222,7 @@ def test_a_short_list_has_blocks_for_several_actors_too(folder: Path, tmp_path: 
     rows = [f"{a},{b}" for a in images for b in images if a < b]
     (tmp_path / "list.csv").write_text("source,target\n" + "\n".join([*rows, "gone.png,000.png"]) + "\n")
     config = CollectionConfig(root, PairList(str(tmp_path / "list.csv")))
-    with open_collection("photos", config, 10**6, tmp_path / "scratch") as collection:
+    with open_collection("photos", config, 10**6, location_of(tmp_path / "scratch")) as collection:
         assert collection.num_pairs == 120 and len(collection.tasks) >= 5
         numbers = [number for job in collection.jobs(set(collection.tasks)) for number in job.open().numbers]
         assert sorted(numbers) == list(range(120))

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import skimage.data
@@ -23,6 +24,7 @@ from dhpf.pipelines.matching.quarantine import ENDS_OF_A_BLOCK, Quarantine, matc
 from dhpf.pipelines.outputs.store import StageOutput
 from dhpf.pipelines.stages.match import CorrespondenceRows
 from dhpf.planning.select import All
+from dhpf.storage import location_of
 
 DeadlyImage = Callable[[Path, signal.Signals], list[int]]
 TASK = "block-000000"
@@ -51,7 +53,7 @@ def settings_of(root: Path) -> WorkerSettings:
 def statuses(root: Path) -> dict[tuple[str, str], str]:
     commit = StageOutput(root).commit_of(TASK)
     assert commit is not None
-    rows = pq.read_table(StageOutput(root).path(commit, "part.parquet")).to_pylist()
+    rows = pq.read_table(pa.BufferReader(StageOutput(root).read(commit, "part.parquet"))).to_pylist()
     return {(row["source"], row["target"]): row["status"] for row in rows}
 
 
@@ -65,7 +67,7 @@ def test_an_image_that_ends_the_process_costs_only_its_pairs(
     assert isinstance(found, CommitRecord)
     assert len(killed) == 2 and os.getpid() not in killed
     reason = "image 9.png: ended its worker's process 2 times (SIGSEGV)"
-    assert Quarantine(tmp_path / "out").images() == {"9.png": reason}
+    assert Quarantine(location_of(tmp_path / "out")).images() == {"9.png": reason}
     found_statuses = statuses(tmp_path / "out")
     assert len(found_statuses) == 10
     assert all(status == (reason if "9.png" in pair else "matched") for pair, status in found_statuses.items())
@@ -77,7 +79,7 @@ def test_one_thing_at_a_time_gives_the_same_rows(folder: Path, tmp_path: Path) -
     tables = []
     for name, caution in (("a", Caution()), ("b", Caution(on_step=steps.append))):
         commit = BlockWorker(settings_of(tmp_path / name)).match(job_of(folder), caution)
-        tables.append(pq.read_table(StageOutput(tmp_path / name).path(commit, "part.parquet")))
+        tables.append(pq.read_table(pa.BufferReader(StageOutput(tmp_path / name).read(commit, "part.parquet"))))
     assert tables[0] == tables[1]
     assert steps == list(range(4 + 6))
 
@@ -104,7 +106,7 @@ def test_a_pair_is_left_out_only_after_the_second_end(folder: Path, tmp_path: Pa
     ends += [5, 1, 5, None]
     assert isinstance(match_in_quarantine(settings_of(tmp_path), job_of(folder)), CommitRecord)
     assert not ends
-    assert Quarantine(tmp_path).images() == {}
+    assert Quarantine(location_of(tmp_path)).images() == {}
 
 
 def test_the_end_while_the_model_loads_is_nobodys(folder: Path, tmp_path: Path, ends: list[int | None]) -> None:
@@ -117,7 +119,7 @@ def test_a_block_that_goes_on_ending_is_given_up(folder: Path, tmp_path: Path, e
     ends += [step for step in range(50) for _ in range(2)]
     assert "20 times" in str(match_in_quarantine(settings_of(tmp_path), job_of(folder)))
     assert len(ends) == 100 - ENDS_OF_A_BLOCK
-    assert sorted(Quarantine(tmp_path).images()) == [f"{n}.png" for n in range(4)]
+    assert sorted(Quarantine(location_of(tmp_path)).images()) == [f"{n}.png" for n in range(4)]
 
 
 def test_a_block_given_up_touches_no_image(folder: Path, tmp_path: Path) -> None:

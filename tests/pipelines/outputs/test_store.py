@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import errno
 import json
 import os
@@ -6,17 +8,31 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from dhpf.errors import InputError
-from dhpf.pipelines.outputs.store import PlanConflict, StageOutput, put_if_absent, write_durably
+from dhpf.pipelines.outputs.store import PlanConflict, StageOutput, remove_outputs
+from dhpf.storage import FileLocation, Location, location_of
+
+if TYPE_CHECKING:
+    from tests.conftest import Bucket
 
 PLAN = {"stage": "match", "model": {"backbone": "a"}, "tasks": ["t1", "t2"]}
 
 
-def test_a_finished_output_is_whole(tmp_path: Path) -> None:
-    output = StageOutput(tmp_path / "out")
+@pytest.fixture(params=["folder", "bucket"])
+def root(request: pytest.FixtureRequest, tmp_path: Path, bucket: Bucket) -> Location:
+    return location_of(str(tmp_path / "out") if request.param == "folder" else bucket.uri("out"))
+
+
+def keys(place: Location) -> list[str]:
+    return [entry.key for entry in place.entries(hidden=True)]
+
+
+def test_a_finished_output_is_whole(root: Location) -> None:
+    output = StageOutput(root)
     output.plan(PLAN)
     assert output.missing() == ["t1", "t2"]
     output.commit("t2", {"part": b"two"}, {"rows": 2})
@@ -30,55 +46,57 @@ def test_a_finished_output_is_whole(tmp_path: Path) -> None:
     assert [output.read(commit, "part") for commit in manifest.commits] == [b"one", b"two"]
 
 
-def test_the_first_result_counts_and_the_other_is_removed(tmp_path: Path) -> None:
-    output = StageOutput(tmp_path)
+def test_the_first_result_counts_and_the_other_is_removed(root: Location) -> None:
+    output = StageOutput(root)
     output.plan({"stage": "s", "tasks": ["t"]})
     first = output.commit("t", {"part": b"first"}, {})
     second = output.commit("t", {"part": b"second"}, {})
     assert first == second
-    assert len(list(tmp_path.glob("data/t/*"))) == 2
+    assert len(keys(root / "data" / "t")) == 2
     manifest = output.finish({})
     assert output.read(manifest.commits[0], "part") == b"first"
-    assert len(list(tmp_path.glob("data/t/*"))) == 1
+    assert len(keys(root / "data" / "t")) == 1
 
 
-def test_how_often_a_run_begins_a_task_outlasts_its_process(tmp_path: Path) -> None:
-    assert [StageOutput(tmp_path).begin("t", "run") for _ in range(3)] == [1, 2, 3]
-    assert StageOutput(tmp_path).begin("t", "another") == 1
-    assert StageOutput(tmp_path).begin("u", "run") == 1
+def test_how_often_a_run_begins_a_task_outlasts_its_process(root: Location) -> None:
+    assert [StageOutput(root).begin("t", "run") for _ in range(3)] == [1, 2, 3]
+    assert StageOutput(root).begin("t", "another") == 1
+    assert StageOutput(root).begin("u", "run") == 1
 
 
-def test_what_was_needed_on_the_way_is_gone_at_the_end(tmp_path: Path) -> None:
-    output = StageOutput(tmp_path)
+def test_what_was_needed_on_the_way_is_gone_at_the_end(root: Location) -> None:
+    output = StageOutput(root)
     output.plan({"stage": "s", "tasks": ["t"]})
     output.begin("t", "run")
-    output.scratch.mkdir()
+    (output.scratch / "pairs.arrow").put(b"")
     assert output.commit_of("t") is None
     committed = output.commit("t", {"part": b"1"}, {})
     assert output.commit_of("t") == committed
     output.finish({})
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["MANIFEST.json", "PLAN.json", "commits", "data"]
+    assert sorted({key.split("/")[0] for key in keys(root)}) == ["MANIFEST.json", "PLAN.json", "commits", "data"]
+    if isinstance(root, FileLocation):
+        assert len(list(root.path.iterdir())) == 4, "no empty folder is left"
 
 
-def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
-    output = StageOutput(tmp_path)
+def test_other_settings_are_refused_by_name(root: Location) -> None:
+    output = StageOutput(root)
     output.plan(PLAN)
     output.plan(PLAN)
     with pytest.raises(PlanConflict, match=r'model.backbone: "a" -> "b".*--restart match'):
         output.plan(PLAN | {"model": {"backbone": "b"}})
 
 
-def test_damage_is_noticed(tmp_path: Path) -> None:
-    output = StageOutput(tmp_path)
+def test_damage_is_noticed(root: Location) -> None:
+    output = StageOutput(root)
     output.plan({"stage": "s", "tasks": ["t"]})
     commit = output.commit("t", {"part": b"content"}, {})
-    path = output.path(commit, "part")
-    path.write_bytes(b"contenT")
+    place = output.location(commit, "part")
+    place.put(b"contenT")
     with pytest.raises(InputError, match="damaged since it was written"):
         output.read(commit, "part")
-    path.write_bytes(b"con")
+    place.put(b"con")
     with pytest.raises(InputError, match="3 bytes instead of 7"):
-        output.path(commit, "part")
+        output.read(commit, "part")
 
 
 def test_the_digest_depends_on_content_alone(tmp_path: Path) -> None:
@@ -91,54 +109,47 @@ def test_the_digest_depends_on_content_alone(tmp_path: Path) -> None:
     assert len(digests) == 1
 
 
-def test_put_if_absent_never_overwrites(tmp_path: Path) -> None:
-    assert put_if_absent(tmp_path / "x", b"1")
-    assert not put_if_absent(tmp_path / "x", b"2")
-    assert (tmp_path / "x").read_bytes() == b"1"
-    write_durably(tmp_path / "x", b"3")
-    assert [p.name for p in tmp_path.iterdir()] == ["x"]
-
-
 RACER = """
 import sys
-from pathlib import Path
 from dhpf.pipelines.outputs.store import StageOutput
-while not Path(sys.argv[1], "go").exists():
+from dhpf.storage import location_of
+while not (location_of(sys.argv[1]) / "go").exists():
     pass
 record = StageOutput(sys.argv[1]).commit("t", {"part": sys.argv[2].encode()}, {"by": sys.argv[2]})
 print(record.info["by"])
 """
 
 
-def test_of_racing_processes_one_wins(tmp_path: Path) -> None:
-    StageOutput(tmp_path).plan({"stage": "s", "tasks": ["t"]})
+def test_of_racing_processes_one_wins(root: Location) -> None:
+    StageOutput(root).plan({"stage": "s", "tasks": ["t"]})
     racers = [
-        subprocess.Popen([sys.executable, "-c", RACER, str(tmp_path), str(n)], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen([sys.executable, "-c", RACER, str(root), str(n)], stdout=subprocess.PIPE, text=True)
         for n in range(3)
     ]
-    (tmp_path / "go").touch()
+    (root / "go").put(b"")
     answers = {racer.communicate(timeout=60)[0].strip() for racer in racers}
     assert len(answers) == 1
-    manifest = StageOutput(tmp_path).finish({})
-    assert StageOutput(tmp_path).read(manifest.commits[0], "part").decode() in answers
+    manifest = StageOutput(root).finish({})
+    assert StageOutput(root).read(manifest.commits[0], "part").decode() in answers
 
 
 SLOW_WRITER = """
 import sys
-from dhpf.pipelines.outputs import store
+from dhpf.pipelines.outputs.store import StageOutput
+from dhpf.storage import BucketLocation, FileLocation
 def stop(*_):
     print("written", flush=True)
     import time; time.sleep(60)
-store.put_if_absent = stop
-store.StageOutput(sys.argv[1]).commit("t", {"part": b"half"}, {})
+FileLocation.put_if_absent = BucketLocation.put_if_absent = stop
+StageOutput(sys.argv[1]).commit("t", {"part": b"half"}, {})
 """
 
 
 @pytest.mark.chaos
-def test_a_task_killed_before_its_commit_leaves_nothing_that_counts(tmp_path: Path) -> None:
-    output = StageOutput(tmp_path)
+def test_a_task_killed_before_its_commit_leaves_nothing_that_counts(root: Location) -> None:
+    output = StageOutput(root)
     output.plan({"stage": "s", "tasks": ["t"]})
-    writer = subprocess.Popen([sys.executable, "-c", SLOW_WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    writer = subprocess.Popen([sys.executable, "-c", SLOW_WRITER, str(root)], stdout=subprocess.PIPE, text=True)
     assert writer.stdout is not None and writer.stdout.readline().strip() == "written"
     os.kill(writer.pid, signal.SIGKILL)
     writer.wait(timeout=10)
@@ -146,8 +157,8 @@ def test_a_task_killed_before_its_commit_leaves_nothing_that_counts(tmp_path: Pa
     output.commit("t", {"part": b"whole"}, {})
     manifest = output.finish({})
     assert output.read(manifest.commits[0], "part") == b"whole"
-    assert len(list(tmp_path.glob("data/t/*"))) == 1
-    assert json.loads((tmp_path / "MANIFEST.json").read_bytes())["commits"][0]["task"] == "t"
+    assert len(keys(root / "data" / "t")) == 1
+    assert json.loads((root / "MANIFEST.json").read())["commits"][0]["task"] == "t"
 
 
 FULL_DISK = """
@@ -207,36 +218,26 @@ def test_a_file_under_its_final_name_is_whole_whenever_the_writer_is_killed(tmp_
     assert torn, "no writer was killed in the middle of a file, this test shows nothing"
 
 
-def test_nothing_is_complete_without_its_data(tmp_path: Path) -> None:
-    output = StageOutput(tmp_path)
+def test_nothing_is_complete_without_its_data(root: Location) -> None:
+    output = StageOutput(root)
     output.plan({"stage": "s", "tasks": ["t"]})
     commit = output.commit("t", {"part": b"content"}, {})
-    output.path(commit, "part").unlink()
-    with pytest.raises(InputError, match="part: -1 bytes instead of 7.*--restart"):
+    output.location(commit, "part").delete()
+    with pytest.raises(InputError, match="part.*: gone; .*--restart"):
         output.finish({})
     assert output.manifest() is None
 
 
-def test_a_path_is_given_once_the_digest_is_checked(tmp_path: Path) -> None:
-    output = StageOutput(tmp_path)
-    output.plan({"stage": "s", "tasks": ["t"]})
-    commit = output.commit("t", {"part": b"content"}, {})
-    output.path(commit, "part").write_bytes(b"contenT")
-    with pytest.raises(InputError, match="part: damaged since it was written"):
-        output.path(commit, "part")
-    assert output.path(commit, "part", check_digest=False).name == "part"
-
-
 @pytest.mark.parametrize("name", ["PLAN.json", "MANIFEST.json", "commits/t.json"])
 @pytest.mark.parametrize("junk", [b"", b"{", b'{"other": 1}'])
-def test_damaged_records_are_named(tmp_path: Path, name: str, junk: bytes) -> None:
-    output = StageOutput(tmp_path)
+def test_damaged_records_are_named(root: Location, name: str, junk: bytes) -> None:
+    output = StageOutput(root)
     plan = {"stage": "s", "tasks": ["t"]}
     output.plan(plan)
     output.commit("t", {"part": b"content"}, {})
     output.finish({})
-    (tmp_path / name).write_bytes(junk)
-    with pytest.raises(InputError, match=f"{name}: damaged|holds an earlier s"):
+    (root / name).put(junk)
+    with pytest.raises(InputError, match=f"{name}.*: damaged|holds an earlier s"):
         output.plan(plan)
         output.manifest()
         output.committed()
@@ -250,3 +251,16 @@ def test_a_file_system_without_links_is_refused_in_words(tmp_path: Path, monkeyp
     with pytest.raises(InputError, match="its file system has no hard links.*use a --work folder"):
         StageOutput(tmp_path).plan({"stage": "s", "tasks": []})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_put_elsewhere_is_removed_with_the_output(root: Location, bucket: Bucket) -> None:
+    output, elsewhere = StageOutput(root / "below"), bucket.uri("elsewhere")
+    output.plan({"stage": "s", "tasks": ["t"]})
+    first = output.commit("t", {"large": b"1", "small": b"2"}, {}, {"large": elsewhere})
+    output.commit("t", {"large": b"1", "small": b"2"}, {}, {"large": elsewhere})
+    assert len(keys(location_of(elsewhere))) == 2
+    manifest = output.finish({})
+    assert [str(location_of(elsewhere) / key) for key in keys(location_of(elsewhere))] == [first.files["large"]["key"]]
+    assert output.read(manifest.commits[0], "large") == b"1"
+    remove_outputs(root)
+    assert keys(root) == keys(location_of(elsewhere)) == []

@@ -1,5 +1,4 @@
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,13 +18,12 @@ from dhpf.pipelines.outputs.writers.parquet import ParquetWriter
 from dhpf.records import Rejection
 
 
-def test_rejections_are_rows(tmp_path: Path) -> None:
+def test_rejections_are_rows() -> None:
     table = table_of([asdict(Rejection("1", "a", "b", "why"))], REJECTS)
-    (tmp_path / "r.parquet").write_bytes(ParquetWriter().to_bytes(table))
-    assert read_parquet([tmp_path / "r.parquet"], REJECTS).to_pylist() == [
+    assert read_parquet([ParquetWriter().to_bytes(table)], REJECTS, where="w").to_pylist() == [
         {"pair_id": "1", "source": "a", "target": "b", "reason": "why"}
     ]
-    assert read_parquet([], REJECTS).num_rows == 0
+    assert read_parquet([], REJECTS, where="w").num_rows == 0
 
 
 def prediction(number: int, box: list[float] | None) -> dict[str, object]:
@@ -36,13 +34,13 @@ def prediction(number: int, box: list[float] | None) -> dict[str, object]:
     return common | sizes | points | {"number": number, "mirrored": False, "layers": 6, "target_box": box}
 
 
-def test_absent_values_survive_beside_present_ones(tmp_path: Path) -> None:
+def test_absent_values_survive_beside_present_ones() -> None:
     table = table_of([prediction(0, None), prediction(1, [1, 2, 3, 4]), prediction(2, None)], PREDICTIONS)
-    (tmp_path / "p.parquet").write_bytes(ParquetWriter().to_bytes(table))
-    rows = read_parquet([tmp_path / "p.parquet"], PREDICTIONS).to_pylist()
+    parts = [ParquetWriter().to_bytes(table)]
+    rows = read_parquet(parts, PREDICTIONS, where="w").to_pylist()
     assert [row["target_box"] for row in rows] == [None, [1, 2, 3, 4], None]
     assert rows[0]["source_keypoints"] == [[1.5, 2.0]]
-    some = read_parquet([tmp_path / "p.parquet"], PREDICTIONS, ("number", "layers")).to_pylist()
+    some = read_parquet(parts, PREDICTIONS, ("number", "layers"), where="w").to_pylist()
     assert some[1] == {"number": 1, "layers": 6}
 
 
@@ -64,21 +62,19 @@ def test_the_same_rows_give_the_same_bytes() -> None:
     assert ParquetWriter().to_bytes(tables[0]) == ParquetWriter().to_bytes(tables[1])
 
 
-def test_a_flipped_byte_is_never_good_data(tmp_path: Path) -> None:
+def test_a_flipped_byte_is_never_good_data() -> None:
     rows = [{"number": n, "pair_id": str(n), "category": "", "metric": "m", "value": n * 0.37} for n in range(500)]
     content = ParquetWriter().to_bytes(table_of(rows, SCORES))
     good = table_of(rows, SCORES)
     for place in range(50, len(content) - 400, 97):
         damaged = bytearray(content)
         damaged[place] ^= 0x10
-        (tmp_path / "s.parquet").write_bytes(bytes(damaged))
         try:
-            assert read_parquet([tmp_path / "s.parquet"], SCORES).equals(good)
+            assert read_parquet([bytes(damaged)], SCORES, where="w").equals(good)
         except InputError as error:
-            assert "damaged" in str(error)
+            assert "table w: damaged" in str(error)
 
 
-def test_another_table_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "r.parquet").write_bytes(ParquetWriter().to_bytes(table_of([], REJECTS)))
-    with pytest.raises(InputError, match="expected"):
-        read_parquet([tmp_path / "r.parquet"], SCORES)
+def test_another_table_is_refused() -> None:
+    with pytest.raises(InputError, match="table w: columns .*expected"):
+        read_parquet([ParquetWriter().to_bytes(table_of([], REJECTS))], SCORES, where="w")

@@ -32,6 +32,7 @@ from dhpf.pipelines.tracking.runs import stage_run, workflow_run
 from dhpf.pipelines.tracking.tracker import Tracker
 from dhpf.pipelines.workflow import WorkflowRun
 from dhpf.pipelines.workflow_file import load_workflow
+from dhpf.storage import location_of
 
 FILE = Path(__file__).parents[3] / "workflows.yaml"
 SETTINGS = [
@@ -146,7 +147,7 @@ def registry(work: Path) -> Iterator[Registry]:
 
 def contest(folder: Path, version: str) -> Contest:
     workflow = load_workflow(FILE, "quickstart", [*SETTINGS, "promotion.checked_pairs=1"], Path())
-    return Contest(workflow, folder, Tracker(folder.parent), version)
+    return Contest(workflow, location_of(folder), Tracker(folder.parent), version)
 
 
 def test_a_comparison_is_written_among_tags_and_artifacts(
@@ -203,7 +204,7 @@ def test_a_checkpoint_that_is_not_the_registered_one_is_not_judged(
 @pytest.mark.slow
 def test_a_champions_life(work: Path, ray_cluster: None, capsys: pytest.CaptureFixture[str]) -> None:
     workflow = load_workflow(FILE, "quickstart", SETTINGS, Path())
-    WorkflowRun(workflow, work / "quickstart", Tracker(work)).run("shard")
+    WorkflowRun(workflow, location_of(work / "quickstart"), Tracker(work)).run("shard")
     assert models(work, "compare", "quickstart", "1") == 0
     assert "no champion: absolute checks only" in capsys.readouterr().out
     assert champion(work) is None, "comparing changes nothing"
@@ -231,7 +232,7 @@ def test_a_champions_life(work: Path, ray_cluster: None, capsys: pytest.CaptureF
     assert "champion, latest-trained" in listed[2] and "passed" in listed[2] and "20.0" in listed[2]
     assert "refused" in listed[3] and "photo-warps/test -" in listed[3]
 
-    WorkflowRun(workflow, work / "quickstart", Tracker(work)).run("match")
+    WorkflowRun(workflow, location_of(work / "quickstart"), Tracker(work)).run("match")
     parts = list((work / "quickstart" / "match").rglob("part.parquet"))
     rows = [row for part in parts for row in pq.read_table(part).to_pylist()]
     assert rows and {row["model"] for row in rows} == {"models:/dhpf/3"}, "the version, not the alias"
@@ -240,7 +241,7 @@ def test_a_champions_life(work: Path, ray_cluster: None, capsys: pytest.CaptureF
     assert "champion of dhpf: version 1, rolled back from 3" in capsys.readouterr().out
     assert champion(work) == "1"
     with pytest.raises(InputError, match='model.version: "models:/dhpf/3" -> "models:/dhpf/1"'):
-        WorkflowRun(workflow, work / "quickstart", Tracker(work)).run("match")
+        WorkflowRun(workflow, location_of(work / "quickstart"), Tracker(work)).run("match")
     assert models(work, "rollback", "dhpf") == 2
     assert "no champion before version 1" in capsys.readouterr().err
     assert models(work, "list", "dhpf") == 0

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import skimage.data
@@ -40,6 +41,7 @@ from dhpf.pipelines.stages.match import (
 )
 from dhpf.planning.select import PairList
 from dhpf.records import PairRecord
+from dhpf.storage import location_of
 from tests.pipelines.stage_outputs import manifest, parts, wait_for
 
 if TYPE_CHECKING:
@@ -99,10 +101,12 @@ def test_a_failed_pair_has_its_reason_the_model_and_the_code() -> None:
 def test_scores_leave_out_failed_pairs_and_rows_are_found_by_number(tmp_path: Path) -> None:
     rows = CorrespondenceRows(5, False, "m", "c")
     failed = rows.failed(common_row(2, PairRecord("3", "", "a", "b"), SOURCE, ImageFacts(failure="damaged")))
-    for number, found in enumerate([rows(pair_of(PairRecord("8", "", "a", "b"))), failed]):
-        [content] = table_file("part", table_of([found], CORRESPONDENCES)).values()
-        (tmp_path / f"{number}.parquet").write_bytes(content)
-    result = MatchResult({}, (tmp_path / "0.parquet", tmp_path / "1.parquet"))
+    output = StageOutput(tmp_path)
+    commits = [
+        output.commit(f"block-{number}", table_file("part", table_of([found], CORRESPONDENCES)), {})
+        for number, found in enumerate([rows(pair_of(PairRecord("8", "", "a", "b"))), failed])
+    ]
+    result = MatchResult({}, output, tuple(commits))
     assert result.scores() == {7: 0.5}
     assert [row["number"] for row in result.rows({2})] == [2]
 
@@ -115,7 +119,7 @@ def collection(tmp_path: Path) -> Iterator[Collection]:
         Image.fromarray(skimage.data.chelsea()[:20, :30]).save(path)
     (tmp_path / "list.csv").write_text("source,target\n0.png,1.png\n0.png,9.png\n")
     config = CollectionConfig(str(path.parent), PairList(str(tmp_path / "list.csv")))
-    with open_collection("photos", config, 10**6, tmp_path / "scratch") as opened:
+    with open_collection("photos", config, 10**6, location_of(tmp_path / "scratch")) as opened:
         yield opened
 
 
@@ -153,7 +157,7 @@ def test_what_is_complete_is_opened_and_so_is_what_version_0_1_wrote(
     config = finished(collection, tmp_path / "match", {name: 2})
     result = match(config, collection, MODEL, tmp_path / "match", lambda metrics: None)
     assert result.num_described == 2
-    assert [path.name for path in result.parts] == ["part.parquet"], "rejected rows are no part"
+    assert [commit.task for commit in result.commits] == ["block-000000"], "rejected rows are no part"
     assert result.scores() == {7: 0.5}
 
 
@@ -170,7 +174,7 @@ def test_the_rows_of_a_list_that_cannot_be_used_are_kept(collection: Collection,
     kept = _keep_rejects(collection.rejected, output)
     assert kept["num_rejected"] == 1 and "9.png" in kept["first_rejection"]
     rejects = output.committed()["rejects"]
-    [row] = pq.read_table(output.path(rejects, "rejects.parquet")).to_pylist()
+    [row] = pq.read_table(pa.BufferReader(output.read(rejects, "rejects.parquet"))).to_pylist()
     assert "9.png" in json.dumps(row)
     assert rejects.info == kept
     assert _keep_rejects(None, output) == {"num_rejected": 0, "first_rejection": None}

@@ -23,11 +23,12 @@ from pyarrow import fs
 from dhpf.errors import InputError
 from dhpf.pipelines.config import ShardConfig, SourceConfig
 from dhpf.pipelines.inputs.shard_set import ShardSet, open_shard_set
-from dhpf.pipelines.outputs.store import PlanConflict, remove_objects
+from dhpf.pipelines.outputs.store import PlanConflict, remove_outputs
 from dhpf.pipelines.progress import CountedWork
 from dhpf.pipelines.stages import shard as shard_stage
 from dhpf.pipelines.stages.shard import _collect, shard
 from dhpf.shards.shards import Shard
+from dhpf.storage import location_of
 from tests.pipelines.stage_outputs import manifest
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ def test_shards_in_a_bucket_are_the_same_shards(
     (again,) = shard(config, tmp_path / "there")
     assert again.digest == here.digest
     assert len(objects(bucket, "our shards")) == 2 * len(here.shards), "the lost one is gone, the other folder's stay"
-    remove_objects(tmp_path / "there")
+    remove_outputs(location_of(tmp_path / "there"))
     assert len(objects(bucket, "our shards")) == len(here.shards)
 
 

@@ -9,6 +9,7 @@ from dhpf.matcher import Matcher
 from dhpf.pipelines.tracking.model_card import ModelCard, TrainingData
 from dhpf.pipelines.tracking.runs import StageRun, stage_run, workflow_run
 from dhpf.pipelines.tracking.tracker import Tracker
+from dhpf.storage import location_of
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,10 @@ def tracker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracker]:
 @pytest.fixture
 def train_run(tracker: Tracker, tmp_path: Path) -> Iterator[StageRun]:
     """The open run of a train stage."""
-    with workflow_run(tracker, "w", tmp_path / "f") as parent, stage_run(tracker, "w", parent, "train") as run:
+    with (
+        workflow_run(tracker, "w", location_of(tmp_path / "f")) as parent,
+        stage_run(tracker, "w", parent, "train") as run,
+    ):
         run.log_config({"epochs": 2})
         yield run
 

@@ -1,0 +1,24 @@
+"""Where bytes lie: folders of a file system and prefixes of buckets, behind one interface."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dhpf.storage.bucket import BucketLocation, is_uri
+from dhpf.storage.file_system import FileLocation
+from dhpf.storage.location import Entry, Location
+
+__all__ = ["BucketLocation", "Entry", "FileLocation", "Location", "is_uri", "location_of"]
+
+
+def location_of(place: str | Path | Location) -> Location:
+    """The location that a path or a URI names.
+
+    Raises:
+        InputError: a URI that cannot be used.
+    """
+    if isinstance(place, Location):
+        return place
+    if isinstance(place, str) and is_uri(place):
+        return BucketLocation(place)
+    return FileLocation(Path(place))

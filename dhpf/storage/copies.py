@@ -1,0 +1,115 @@
+"""Copies, on this machine's disk, of objects that it reads over and over, such as shards and checkpoints.
+
+An object is fetched once, whole, and read from the copy by all processes of the machine; its key must never get other
+content. Where the disk has no room for a copy, each part is asked of the store. Files need no copies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from pathlib import Path
+
+from dhpf.errors import InputError
+from dhpf.storage.file_system import FileLocation
+from dhpf.storage.location import Location, gone
+
+KEPT_FREE = 0.1
+"""Share of the disk that copies leave free."""
+
+STALE_SECONDS = 24 * 3600
+"""A copy that was not read for so long makes room for others."""
+
+
+def read_part(place: Location, whole_size: int, offset: int, size: int) -> bytes:
+    """Bytes of a file, or of an object through this machine's copy.
+
+    Args:
+        whole_size: of the file or object, in bytes.
+        offset, size: which bytes.
+
+    Raises:
+        InputError: it is gone, or the store does not give it.
+    """
+    path = _path_of(place, whole_size)
+    return (place if path is None else FileLocation(path)).read_range(offset, size)
+
+
+def local_file(place: Location) -> Path:
+    """A path on this machine with the same name and content, for what can only read files.
+
+    Raises:
+        InputError: it is gone, the store does not give it, or the disk has no room for it.
+    """
+    size = place.size()
+    if size is None:
+        raise gone(place)
+    path = _path_of(place, size)
+    if path is None:
+        raise InputError(
+            f"{place}: the disk of {copies_folder()} has no room for its {size} bytes; free some, or set TMPDIR"
+        )
+    return path
+
+
+def forget_copy(place: Location) -> None:
+    """Removes this machine's copy of an object, if there is one: it turned out to be damaged."""
+    if not isinstance(place, FileLocation):
+        _copy_of(place).unlink(missing_ok=True)
+
+
+def copies_folder() -> Path:
+    """Where this machine keeps this user's copies."""
+    return Path(tempfile.gettempdir()) / f"dhpf-copies-{os.getuid()}"
+
+
+def _copy_of(place: Location) -> Path:
+    return copies_folder() / hashlib.sha256(str(place).encode()).hexdigest() / place.name
+
+
+def _path_of(place: Location, size: int) -> Path | None:
+    """The file itself, or an object's copy, fetched if need be; None where there is no room for it."""
+    if isinstance(place, FileLocation):
+        return place.path
+    path = _copy_of(place)
+    try:
+        if path.stat().st_size == size:
+            os.utime(path)
+            return path
+    except FileNotFoundError:
+        pass
+    copies_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not _has_room(size):
+        _remove_stale()
+    return _fetched(place, path) if _has_room(size) else None
+
+
+def _fetched(place: Location, path: Path) -> Path | None:
+    content = place.read()
+    partial = path.with_name(f"{uuid.uuid4().hex}.partial")
+    try:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError:  # the disk is full after all: costs time, not the run
+        partial.unlink(missing_ok=True)
+        return None
+    return path
+
+
+def _has_room(size: int) -> bool:
+    disk = shutil.disk_usage(copies_folder())
+    return disk.free - size >= KEPT_FREE * disk.total
+
+
+def _remove_stale() -> None:
+    before = time.time() - STALE_SECONDS
+    for path in copies_folder().glob("*/*"):
+        with contextlib.suppress(FileNotFoundError):  # another process removed it
+            if path.stat().st_mtime < before:
+                path.unlink()

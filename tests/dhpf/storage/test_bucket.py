@@ -1,0 +1,68 @@
+"""Buckets that refuse, that are away, and that lose an answer; what they share with folders: test_location.py."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dhpf.errors import InputError
+from dhpf.storage.bucket import PATIENCE_VARIABLE, AccessDenied, BucketLocation, require_uri
+
+if TYPE_CHECKING:
+    from tests.conftest import Bucket
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("gs://bucket/x", "work folder 'gs://bucket/x': gs:// is not read; give a folder, or s3://"),
+        ("s3:///x", "names no bucket"),
+        ("s3://key:hush@bucket/x", r"'s3://\.\.\.@bucket/x': holds credentials"),
+        ("s3://bucket/x?secret_key=hush", "its query has 'secret_key'; it may have endpoint_override, scheme, region"),
+    ],
+)
+def test_an_unusable_uri_is_refused_without_its_secrets(uri: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as error:
+        require_uri(uri, "work folder")
+    assert "hush" not in str(error.value)
+
+
+def test_keys_that_do_not_open_it_are_said(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    refused = BucketLocation(bucket.uri("x").replace("us-east-1", "eu-west-1"))  # another store: opened anew
+    for work in (refused.find, refused.size, lambda: refused.put(b""), lambda: refused.put_if_absent(b"1")):
+        with pytest.raises(AccessDenied, match="the store denies access to it"):
+            work()
+
+
+@pytest.mark.chaos
+def test_a_store_that_pauses_is_waited_for_and_one_that_is_gone_is_said(
+    mortal_bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PATIENCE_VARIABLE, "3")
+    file = BucketLocation(mortal_bucket.uri("away/x.tar"))
+    file.put(b"here")
+    mortal_bucket.server.send_signal(signal.SIGSTOP)
+    threading.Timer(4, mortal_bucket.server.send_signal, [signal.SIGCONT]).start()
+    assert file.read() == b"here"
+    mortal_bucket.server.send_signal(signal.SIGKILL)
+    mortal_bucket.server.wait(timeout=30)
+    attempts = (file.find, lambda: file.put(b"there"), lambda: file.put_if_absent(b"there"))
+    for work in attempts:
+        with pytest.raises(InputError, match="does not answer as it should .*; the same command goes on from here"):
+            work()
+
+
+def test_who_lost_the_answer_to_a_put_has_still_won(bucket: Bucket) -> None:
+    """The object is there with the caller's own content: its first attempt came through, the answer did not."""
+    bucket.put("lost/commit.json", b"mine")
+    place = BucketLocation(bucket.uri("lost/commit.json"))
+    assert place.put_if_absent(b"mine") and not place.put_if_absent(b"another's")
+
+
+def test_a_key_that_no_bucket_takes_is_said(bucket: Bucket) -> None:
+    with pytest.raises(InputError, match="x/a%09b.*: not a key that can be used"):
+        (BucketLocation(bucket.uri("x")) / "a\tb").put(b"")
