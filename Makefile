@@ -53,7 +53,9 @@ lint: .venv/installed
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
-# Renews requirements.lock after a change in pyproject.toml; needs uv.
+# Renews requirements.lock after a change in pyproject.toml, and with its versions the locks of the two images; needs uv.
+COMPILE := uv pip compile --quiet --generate-hashes --python-version 3.11 --no-emit-index-url --no-header
 lock:
-	uv pip compile --quiet --generate-hashes --python-version 3.11 --extra dev --extra docs --no-emit-index-url --no-header \
-		pyproject.toml -o requirements.lock
+	$(COMPILE) --extra dev --extra docs pyproject.toml -o requirements.lock
+	$(COMPILE) --constraint requirements.lock pyproject.toml -o infra/requirements.lock
+	$(COMPILE) --constraint requirements.lock infra/mlflow/requirements.in -o infra/mlflow/requirements.lock
