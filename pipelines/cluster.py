@@ -6,23 +6,30 @@ import logging
 import math
 import os
 import secrets
+import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dhpf.errors import InputError
 from dhpf.pipelines.config import Workflow
 from dhpf.pipelines.progress import doing
+from dhpf.storage import FileLocation, Location
 
 CPUS_BESIDE_ACTORS = 2
 """CPUs kept free for Ray Data's own tasks, which otherwise wait for ever when its actors take all CPUs."""
 
+CONNECT_SECONDS = 10.0
+"""How long a cluster's address may take to answer; Ray itself would wait for minutes without a word."""
 
-def set_ray_environment(address: str | None, work: Path) -> None:
+
+def set_ray_environment(address: str | None, work: Location) -> None:
     """Sets the environment variables that Ray reads when it is imported; to be called before anything imports Ray.
 
     Args:
         address: of a cluster to join; None for a private one, which gets token authentication.
-        work: folder that gets the private cluster's token.
+        work: work folder; it gets the private cluster's token where it is a folder of this machine.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address is None:
@@ -42,7 +49,11 @@ def needed_cpus(workflow: Workflow) -> int:
 
 @contextmanager
 def ray_cluster(address: str | None, min_cpus: int) -> Iterator[None]:
-    """Joins the cluster at `address`, or starts a private one with at least `min_cpus` CPUs, for the block."""
+    """Joins the cluster at `address`, or starts a private one with at least `min_cpus` CPUs, for the block.
+
+    Raises:
+        InputError: an address that cannot be joined from here, or where no cluster answers.
+    """
     import ray
 
     if address is None:
@@ -56,17 +67,53 @@ def ray_cluster(address: str | None, min_cpus: int) -> Iterator[None]:
                 log_to_driver=False,
             )
     else:
+        require_joinable(address)
         with doing(f"joining Ray at {address}"):
-            ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
+            try:
+                ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                first = str(error).strip().partition("\n")[0]
+                raise InputError(
+                    f"--address {address}: the cluster cannot be joined ({first}); join it from one of its machines, "
+                    "with its token in RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, and with the Ray version that it runs"
+                ) from error
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def _token_file(work: Path) -> Path:
-    path = (work / ".ray-token").resolve()
-    work.mkdir(parents=True, exist_ok=True)
+def require_joinable(address: str) -> None:
+    """Refuses what is no address of a cluster to join, and one where nothing answers.
+
+    Raises:
+        InputError: see above.
+    """
+    if "://" in address:
+        raise InputError(
+            f"--address {address}: dhpf run joins a cluster from one of its machines, by HOST:PORT or auto; from "
+            "outside use dhpf submit --address http://HEAD:8265"
+        )
+    host, colon, port = address.rpartition(":")
+    if not colon:
+        if address not in ("auto", "local"):
+            raise InputError(f"--address {address}: write HOST:PORT, such as 10.0.0.1:6379, or auto")
+        return
+    if not port.isdigit():
+        raise InputError(f"--address {address}: {port!r} is no port; write HOST:PORT, such as 10.0.0.1:6379")
+    try:
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            f"--address {address}: no Ray cluster answers there ({error}); start one by ray start --head, correct the "
+            "address, or leave it out to run on this machine"
+        ) from error
+
+
+def _token_file(work: Location) -> Path:
+    folder = work.path if isinstance(work, FileLocation) else Path(tempfile.gettempdir()) / f"dhpf-ray-{os.getuid()}"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = (folder / ".ray-token").resolve()
     if not path.exists():
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         os.write(descriptor, secrets.token_hex(32).encode())

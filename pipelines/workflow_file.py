@@ -16,7 +16,7 @@ from dhpf.errors import InputError
 from dhpf.pairs import open_pair_source
 from dhpf.pipelines.config import SourceConfig, Workflow
 from dhpf.planning.select import SELECT_OPTIONS, PairList, PairSelect, gather_select
-from dhpf.storage.bucket import is_uri
+from dhpf.storage import Location, is_uri, location_of
 
 PATH_OPTIONS = ("root", "pair_list")
 """Options of pair sources that are paths, relative to the data folder."""
@@ -82,11 +82,11 @@ def read_workflows(path: Path) -> dict[str, dict[str, Any]]:
     return content
 
 
-def load_workflow(path: Path, name: str, overrides: Sequence[str], data_folder: Path) -> Workflow:
+def load_workflow(path: Path, name: str, overrides: Sequence[str], data_folder: Path | Location) -> Workflow:
     """One workflow, with `stage.key=value` overrides applied and everything checked.
 
     Args:
-        data_folder: what relative paths in the sources' options are relative to.
+        data_folder: folder or bucket that relative paths in the sources' options are relative to.
 
     Raises:
         InputError: see the module.
@@ -102,15 +102,16 @@ def load_workflow(path: Path, name: str, overrides: Sequence[str], data_folder: 
     if "gates" in raw:
         raise InputError(f"{name}: the key 'gates' is called 'promotion' now; rename it")
     workflow: Workflow = _convert(raw | {"name": name}, Workflow, name)
+    data = location_of(data_folder)
     if workflow.shard is not None:
-        sources = {key: _resolved(source, data_folder) for key, source in workflow.shard.sources.items()}
+        sources = {key: _resolved(source, data) for key, source in workflow.shard.sources.items()}
         workflow = dataclasses.replace(workflow, shard=dataclasses.replace(workflow.shard, sources=sources))
     if workflow.match is not None:
         collections = {
             key: dataclasses.replace(
                 collection,
-                root=_located(collection.root, data_folder),
-                select=_with_located_list(collection.select, data_folder),
+                root=_located(collection.root, data),
+                select=_with_located_list(collection.select, data),
             )
             for key, collection in workflow.match.collections.items()
         }
@@ -162,20 +163,20 @@ def _override(raw: dict[str, Any], text: str) -> None:
     level[keys[-1]] = parsed
 
 
-def _resolved(source: SourceConfig, data_folder: Path) -> SourceConfig:
+def _resolved(source: SourceConfig, data: Location) -> SourceConfig:
     options = dict(source.options)
     for key in PATH_OPTIONS:
         if isinstance(options.get(key), str):
-            options[key] = _located(options[key], data_folder)
+            options[key] = _located(options[key], data)
     return dataclasses.replace(source, options=options)
 
 
-def _with_located_list(select: PairSelect, data_folder: Path) -> PairSelect:
-    return PairList(str(data_folder / select.pair_list)) if isinstance(select, PairList) else select
+def _with_located_list(select: PairSelect, data: Location) -> PairSelect:
+    return PairList(_located(select.pair_list, data)) if isinstance(select, PairList) else select
 
 
-def _located(path: str, data_folder: Path) -> str:
-    return path if is_uri(path) else str(data_folder / path)
+def _located(path: str, data: Location) -> str:
+    return path if is_uri(path) or Path(path).is_absolute() else str(data / path)
 
 
 def _check_references(workflow: Workflow) -> None:

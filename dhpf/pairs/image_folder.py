@@ -24,7 +24,9 @@ from dhpf.pairs.pair_list import (
 from dhpf.pairs.source import pair_id_of, read_inside, require_folder, require_split
 from dhpf.planning.select import All, PairList, PairSelect, choose_pairs
 from dhpf.records import PairRecord, Rejection
+from dhpf.storage import location_of
 from dhpf.storage.bucket import AccessDenied, BucketLocation, is_uri, require_uri
+from dhpf.storage.copies import local_file
 
 
 class ImageStore(Protocol):
@@ -151,7 +153,7 @@ class ImageFolder:
         if not images:
             raise InputError(f"pair source image_folder: no image ({', '.join(EXTENSIONS)}) in {self.root!r}")
         if isinstance(self.select, PairList):
-            yield from _listed(Path(self.select.pair_list), frozenset(images))
+            yield from _listed(local_file(location_of(self.select.pair_list)), frozenset(images))
             return
         for number, (source, target) in enumerate(choose_pairs(self.select, images).pairs()):
             yield folder_pair(number, source, target)

@@ -13,6 +13,7 @@ from dhpf.config import nearest_name
 from dhpf.errors import InputError
 from dhpf.images import ImageError, read_bytes
 from dhpf.records import PairRecord, Points, Rejection
+from dhpf.storage import is_uri
 
 
 class PairSource(Protocol):
@@ -60,6 +61,8 @@ def require_folder(root: str, owner: str) -> Path:
     Raises:
         InputError: there is no such folder.
     """
+    if is_uri(root):
+        raise InputError(f"{owner}: reads folders alone, not {root!r}; copy it to a folder that all machines share")
     if not Path(root).is_dir():
         raise InputError(f"{owner}: no folder {root!r}; correct its root, or the data folder below which it lies")
     return Path(root)

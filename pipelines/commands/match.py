@@ -9,7 +9,13 @@ import typer
 
 from dhpf.errors import InputError
 from dhpf.pipelines.commands.answers import DONE, Answer
-from dhpf.pipelines.commands.options import DEFAULT_WORK, AsJson, Quiet, WorkFolder
+from dhpf.pipelines.commands.options import (
+    DEFAULT_WORK,
+    AsJson,
+    Quiet,
+    Tracking,
+    WorkFolder,
+)
 
 if TYPE_CHECKING:
     from dhpf.drawing import Picture
@@ -45,6 +51,7 @@ def match(
     limit: Limit = 30,
     output: PictureFile = Path("match.png"),
     work: WorkFolder = DEFAULT_WORK,
+    tracking: Tracking = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> int:
@@ -67,7 +74,7 @@ def match(
     images = read_image(source), read_image(target)
     names = source.name, target.name
     with doing("loading the model"):
-        matcher = load_matcher(model, work, weights)
+        matcher = load_matcher(model, work, weights, tracking)
     with doing("matching"):
         if wanted is None:
             facts, lines, picture = _all_matches(matcher, images, names, limit)

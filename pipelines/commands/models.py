@@ -17,9 +17,11 @@ from dhpf.pipelines.commands.options import (
     RayAddress,
     RunName,
     Settings,
+    Tracking,
     WorkflowFile,
     WorkflowName,
     WorkFolder,
+    place_of,
     run_folder,
 )
 
@@ -32,6 +34,7 @@ commands = typer.Typer()
 def list_models(
     name: Annotated[str | None, typer.Argument(help="Registered model; all of them, if none is named.")] = None,
     work: WorkFolder = DEFAULT_WORK,
+    tracking: Tracking = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> int:
@@ -40,7 +43,7 @@ def list_models(
     from dhpf.pipelines.promotion.registry import Registry
     from dhpf.pipelines.tracking.tracker import Tracker
 
-    listed, answer = version_rows(Registry(Tracker(work)), name), Answer(quiet, as_json)
+    listed, answer = version_rows(Registry(Tracker(place_of("--work", work), tracking)), name), Answer(quiet, as_json)
     answer.facts([row.facts() for rows in listed.values() for row in rows])
     if not listed:
         answer.text("no registered models yet; a workflow that trains registers one")
@@ -60,12 +63,13 @@ def compare(
     file: WorkflowFile = None,
     work: WorkFolder = DEFAULT_WORK,
     data: DataFolder = DEFAULT_DATA,
+    tracking: Tracking = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> int:
     """Judge a version by the workflow's promotion settings, against the champion, which stays."""
     answer = Answer(quiet, as_json)
-    return _judge(workflow, version, set_ or [], name, address, file, work, data, answer, promote=False)
+    return _judge(workflow, version, set_ or [], name, address, file, work, data, tracking, answer, promote=False)
 
 
 @commands.command()
@@ -78,12 +82,13 @@ def promote(
     file: WorkflowFile = None,
     work: WorkFolder = DEFAULT_WORK,
     data: DataFolder = DEFAULT_DATA,
+    tracking: Tracking = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> int:
     """Judge a version as `compare` does, and make it champion if it passes."""
     answer = Answer(quiet, as_json)
-    return _judge(workflow, version, set_ or [], name, address, file, work, data, answer, promote=True)
+    return _judge(workflow, version, set_ or [], name, address, file, work, data, tracking, answer, promote=True)
 
 
 def _judge(
@@ -93,8 +98,9 @@ def _judge(
     name: str | None,
     address: str | None,
     file: Path | None,
-    work: Path,
-    data: Path,
+    work: str,
+    data: str,
+    tracking: str | None,
     answer: Answer,
     *,
     promote: bool,
@@ -102,12 +108,14 @@ def _judge(
     from dhpf.pipelines.cluster import needed_cpus, ray_cluster, set_ray_environment
     from dhpf.pipelines.workflow_file import load_workflow, workflow_file
 
-    loaded = load_workflow(workflow_file(file), workflow, settings, data.resolve())
-    set_ray_environment(address, work)
+    loaded = load_workflow(workflow_file(file), workflow, settings, place_of("--data", data))
+    set_ray_environment(address, place_of("--work", work))
     from dhpf.pipelines.promotion.contest import Contest
+    from dhpf.pipelines.shared_place import require_shared
     from dhpf.pipelines.tracking.tracker import Tracker
 
-    contest = Contest(loaded, run_folder(work, loaded.name, name), Tracker(work), reference)
+    tracker = Tracker(place_of("--work", work), tracking)
+    contest = Contest(loaded, run_folder(work, loaded.name, name), tracker, reference)
     version = contest.candidate.version
     before = contest.champion.version if contest.champion else None
     facts = {"model": contest.name, "version": version, "champion_before": before}
@@ -116,6 +124,7 @@ def _judge(
         answer.text(f"models:/{contest.name}/{version} is the champion already")
         return DONE
     with ray_cluster(address, needed_cpus(loaded)):
+        require_shared(place_of("--work", work), tracker.uri)
         verdict = contest.promote() if promote else contest.compare()
     champion = version if promote and verdict.passed else before
     answer.facts(facts | {"champion": champion, "verdict": verdict.tags()})
@@ -137,6 +146,7 @@ def _judge(
 def rollback(
     name: Annotated[str, typer.Argument(help="Registered model.")] = "dhpf",
     work: WorkFolder = DEFAULT_WORK,
+    tracking: Tracking = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> int:
@@ -144,7 +154,7 @@ def rollback(
     from dhpf.pipelines.promotion.registry import Registry
     from dhpf.pipelines.tracking.tracker import Tracker
 
-    before, now = Registry(Tracker(work)).rollback(name)
+    before, now = Registry(Tracker(place_of("--work", work), tracking)).rollback(name)
     answer = Answer(quiet, as_json)
     answer.facts({"model": name, "champion": now, "champion_before": before})
     answer.text(f"champion of {name}: version {now}, rolled back from {before}")

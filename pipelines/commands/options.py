@@ -10,6 +10,7 @@ import typer
 
 from dhpf.errors import InputError
 from dhpf.storage import Location, location_of
+from dhpf.storage.bucket import is_uri, require_uri
 
 FOLDERS, OUTPUT = "Folders", "What is printed"
 """Groups of options in a command's help."""
@@ -25,8 +26,8 @@ def _workflow_names(typed: str) -> list[str]:
         return []
 
 
-DEFAULT_WORK = Path("dhpf-work")
-DEFAULT_DATA = Path(os.environ.get("DHPF_DATA", "datasets"))
+DEFAULT_WORK = "dhpf-work"
+DEFAULT_DATA = os.environ.get("DHPF_DATA", "datasets")
 
 WorkflowName = Annotated[
     str,
@@ -58,11 +59,31 @@ WorkflowFile = Annotated[
     ),
 ]
 WorkFolder = Annotated[
-    Path, typer.Option("--work", help="Folder of outputs and of the model registry.", rich_help_panel=FOLDERS)
+    str,
+    typer.Option(
+        "--work",
+        metavar="FOLDER|URI",
+        help="Folder or s3:// URI of outputs and of the model registry.",
+        rich_help_panel=FOLDERS,
+    ),
 ]
 DataFolder = Annotated[
-    Path,
-    typer.Option("--data", help="Folder of the data sets; $DHPF_DATA sets the default.", rich_help_panel=FOLDERS),
+    str,
+    typer.Option(
+        "--data",
+        metavar="FOLDER|URI",
+        help="Folder or s3:// URI of the data sets; $DHPF_DATA sets the default.",
+        rich_help_panel=FOLDERS,
+    ),
+]
+Tracking = Annotated[
+    str | None,
+    typer.Option(
+        "--tracking",
+        envvar="MLFLOW_TRACKING_URI",
+        metavar="URI",
+        help="MLflow's server, such as http://HOST:5000. Without it runs and models are kept in the --work folder.",
+    ),
 ]
 RayAddress = Annotated[
     str | None,
@@ -77,7 +98,19 @@ Quiet = Annotated[
 ]
 
 
-def run_folder(work: Path, workflow: str, name: str | None) -> Location:
+def place_of(option: str, text: str) -> Location:
+    """The folder or bucket that an option names; relative paths are relative to the current folder.
+
+    Raises:
+        InputError: a URI that cannot be used.
+    """
+    if is_uri(text):
+        require_uri(text, option)
+        return location_of(text)
+    return location_of(Path(text).resolve())
+
+
+def run_folder(work: str, workflow: str, name: str | None) -> Location:
     """The folder of a run: below the work folder, under the run's name or its workflow's.
 
     Raises:
@@ -87,4 +120,4 @@ def run_folder(work: Path, workflow: str, name: str | None) -> Location:
 
     if name is not None:
         require_name("--name", name)
-    return location_of(work.resolve()) / (name or workflow)
+    return place_of("--work", work) / (name or workflow)

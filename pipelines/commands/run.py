@@ -18,9 +18,11 @@ from dhpf.pipelines.commands.options import (
     RayAddress,
     RunName,
     Settings,
+    Tracking,
     WorkflowFile,
     WorkflowName,
     WorkFolder,
+    place_of,
     run_folder,
 )
 
@@ -47,6 +49,7 @@ def run(
     file: WorkflowFile = None,
     work: WorkFolder = DEFAULT_WORK,
     data: DataFolder = DEFAULT_DATA,
+    tracking: Tracking = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> int:
@@ -58,14 +61,15 @@ def run(
     _require_stage("--only", only)
     _require_stage("--restart", restart)
     answer = Answer(quiet, as_json)
-    loaded = load_workflow(workflow_file(file), workflow, set_ or [], data.resolve())
+    loaded = load_workflow(workflow_file(file), workflow, set_ or [], place_of("--data", data))
     folder = run_folder(work, loaded.name, name)
-    set_ray_environment(address, work)
+    set_ray_environment(address, place_of("--work", work))
     with doing("loading torch, Ray and MLflow"):
+        from dhpf.pipelines.shared_place import require_shared
         from dhpf.pipelines.tracking.tracker import Tracker
         from dhpf.pipelines.workflow import WorkflowRun
 
-    tracker = Tracker(work)
+    tracker = Tracker(place_of("--work", work), tracking)
     running = WorkflowRun(loaded, folder, tracker)
     if dry_run:
         running.stages(only)
@@ -76,6 +80,7 @@ def run(
     with doing("checking settings and models"):
         running.check(only)
     with ray_cluster(address, needed_cpus(loaded)):
+        require_shared(place_of("--work", work), tracker.uri)
         outcome = running.run(only)
     _show_summary(answer, folder.name, outcome, folder, tracker.uri)
     return _said_what_is_left_out(outcome, folder)

@@ -16,6 +16,7 @@ from dhpf.pipelines.commands.options import (
     WorkflowFile,
     WorkflowName,
     WorkFolder,
+    place_of,
     run_folder,
 )
 
@@ -47,7 +48,7 @@ def describe(
     from dhpf.pipelines.workflow_file import load_workflow, workflow_file
 
     answer = Answer(quiet, as_json)
-    loaded = load_workflow(workflow_file(file), workflow, set_ or [], data.resolve())
+    loaded = load_workflow(workflow_file(file), workflow, set_ or [], place_of("--data", data))
     model, judged_on = loaded.model, loaded.promotion.on if loaded.promotion else ()
     states = stage_states(loaded, run_folder(work, loaded.name, name))
     answer.facts(

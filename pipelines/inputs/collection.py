@@ -8,7 +8,6 @@ import hashlib
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from dhpf.pipelines.outputs.store import REJECTS_TASK
 from dhpf.planning.blocks import LARGEST_BLOCK, block_name, images_within
 from dhpf.planning.select import PairList
 from dhpf.storage import FileLocation, Location, location_of
+from dhpf.storage.copies import local_file
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Collection:
         """sha256 over the image ids and the pair list; digests of the images themselves stand in the results."""
         digest = hashlib.sha256("\n".join(self.plan.images).encode("utf-8", "surrogateescape"))
         if isinstance(self.config.select, PairList):
-            with Path(self.config.select.pair_list).open("rb") as file:
+            with local_file(location_of(self.config.select.pair_list)).open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         return digest.hexdigest()
 

@@ -151,9 +151,8 @@ def _experiment(tracker: Tracker, name: str) -> str:
     found = tracker.client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
-    has_server = urlparse(tracker.uri).scheme in ("http", "https")
     # A server knows where its artifacts go; without one MLflow would put them into the current folder.
-    location = None if has_server else (tracker.work / "mlartifacts").as_uri()
+    location = None if tracker.artifacts is None else tracker.artifacts.as_uri()
     return str(tracker.client.create_experiment(name, artifact_location=location))
 
 

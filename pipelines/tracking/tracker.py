@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlparse
 
 import mlflow
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
@@ -20,6 +21,7 @@ from mlflow.store.entities import PagedList
 from requests import RequestException
 
 from dhpf.errors import InputError
+from dhpf.storage import FileLocation, Location, location_of
 
 TRACKING_VARIABLE, REGISTRY_VARIABLE = "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"
 
@@ -37,22 +39,21 @@ class Tracker:
     """MLflow's client for one work folder.
 
     Args:
-        work: folder that holds the default store.
+        work: work folder; MLflow's default store lies in it, if it is a folder of this machine.
         uri: of the tracking server; None: MLFLOW_TRACKING_URI, or SQLite in `work`.
 
     Attributes:
         client: MLflow's own, of this store.
+        artifacts: where artifacts of the default store lie; None where a server keeps them.
 
     Raises:
-        InputError: MLflow has no store for such a URI.
+        InputError: MLflow has no store for such a URI, or `work` is a bucket and no URI is given.
     """
 
-    def __init__(self, work: Path, uri: str | None = None) -> None:
+    def __init__(self, work: Location | Path, uri: str | None = None) -> None:
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow").setLevel(logging.WARNING)
-        self.work = work.resolve()
-        self.work.mkdir(parents=True, exist_ok=True)
-        self.uri = uri or os.environ.get(TRACKING_VARIABLE) or f"sqlite:///{self.work / 'mlflow.db'}"
+        self.uri, self.artifacts = _stores(location_of(work), uri or os.environ.get(TRACKING_VARIABLE))
         with self.reaching():
             self.client = mlflow.MlflowClient(self.uri, self.uri)
 
@@ -90,6 +91,20 @@ class Tracker:
             mlflow.set_registry_uri(before[REGISTRY_VARIABLE])  # type: ignore[arg-type]
             if before[REGISTRY_VARIABLE] is None:
                 os.environ.pop(REGISTRY_VARIABLE, None)
+
+
+def _stores(work: Location, uri: str | None) -> tuple[str, Path | None]:
+    if not isinstance(work, FileLocation):
+        if uri is None:
+            raise InputError(
+                f"--work {work}: MLflow keeps runs and models in a folder or on a server, not in a bucket; give its "
+                "server by --tracking URI"
+            )
+        return uri, None
+    folder = work.path.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    is_server = uri is not None and urlparse(uri).scheme in ("http", "https")
+    return uri or f"sqlite:///{folder / 'mlflow.db'}", None if is_server else folder / "mlartifacts"
 
 
 def all_pages(search: Callable[[str | None], PagedList[Found]]) -> Iterator[Found]:

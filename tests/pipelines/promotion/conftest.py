@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,10 +16,10 @@ def tracker(tmp_path_factory: pytest.TempPathFactory) -> Tracker:
 
 
 @pytest.fixture
-def registry(tracker: Tracker) -> Iterator[Registry]:
+def registry(tracker: Tracker, tmp_path: Path) -> Iterator[Registry]:
     """A registry with versions 1 to 4 of the model m, none of them champion and none with a checkpoint."""
     tracker.client.create_registered_model("m")
     for _ in range(4):
-        tracker.client.create_model_version("m", (tracker.work / "nothing").as_uri())
+        tracker.client.create_model_version("m", (tmp_path / "nothing").as_uri())
     yield Registry(tracker)
     tracker.client.delete_registered_model("m")

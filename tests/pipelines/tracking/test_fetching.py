@@ -17,7 +17,8 @@ def test_a_checkpoint_that_was_changed_in_the_store_is_refused(
     tracker: Tracker, checkpoints: list[Path], card: ModelCard, train_run: StageRun, tmp_path: Path
 ) -> None:
     register_model(tracker, train_run, "changed", checkpoints[0], card)
-    stored = [p for p in tracker.work.rglob("checkpoint.safetensors") if tmp_path not in p.parents]
+    assert tracker.artifacts is not None
+    stored = [p for p in tracker.artifacts.rglob("checkpoint.safetensors") if tmp_path not in p.parents]
     max(stored, key=lambda path: path.stat().st_mtime_ns).write_bytes(checkpoints[1].read_bytes())
     with pytest.raises(InputError, match="version 1 is not the one that was registered"):
         fetch_version(tracker, "models:/changed/1", tmp_path / "again")

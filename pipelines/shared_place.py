@@ -1,0 +1,74 @@
+"""Checks that all machines of a cluster read and write one work folder, before a stage begins.
+
+A folder that each machine has of its own would let a run go on for hours and then find its results gone.
+"""
+
+from __future__ import annotations
+
+import uuid
+
+from dhpf.errors import InputError
+from dhpf.pipelines.outputs.probe import require_one_winner
+from dhpf.storage import FileLocation, Location, location_of
+
+ANSWER_SECONDS = 120.0
+"""How long a node may take to say what it sees: it may have to start a process first."""
+
+
+def require_shared(work: Location, tracking_uri: str) -> None:
+    """Checks the work folder from every node of the cluster that this process has joined.
+
+    Raises:
+        InputError: the store lets two writers win, a node does not see the folder, or MLflow's default store, which
+            only one machine may write, would have to serve several.
+    """
+    import ray
+
+    require_one_winner(work)
+    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    if len(nodes) == 1:
+        return
+    if tracking_uri.startswith("sqlite:"):
+        raise InputError(
+            f"--tracking {tracking_uri}: SQLite is a file that one machine may write, and the cluster has {len(nodes)} "
+            "nodes; start mlflow server, and give its address by --tracking http://HOST:PORT"
+        )
+    marker = work / ".seen-by-all" / uuid.uuid4().hex
+    marker.put(b"1")
+    try:
+        _require_seen(marker, nodes, work)
+    finally:
+        marker.delete()
+
+
+def _require_seen(marker: Location, nodes: list[dict[str, str]], work: Location) -> None:
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    look = ray.remote(num_cpus=0)(sees)
+    names = {}
+    for node in nodes:
+        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        reference = look.options(scheduling_strategy=there).remote(str(marker))
+        names[reference] = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+    answered, silent = ray.wait(list(names), num_returns=len(names), timeout=ANSWER_SECONDS)
+    for reference in answered:
+        reason = ray.get(reference)
+        if reason:
+            raise InputError(f"--work {work}: node {names[reference]} {reason}; {_remedy(work)}")
+    for reference in silent:
+        raise InputError(f"node {names[reference]}: no answer within {ANSWER_SECONDS:.0f} s; look at its Ray logs")
+
+
+def sees(marker: str) -> str:
+    """What is wrong with a work folder on the machine that asks; "" if it sees the marker."""
+    try:
+        return "" if location_of(marker).exists() else "does not see what this machine has written there"
+    except InputError as error:
+        return f"cannot read it: {error}"
+
+
+def _remedy(work: Location) -> str:
+    if isinstance(work, FileLocation):
+        return "mount one folder on all nodes at this path, or use --work s3://BUCKET/PREFIX"
+    return "give every node the same credentials and a way to the store"
