@@ -43,7 +43,11 @@ class ModelSource:
         device = "cuda" if resources.gpus and torch.cuda.is_available() else "cpu"
         if self.config is not None:
             return build_network(self.config).to(device)
-        return load_network(local_file(location_of(str(self.checkpoint)))).to(device)
+        return load_network(self.checkpoint_file()).to(device)
+
+    def checkpoint_file(self) -> Path:
+        """The checkpoint as a file of this machine; an object is fetched once."""
+        return local_file(location_of(str(self.checkpoint)))
 
     def identity(self) -> dict[str, Any]:
         """What decides the model's answers, as JSON values for a plan."""

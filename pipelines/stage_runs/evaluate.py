@@ -85,7 +85,7 @@ def _metrics(results: Sequence[MethodScores]) -> list[str]:
 
 
 def _num_layers(model: ModelSource) -> int:
-    config = model.config or load_network(str(model.checkpoint)).config
+    config = model.config or load_network(model.checkpoint_file()).config
     return len(load_backbone(config.backbone, config.weights))
 
 
