@@ -14,6 +14,7 @@ from pathlib import Path
 
 from dhpf.errors import InputError
 from dhpf.pipelines.config import Workflow
+from dhpf.pipelines.outputs.shared_work import require_shared
 from dhpf.pipelines.progress import doing
 from dhpf.storage import FileLocation, Location
 
@@ -48,11 +49,12 @@ def needed_cpus(workflow: Workflow) -> int:
 
 
 @contextmanager
-def ray_cluster(address: str | None, min_cpus: int) -> Iterator[None]:
+def ray_cluster(address: str | None, min_cpus: int, work: Location, tracking_uri: str) -> Iterator[None]:
     """Joins the cluster at `address`, or starts a private one with at least `min_cpus` CPUs, for the block.
 
     Raises:
-        InputError: an address that cannot be joined from here, or where no cluster answers.
+        InputError: an address that cannot be joined from here, or where no cluster answers; or its nodes do not share
+            the work folder.
     """
     import ray
 
@@ -78,6 +80,8 @@ def ray_cluster(address: str | None, min_cpus: int) -> Iterator[None]:
                     "with its token in RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, and with the Ray version that it runs"
                 ) from error
     try:
+        with doing("checking the work folder"):
+            require_shared(work, tracking_uri)
         yield
     finally:
         ray.shutdown()

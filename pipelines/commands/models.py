@@ -111,7 +111,6 @@ def _judge(
     loaded = load_workflow(workflow_file(file), workflow, settings, place_of("--data", data))
     set_ray_environment(address, place_of("--work", work))
     from dhpf.pipelines.promotion.contest import Contest
-    from dhpf.pipelines.shared_place import require_shared
     from dhpf.pipelines.tracking.tracker import Tracker
 
     tracker = Tracker(place_of("--work", work), tracking)
@@ -123,8 +122,7 @@ def _judge(
         answer.facts(facts | {"champion": before, "verdict": None})
         answer.text(f"models:/{contest.name}/{version} is the champion already")
         return DONE
-    with ray_cluster(address, needed_cpus(loaded)):
-        require_shared(place_of("--work", work), tracker.uri)
+    with ray_cluster(address, needed_cpus(loaded), place_of("--work", work), tracker.uri):
         verdict = contest.promote() if promote else contest.compare()
     champion = version if promote and verdict.passed else before
     answer.facts(facts | {"champion": champion, "verdict": verdict.tags()})

@@ -65,7 +65,6 @@ def run(
     folder = run_folder(work, loaded.name, name)
     set_ray_environment(address, place_of("--work", work))
     with doing("loading torch, Ray and MLflow"):
-        from dhpf.pipelines.shared_place import require_shared
         from dhpf.pipelines.tracking.tracker import Tracker
         from dhpf.pipelines.workflow import WorkflowRun
 
@@ -79,8 +78,7 @@ def run(
         _remove(folder / restart)
     with doing("checking settings and models"):
         running.check(only)
-    with ray_cluster(address, needed_cpus(loaded)):
-        require_shared(place_of("--work", work), tracker.uri)
+    with ray_cluster(address, needed_cpus(loaded), place_of("--work", work), tracker.uri):
         outcome = running.run(only)
     _show_summary(answer, folder.name, outcome, folder, tracker.uri)
     return _said_what_is_left_out(outcome, folder)

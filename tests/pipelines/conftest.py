@@ -83,7 +83,7 @@ def _run_arguments(work: Path, workflow: str, arguments: Sequence[str], settings
 def run(ray_cluster: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ended]:
     """Runs `dhpf run` in this process, on the session's cluster."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(cluster, "ray_cluster", lambda address, cpus: contextlib.nullcontext())
+    monkeypatch.setattr(cluster, "ray_cluster", lambda *_: contextlib.nullcontext())
     monkeypatch.setattr(cluster, "set_ray_environment", lambda address, work: None)
     return _run
 
@@ -112,7 +112,7 @@ def blocks_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(ray.data, "from_items", BlocksHere)
-    monkeypatch.setattr(cluster, "ray_cluster", lambda address, cpus: contextlib.nullcontext())
+    monkeypatch.setattr(cluster, "ray_cluster", lambda *_: contextlib.nullcontext())
     monkeypatch.setattr(cluster, "set_ray_environment", lambda address, work: None)
 
 

@@ -66,7 +66,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def one_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes the commands use the session's cluster."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(cluster, "ray_cluster", lambda address, cpus: contextlib.nullcontext())
+    monkeypatch.setattr(cluster, "ray_cluster", lambda *_: contextlib.nullcontext())
     monkeypatch.setattr(cluster, "set_ray_environment", lambda address, work: None)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import uuid
 
 from dhpf.errors import InputError
-from dhpf.pipelines.outputs.probe import require_one_winner
 from dhpf.storage import FileLocation, Location, location_of
 
 ANSWER_SECONDS = 120.0
@@ -58,6 +57,23 @@ def _require_seen(marker: Location, nodes: list[dict[str, str]], work: Location)
             raise InputError(f"--work {work}: node {names[reference]} {reason}; {_remedy(work)}")
     for reference in silent:
         raise InputError(f"node {names[reference]}: no answer within {ANSWER_SECONDS:.0f} s; look at its Ray logs")
+
+
+def require_one_winner(work: Location) -> None:
+    """Puts an object twice, which must be refused the second time.
+
+    Raises:
+        InputError: the store takes it twice, or cannot be written.
+    """
+    place = work / ".probe" / uuid.uuid4().hex
+    first, second = place.put_if_absent(b"first"), place.put_if_absent(b"second")
+    content = place.read()
+    place.delete()
+    if not first or second or content != b"first":
+        raise InputError(
+            f"--work {work}: this store lets several writers win, so that results could be lost; use one with "
+            "conditional writes (If-None-Match), such as Amazon S3, or a folder"
+        )
 
 
 def sees(marker: str) -> str:
