@@ -193,10 +193,8 @@ def measure_actors(folder: Path, work: Path, rounds: int) -> dict[int, list[floa
     """Pairs per second with one and two actors, round by round."""
     images = CollectionConfig(str(folder), Neighbours(8), max_pairs=40)
     rates: dict[int, list[float]] = {1: [], 2: []}
-    with (
-        ray_cluster(None, 4, location_of(work), ""),
-        open_collection("actors", images, MODEL.bytes_per_image()) as collection,
-    ):
+    cluster = ray_cluster(None, 4, location_of(work), "")
+    with cluster, open_collection("actors", images, MODEL.bytes_per_image()) as collection:
         for number in range(rounds):
             for num_actors, found in rates.items():
                 root = work / f"{number}-{num_actors}"

@@ -17,7 +17,7 @@ from dhpf.pipelines.stage_runs.match import MATCH
 from dhpf.pipelines.stage_runs.search import SEARCH
 from dhpf.pipelines.stage_runs.shard import SHARD
 from dhpf.pipelines.stage_runs.train import TRAIN
-from dhpf.pipelines.tracking.runs import stage_run, workflow_run
+from dhpf.pipelines.tracking.runs import run_page, stage_run, workflow_run
 from dhpf.pipelines.tracking.tracker import Tracker
 from dhpf.storage import Location
 
@@ -61,6 +61,7 @@ class WorkflowRun:
         """Runs the stages that the workflow has, or only one of them; needs a Ray cluster."""
         experiment, model = self.workflow.name, dataclasses.asdict(self.workflow.model)
         with workflow_run(self.tracker, experiment, self.folder) as parent:
+            self.context.outcome.run_page = run_page(self.tracker, parent)
             for name, config in self.stages(only).items():
                 with stage_run(self.tracker, experiment, parent, name, self.folder.name) as run:
                     run.log_config(_settings(config) | {"model": model}, _identity(config, model))

@@ -160,10 +160,17 @@ def _show_summary(answer: Answer, name: str, outcome: Outcome, folder: Location,
     for number, (stage, pictures) in enumerate(outcome.pictures.items()):
         _text(answer, "" if number else "pictures", f"{stage}: {pictures}")
     _text(answer, "outputs", folder)
-    _text(answer, "tracking", f"{tracking_uri}   (look: mlflow ui --backend-store-uri {tracking_uri})")
+    _text(answer, "tracking", _tracking_line(outcome, tracking_uri))
     registered = next((report.facts["model"] for report in outcome.reports if "version" in report.facts), None)
     if registered is not None:
         _text(answer, "next", f"dhpf match A.jpg B.jpg --model models:/{registered}@latest-trained")
+
+
+def _tracking_line(outcome: Outcome, tracking_uri: str) -> str:
+    """Where to look at the run: a server's page of it, or how to see a file's."""
+    if tracking_uri.startswith("http"):
+        return f"{tracking_uri.rstrip('/')}/#/{outcome.run_page}?workflowType=machine_learning"
+    return f"{tracking_uri}   (look: mlflow ui --backend-store-uri {tracking_uri})"
 
 
 def _text(answer: Answer, title: str, what: Any) -> None:

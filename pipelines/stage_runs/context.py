@@ -62,6 +62,7 @@ class Outcome:
         num_failed: pairs that the match stage took up and could not match.
         first_failure: why, for the first of them.
         pictures: where the pictures of each stage lie.
+        run_page: path of the run's page on MLflow's server.
     """
 
     reports: list[StageReport] = field(default_factory=list)
@@ -70,6 +71,7 @@ class Outcome:
     num_failed: int = 0
     first_failure: str = ""
     pictures: dict[str, str] = field(default_factory=dict)
+    run_page: str = ""
 
     def report(self, stage: str, facts: Mapping[str, Any], *lines: str, table: ScoreTable | None = None) -> None:
         """Adds a stage's report."""

@@ -19,7 +19,7 @@ from typing import Any
 
 import ray.train
 import torch
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 
 from dhpf.config import ModelConfig
 from dhpf.errors import InputError
@@ -33,6 +33,7 @@ from dhpf.pipelines.training.all_workers import all_workers
 from dhpf.pipelines.training.freed_memory import return_freed_memory
 from dhpf.pipelines.training.frozen_maps import maps_folder
 from dhpf.pipelines.training.learner import CheckedPair, Learner
+from dhpf.pipelines.training.node_interface import NodeInterfaceTorchConfig
 from dhpf.pipelines.training.pair_dataset import PairDataset, epoch_steps
 from dhpf.pipelines.training.pictures import checked_picture, step_picture
 from dhpf.pipelines.training.state import BEST, PROGRESS, TrainingState
@@ -172,7 +173,7 @@ def _fit(task: WorkerTask, folder: Location) -> dict[str, bytes]:
         train_worker,
         train_loop_config={"task": task},
         # NCCL does not work between processes that share a GPU.
-        torch_config=TorchConfig(backend="nccl" if config.resources.gpus >= 1 else "gloo"),
+        torch_config=NodeInterfaceTorchConfig(backend="nccl" if config.resources.gpus >= 1 else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=_number_of_workers(config),  # type: ignore[arg-type]  # typed as an older class of that name
             use_gpu=config.resources.gpus > 0,

@@ -53,6 +53,7 @@ class Tracker:
     def __init__(self, work: Location | Path, uri: str | None = None) -> None:
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow").setLevel(logging.WARNING)
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         self.uri, self.artifacts = _stores(location_of(work), uri or os.environ.get(TRACKING_VARIABLE))
         with self.reaching():
             self.client = mlflow.MlflowClient(self.uri, self.uri)

@@ -35,9 +35,9 @@ def test_a_dead_address_is_said_at_once(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"  # nobody listens
         started = time.monotonic()
-        with pytest.raises(InputError, match=f"--address {address}: no Ray cluster answers there .*refused"):
-            with ray_cluster(address, 1, location_of(tmp_path), ""):
-                pass
+        refused = pytest.raises(InputError, match=f"--address {address}: no Ray cluster answers there .*refused")
+        with refused, ray_cluster(address, 1, location_of(tmp_path), ""):
+            pass
     assert time.monotonic() - started < 10
 
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+import dhpf.results
 from dhpf.errors import InputError
 from dhpf.pipelines.stage_states import stage_states
 from dhpf.pipelines.tracking.tracker import Tracker
@@ -26,6 +27,7 @@ from tests.pipelines.stage_outputs import history, manifest, parts, wait_for
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
 
+    from tests.conftest import Bucket
     from tests.pipelines.conftest import Ended
 
 
@@ -276,6 +278,19 @@ def snapshot_reports(storage: Path) -> int:
         return int(json.loads(path.read_text())["current_report_index"])
     except (OSError, ValueError, KeyError):
         return 0
+
+
+def test_a_workflow_in_a_bucket_gives_what_it_gives_in_a_folder(
+    cats_and_cups: Path, tmp_path: Path, bucket: Bucket, tasks_here: None, blocks_here: None
+) -> None:
+    workflow = load_workflow(WORKFLOWS, "match-collection", ["shard.max_pairs=5"], cats_and_cups)
+    tables = []
+    for work in (location_of(tmp_path / "w"), location_of(bucket.uri("our work"))):
+        outcome = WorkflowRun(workflow, work / "match-collection", Tracker(tmp_path / "w")).run()
+        assert outcome.num_rejected == outcome.num_failed == 0
+        assert all(state == "complete" for _, state in stage_states(workflow, work / "match-collection"))
+        tables.append(dhpf.results.open(work / "match-collection" / "match").table())
+    assert tables[0].num_rows == 24 and tables[0].equals(tables[1])
 
 
 def test_the_outcome_says_what_was_left_out_and_a_second_run_does_nothing(

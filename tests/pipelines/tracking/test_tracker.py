@@ -12,6 +12,7 @@ from dhpf.errors import InputError
 from dhpf.pipelines.tracking.fetching import fetch_version
 from dhpf.pipelines.tracking.runs import workflow_run
 from dhpf.pipelines.tracking.tracker import Tracker, all_pages
+from dhpf.storage import location_of
 
 
 @pytest.mark.parametrize("uri", ["file:///tmp/old-store", "ftp://nowhere/x"])
@@ -52,3 +53,11 @@ def test_every_page_of_a_search_is_read(tracker: Tracker) -> None:
 def test_a_dead_server_is_bounded_without_any_setting() -> None:
     assert int(os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"]) <= 2
     assert int(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]) <= 20
+
+
+def test_work_in_a_bucket_needs_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    work = location_of("s3://bucket/work")
+    with pytest.raises(InputError, match="--work s3://bucket/work: MLflow keeps .*; give its server by --tracking URI"):
+        Tracker(work)
+    assert Tracker(work, "http://127.0.0.1:9").artifacts is None
