@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dhpf.errors import InputError
 from dhpf.pipelines.config import Workflow
-from dhpf.pipelines.outputs.shared_work import require_shared
+from dhpf.pipelines.outputs.shared_work import require_one_winner, require_shared
 from dhpf.pipelines.progress import doing
 from dhpf.storage import FileLocation, Location
 
@@ -81,7 +81,10 @@ def ray_cluster(address: str | None, min_cpus: int, work: Location, tracking_uri
                 ) from error
     try:
         with doing("checking the work folder"):
-            require_shared(work, tracking_uri)
+            if address is None:
+                require_one_winner(work)
+            else:
+                require_shared(work, tracking_uri)
         yield
     finally:
         ray.shutdown()

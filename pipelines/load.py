@@ -1,17 +1,11 @@
-"""Loads models: a Matcher for this process, or what workers load a version of the model registry from."""
+"""Loads a Matcher: the untrained default, a checkpoint, or a version of the model registry."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dhpf.matcher import Matcher
-from dhpf.storage import FileLocation, Location, location_of
-from dhpf.storage.copies import copies_folder
-
-if TYPE_CHECKING:
-    from dhpf.pipelines.inputs.model_source import ModelSource
-    from dhpf.pipelines.tracking.tracker import Tracker
+from dhpf.storage import location_of
 
 
 def load_matcher(
@@ -36,31 +30,9 @@ def load_matcher(
     if not reference.startswith("models:/"):
         return Matcher.load(reference, weights)
     # MLflow takes seconds to import.
-    from dhpf.pipelines.tracking.fetching import fetch_version
+    from dhpf.pipelines.tracking.fetching import fetch_version, models_folder
     from dhpf.pipelines.tracking.tracker import Tracker
 
     place = location_of(work)
-    found = fetch_version(Tracker(place, tracking), reference, _models_folder(place))
+    found = fetch_version(Tracker(place, tracking), reference, models_folder(place))
     return Matcher.load(found.checkpoint, weights)
-
-
-def registered_source(tracker: Tracker, uri: str, folder: Location) -> ModelSource:
-    """What workers load a version of the registry from; its checkpoint is fetched here, once.
-
-    Args:
-        uri: models:/NAME@ALIAS or models:/NAME/VERSION.
-        folder: of the workflow, where workers on any machine find the checkpoint.
-
-    Raises:
-        InputError: there is no such version, or its checkpoint is not the registered one.
-    """
-    from dhpf.pipelines.inputs.model_source import ModelSource, checkpoint_for_workers
-    from dhpf.pipelines.tracking.fetching import fetch_version
-
-    found = fetch_version(tracker, uri, _models_folder(folder))
-    return ModelSource(checkpoint=checkpoint_for_workers(found.checkpoint, folder), version=found.uri)
-
-
-def _models_folder(folder: Location) -> Path:
-    """Where this machine keeps what it fetches: in the folder itself, or beside the copies of a bucket's objects."""
-    return (folder.path if isinstance(folder, FileLocation) else copies_folder()) / "models"

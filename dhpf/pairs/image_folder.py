@@ -16,6 +16,7 @@ from dhpf.images import EXTENSIONS, ImageError
 from dhpf.pairs.pair_list import (
     already_there,
     not_there,
+    pair_list_file,
     parse_points,
     read_rows,
     rejection,
@@ -24,9 +25,7 @@ from dhpf.pairs.pair_list import (
 from dhpf.pairs.source import pair_id_of, read_inside, require_folder, require_split
 from dhpf.planning.select import All, PairList, PairSelect, choose_pairs
 from dhpf.records import PairRecord, Rejection
-from dhpf.storage import location_of
 from dhpf.storage.bucket import AccessDenied, BucketLocation, is_uri, require_uri
-from dhpf.storage.copies import local_file
 
 
 class ImageStore(Protocol):
@@ -153,7 +152,7 @@ class ImageFolder:
         if not images:
             raise InputError(f"pair source image_folder: no image ({', '.join(EXTENSIONS)}) in {self.root!r}")
         if isinstance(self.select, PairList):
-            yield from _listed(local_file(location_of(self.select.pair_list)), frozenset(images))
+            yield from _listed(pair_list_file(self.select.pair_list), frozenset(images))
             return
         for number, (source, target) in enumerate(choose_pairs(self.select, images).pairs()):
             yield folder_pair(number, source, target)

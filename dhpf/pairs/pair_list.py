@@ -20,6 +20,8 @@ from dhpf.pairs.source import pair_id_of, points_of, read_table, require_columns
 from dhpf.planning.blocks import LISTED_PAIRS
 from dhpf.planning.listed_blocks import POINTS, ListedPlan, Progress, plan_listed
 from dhpf.records import Points, Rejection
+from dhpf.storage import is_uri, location_of
+from dhpf.storage.copies import local_file
 
 REJECTS_FILE = "rejects.parquet"
 
@@ -87,6 +89,15 @@ def plan_pair_list(
             on_progress=on_progress,
         )
     return PairListPlan(listed, folder / REJECTS_FILE, rejects.count, rejects.first)
+
+
+def pair_list_file(pair_list: str) -> Path:
+    """The file of a list on this machine; a list in a bucket is fetched once.
+
+    Raises:
+        InputError: there is no such object, or the store does not give it.
+    """
+    return local_file(location_of(pair_list)) if is_uri(pair_list) else Path(pair_list)
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:

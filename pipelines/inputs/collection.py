@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from dhpf.pairs.image_folder import ImageStore, open_image_store
+from dhpf.pairs.pair_list import pair_list_file
 from dhpf.pipelines.config import CollectionConfig, deciding_settings
 from dhpf.pipelines.inputs.block_source import CollectionJob, RejectedRows
 from dhpf.pipelines.inputs.planned_pairs import PlannedPairs, planned_pairs
@@ -20,7 +21,6 @@ from dhpf.pipelines.outputs.store import REJECTS_TASK
 from dhpf.planning.blocks import LARGEST_BLOCK, block_name, images_within
 from dhpf.planning.select import PairList
 from dhpf.storage import FileLocation, Location, location_of
-from dhpf.storage.copies import local_file
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Collection:
         """sha256 over the image ids and the pair list; digests of the images themselves stand in the results."""
         digest = hashlib.sha256("\n".join(self.plan.images).encode("utf-8", "surrogateescape"))
         if isinstance(self.config.select, PairList):
-            with local_file(location_of(self.config.select.pair_list)).open("rb") as file:
+            with pair_list_file(self.config.select.pair_list).open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         return digest.hexdigest()
 

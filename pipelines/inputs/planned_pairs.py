@@ -16,13 +16,12 @@ import pyarrow as pa
 
 from dhpf.errors import InputError
 from dhpf.pairs.image_folder import open_image_store
-from dhpf.pairs.pair_list import plan_pair_list
+from dhpf.pairs.pair_list import pair_list_file, plan_pair_list
 from dhpf.pipelines.progress import CountedWork
 from dhpf.planning.blocks import BlockLimits, PlannedBlock, block_limits, pairs_of, plan_spans
 from dhpf.planning.plan_summary import PlanSummary, num_degrees, summarise
 from dhpf.planning.select import ChosenPairs, PairList, PairSelect, choose_pairs
 from dhpf.storage import location_of
-from dhpf.storage.copies import local_file
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def planned_pairs(
         raise InputError(f"collection {root!r}: holds no image")
     if isinstance(select, PairList):
         with tempfile.TemporaryDirectory(prefix=".pairs-", dir=scratch) as folder:
-            yield _listed(local_file(location_of(select.pair_list)), tuple(images), Path(folder), max_images, max_pairs)
+            yield _listed(pair_list_file(select.pair_list), tuple(images), Path(folder), max_images, max_pairs)
         return
     chosen = choose_pairs(select, images)
     if not chosen.num_pairs:

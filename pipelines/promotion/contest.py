@@ -10,7 +10,6 @@ from dhpf.errors import InputError
 from dhpf.pipelines.config import EvaluateConfig, PromotionConfig, Workflow
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.inputs.shard_set import open_shard_set
-from dhpf.pipelines.load import registered_source
 from dhpf.pipelines.outputs.code_version import code_version
 from dhpf.pipelines.promotion.judge import Judge
 from dhpf.pipelines.promotion.registry import (
@@ -20,6 +19,7 @@ from dhpf.pipelines.promotion.registry import (
     now_text,
 )
 from dhpf.pipelines.promotion.verdict import Verdict
+from dhpf.pipelines.registered_source import registered_source
 from dhpf.pipelines.tracking.runs import log_picture_to_run, log_text_to_run
 from dhpf.pipelines.tracking.tracker import Tracker
 from dhpf.storage import Location

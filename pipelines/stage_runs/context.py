@@ -12,8 +12,8 @@ from dhpf.config import ModelConfig
 from dhpf.pipelines.config import Workflow
 from dhpf.pipelines.inputs.model_source import ModelSource, checkpoint_for_workers
 from dhpf.pipelines.inputs.shard_set import ShardSet, open_shard_set
-from dhpf.pipelines.load import registered_source
 from dhpf.pipelines.outputs.store import StageOutput
+from dhpf.pipelines.registered_source import registered_source
 from dhpf.pipelines.stages.search import searched_model
 from dhpf.pipelines.stages.train import trained_checkpoint
 from dhpf.pipelines.tracking.runs import StageRun

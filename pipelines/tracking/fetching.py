@@ -13,6 +13,8 @@ from mlflow.exceptions import MlflowException
 from dhpf.errors import InputError
 from dhpf.pipelines.tracking.registering import CHECKPOINT_TAG
 from dhpf.pipelines.tracking.tracker import UNREACHED, Tracker, short_text
+from dhpf.storage import FileLocation, Location
+from dhpf.storage.copies import copies_folder
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,11 @@ def fetch_version(tracker: Tracker, uri: str, folder: Path) -> RegisteredVersion
             "restore it in the artifact store, or take another version"
         )
     return RegisteredVersion(name, version, found[0])
+
+
+def models_folder(work: Location) -> Path:
+    """Where this machine keeps what it fetches: in a folder itself, or beside the copies of a bucket's objects."""
+    return (work.path if isinstance(work, FileLocation) else copies_folder()) / "models"
 
 
 def _resolve(tracker: Tracker, uri: str) -> tuple[str, str, str | None]:

@@ -136,10 +136,10 @@ def stage_run(
 
 def run_page(tracker: Tracker, run_id: str) -> str:
     """Path of a run's page on MLflow's server; "" where the server does not say it."""
-    page = ""
-    with tolerant("a question about the run"):
-        page = f"experiments/{tracker.client.get_run(run_id).info.experiment_id}/runs/{run_id}"
-    return page
+    try:
+        return f"experiments/{tracker.client.get_run(run_id).info.experiment_id}/runs/{run_id}"
+    except UNREACHED:
+        return ""
 
 
 def _open_run(tracker: Tracker, experiment_name: str, tags: Mapping[str, str], run_name: str) -> str:

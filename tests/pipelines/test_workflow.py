@@ -290,7 +290,7 @@ def test_a_workflow_in_a_bucket_gives_what_it_gives_in_a_folder(
         assert outcome.num_rejected == outcome.num_failed == 0
         assert all(state == "complete" for _, state in stage_states(workflow, work / "match-collection"))
         tables.append(dhpf.results.open(work / "match-collection" / "match").table())
-    assert tables[0].num_rows == 24 and tables[0].equals(tables[1])
+    assert tables[0].num_rows == 12 and tables[0].equals(tables[1])
 
 
 def test_the_outcome_says_what_was_left_out_and_a_second_run_does_nothing(
