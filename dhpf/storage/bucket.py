@@ -204,7 +204,7 @@ class BucketLocation(Location):
         if isinstance(error, (PermissionDeniedError, UnauthenticatedError)) or _DENIED in str(error):
             return AccessDenied(
                 f"{self.uri}: the store denies access to it ({first_line(error)}); "
-                "give credentials that may, as docs/cluster says"
+                "give this machine credentials that may read and write there"
             )
         if isinstance(error, ValueError):
             return InputError(f"{self.uri}: not a key that can be used ({first_line(error)})")
