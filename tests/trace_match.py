@@ -105,21 +105,21 @@ def traced(trace: Trace) -> Iterator[None]:
             known[filename] = _name_here(filename)
         return known[filename]
 
-    def note(frame: FrameType, event: str, _: object) -> None:
-        if event == "call" and frame.f_code.co_flags & inspect.CO_OPTIMIZED:  # a function, not a class's body
+    def note(frame: FrameType, event: str, _: object) -> None:  # of calls only: it answers None
+        if frame.f_code.co_flags & inspect.CO_OPTIMIZED:  # a function, not a class's body
             called = file_of(frame)
             if called:
                 trace.calls.add((file_of(frame.f_back), called))
                 if actor_has_block.is_set():
                     trace.carriers.add(called)
 
-    threading.setprofile(note)
-    sys.setprofile(note)
+    threading.settrace(note)
+    sys.settrace(note)
     try:
         yield
     finally:
-        sys.setprofile(None)
-        threading.setprofile(None)
+        sys.settrace(None)
+        threading.settrace(None)  # type: ignore[arg-type]  # ends it
 
 
 def _name_here(filename: str) -> str:

@@ -28,14 +28,12 @@ from dhpf.pipelines.config import TrainConfig, deciding_settings
 from dhpf.pipelines.inputs.shard_set import ShardSet
 from dhpf.pipelines.outputs.code_version import code_version
 from dhpf.pipelines.outputs.store import StageOutput
-from dhpf.pipelines.tracking.runs import log_picture_to_run, log_to_run
 from dhpf.pipelines.training.all_workers import all_workers
 from dhpf.pipelines.training.freed_memory import return_freed_memory
 from dhpf.pipelines.training.frozen_maps import maps_folder
 from dhpf.pipelines.training.learner import CheckedPair, Learner
 from dhpf.pipelines.training.node_interface import NodeInterfaceTorchConfig
 from dhpf.pipelines.training.pair_dataset import PairDataset, epoch_steps
-from dhpf.pipelines.training.pictures import checked_picture, step_picture
 from dhpf.pipelines.training.state import BEST, PROGRESS, TrainingState
 from dhpf.pipelines.worker_reports import shown_progress
 from dhpf.storage import Location
@@ -261,9 +259,11 @@ class Worker:
             self._log_sample(epoch, checked)
         self._report({"val_pck": pck})
 
-    # -- tracking, checkpoints --
+    # -- tracking, checkpoints; MLflow and drawing are imported here, because only the first worker uses them --
 
     def _log(self, numbers: Mapping[str, float], step: int) -> None:
+        from dhpf.pipelines.tracking.runs import log_to_run
+
         log_to_run(self.task.tracking_uri, self.task.run_id, numbers, step)
 
     def _log_step(self, epoch: int, number: int, num_steps: int, objective: Objective, step: list[int]) -> None:
@@ -275,6 +275,8 @@ class Worker:
         if number % LOGGED_EVERY == 0:
             self._log({f"step/{k}": v for k, v in objective.terms.items()}, epoch * num_steps + number)
         if epoch == number == 0:
+            from dhpf.pipelines.training.pictures import step_picture
+
             self._log_picture(step_picture(self.learner.train_data, step), "first-step")
 
     def _log_backbone_work(self, epoch: int) -> None:
@@ -286,10 +288,14 @@ class Worker:
 
     def _log_sample(self, epoch: int, checked: list[CheckedPair]) -> None:
         if checked:
+            from dhpf.pipelines.training.pictures import checked_picture
+
             picture = checked_picture(self.learner.val_data, checked, f"Validation after epoch {epoch + 1}")
             self._log_picture(picture, f"validation/epoch-{epoch + 1:03d}")
 
     def _log_picture(self, picture: Any, name: str) -> None:
+        from dhpf.pipelines.tracking.runs import log_picture_to_run
+
         log_picture_to_run(self.task.tracking_uri, self.task.run_id, picture, f"pictures/{name}.png")
 
     def _report(self, metrics: dict[str, float]) -> None:

@@ -84,37 +84,19 @@ def test_a_block_that_was_begun_goes_into_quarantine_and_is_given_up_in_the_end(
 
 
 @pytest.mark.slow
-def test_blocks_are_handed_out_as_they_are_planned(
-    ray_cluster: None, collection: Collection, output: StageOutput, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pool, "BLOCKS_OF_ACTOR", 2)
-    planned: list[int] = []
-    done_when_planned: list[int] = []
-    jobs = collection.jobs
-
-    def noted(missing: set[str]) -> object:
-        for number, job in enumerate(jobs(missing)):
-            planned.append(number)
-            done_when_planned.append(len(output.committed()))
-            yield job
-
-    monkeypatch.setattr(Collection, "jobs", lambda _, missing: noted(missing))
-    config = MatchConfig(collections={"photos": collection.config}, num_actors=1)
-    match_blocks(collection, MODEL, ROWS, output, config, title="match", options=AS_SUITS)
-    assert output.missing() == []
-    assert planned == [0, 1, 2] and done_when_planned == [0, 0, 2]
-
-
-@pytest.mark.slow
-def test_images_that_are_away_stop_the_run_and_it_goes_on_when_they_are_back(
+def test_blocks_are_handed_out_as_they_are_planned_and_images_that_were_away_are_matched_when_they_are_back(
     ray_cluster: None, collection: Collection, output: StageOutput, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool, "BLOCKS_OF_ACTOR", 2)
     root = Path(collection.config.root)
+    planned: list[int] = []
+    done_when_planned: list[int] = []
     jobs = collection.jobs
 
     def away_from_the_third(missing: set[str]) -> object:
         for number, job in enumerate(jobs(missing)):
+            planned.append(number)
+            done_when_planned.append(len(output.committed()))
             if number == 2:
                 root.rename(root.with_name("away"))
             yield job
@@ -124,6 +106,7 @@ def test_images_that_are_away_stop_the_run_and_it_goes_on_when_they_are_back(
         patched.setattr(Collection, "jobs", lambda _, missing: away_from_the_third(missing))
         with pytest.raises(InputError, match="no folder '.*photos'"):
             match_blocks(collection, MODEL, ROWS, output, config, title="match", options=AS_SUITS)
+    assert planned == [0, 1, 2] and done_when_planned == [0, 0, 2]
     assert output.missing() == ["block-000002"]
     root.with_name("away").rename(root)
     match_blocks(collection, MODEL, ROWS, output, config, title="match", options=AS_SUITS)

@@ -37,7 +37,7 @@ from dhpf.storage import location_of
 FILE = Path(__file__).parents[3] / "workflows.yaml"
 SETTINGS = [
     "shard.sources.photo-warps={kind: photo_warps, splits: [test], options: {views: 3, keypoints: 6}}",
-    *("train=null", "search=null", "evaluate=null", "promotion.checked_pairs=2", "promotion.max_slowdown=50"),
+    *("train=null", "search=null", "evaluate=null", "promotion.checked_pairs=1", "promotion.max_slowdown=50"),
     "match={on: [photo-warps/test], model: models:/dhpf@champion}",
 ]
 GOOD = ModelConfig(selection="fixed", layers=(5, 8, 10, 11, 15), exponent=2)
@@ -64,7 +64,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def one_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes the commands use the session's cluster."""
+    """Makes the commands use the session's cluster, and measure speed only once: any is fast enough here."""
+    monkeypatch.setattr("dhpf.pipelines.promotion.checks.TIMED_ROUNDS", 1)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(cluster, "ray_cluster", lambda *_: contextlib.nullcontext())
     monkeypatch.setattr(cluster, "set_ray_environment", lambda address, work: None)
@@ -111,7 +112,6 @@ class Answers:
 def answers(monkeypatch: pytest.MonkeyPatch) -> Answers:
     answers = Answers()
     monkeypatch.setattr("dhpf.pipelines.promotion.judge.evaluate", answers)
-    monkeypatch.setattr("dhpf.pipelines.promotion.checks.TIMED_ROUNDS", 1)
     return answers
 
 

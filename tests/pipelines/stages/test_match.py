@@ -212,7 +212,13 @@ def test_a_dry_run_says_what_is_matched_what_is_skipped_and_what_it_costs(
 def test_a_collection_with_bad_images_gives_rows_and_reasons(cats_and_cups: Path, tmp_path: Path, run: Run) -> None:
     whole = (cats_and_cups / "photos" / "cats" / "0 ü.v1.jpg").read_bytes()
     (cats_and_cups / "photos" / "cats" / "cut.jpg").write_bytes(whole[:2000])
-    done = run(tmp_path / "w", "match-collection", "--data", str(cats_and_cups), settings=["match.flow=true"])
+    done = run(
+        tmp_path / "w",
+        "match-collection",
+        "--data",
+        str(cats_and_cups),
+        settings=["match.flow=true", "match.num_actors=1"],
+    )
     assert done.returncode == 3, done.stderr[-2000:]
     assert "4 pairs rejected as input; the first: " in done.stderr and "cut.jpg: damaged or truncated" in done.stderr
     rows = parts(tmp_path / "w" / "match-collection" / "match" / "photos" / "all")
@@ -235,7 +241,7 @@ def test_a_folder_is_matched_as_it_lies_and_a_bucket_gives_the_same_in_other_blo
     for path in cats_and_cups.rglob("*.jpg"):
         bucket.put(f"of mine/{path.relative_to(cats_and_cups / 'photos').as_posix()}", path.read_bytes())
     tables = []
-    for root, actors, batch, max_pairs in (("photos", 1, 1, 500), (bucket.uri("of mine"), 3, 16, 3)):
+    for root, actors, batch, max_pairs in (("photos", 1, 1, 500), (bucket.uri("of mine"), 2, 16, 3)):
         settings = [f"match.collections.photos.root={root}"]
         settings += [f"match.num_actors={actors}", f"match.batch_size={batch}"]
         settings += [f"match.collections.photos.max_pairs={max_pairs}", "match.flow=true"]
@@ -302,10 +308,10 @@ def test_a_list_is_matched_as_it_lies_though_an_image_ends_its_worker(
 def test_matching_killed_in_the_middle_goes_on_and_gives_the_same_bytes(
     cats_and_cups: Path, tmp_path: Path, kill_tree: KillTree, run: Run, command_line: CommandLine
 ) -> None:
-    settings = ["shard.max_pairs=1"]
+    settings, alone = ["shard.max_pairs=1"], "match.num_actors=1"
     arguments = ("match-collection", "--data", str(cats_and_cups))
     undisturbed, killed = tmp_path / "a", tmp_path / "b"
-    assert run(undisturbed, *arguments, settings=settings).returncode == 0
+    assert run(undisturbed, *arguments, settings=[*settings, alone]).returncode == 0
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(command_line(killed, *arguments, settings=settings), stdout=log, stderr=log)
     commits = killed / "match-collection" / "match" / "photos" / "all" / "commits"
@@ -313,7 +319,7 @@ def test_matching_killed_in_the_middle_goes_on_and_gives_the_same_bytes(
     kill_tree(process)
     done_before = {p.name: p.stat().st_mtime_ns for p in commits.glob("*.json")}
     assert 3 <= len(done_before) < 12
-    assert run(killed, *arguments, settings=settings).returncode == 0
+    assert run(killed, *arguments, settings=[*settings, alone]).returncode == 0
     assert done_before.items() <= {p.name: p.stat().st_mtime_ns for p in commits.glob("*.json")}.items()
     digests = []
     for work in (undisturbed, killed):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +23,7 @@ from dhpf.pipelines.config import TrainConfig
 from dhpf.pipelines.inputs.shard_set import ShardSet
 from dhpf.pipelines.stages import train as train_stage
 from dhpf.pipelines.stages.train import train
+from dhpf.pipelines.tracking import runs
 from dhpf.pipelines.training.learner import Learner
 from dhpf.pipelines.training.pair_dataset import PairDataset
 from tests.pipelines.stage_outputs import manifest, parts
@@ -86,8 +89,8 @@ def test_a_worker_reports_logs_and_goes_on_within_an_epoch(
     logged: list[tuple[dict[str, float], int]] = []
     pictures: list[str] = []
     titles: list[str] = []
-    monkeypatch.setattr(train_stage, "log_to_run", lambda uri, run, numbers, step: logged.append((numbers, step)))
-    monkeypatch.setattr(train_stage, "log_picture_to_run", lambda uri, run, picture, name: pictures.append(name))
+    monkeypatch.setattr(runs, "log_to_run", lambda uri, run, numbers, step: logged.append((numbers, step)))
+    monkeypatch.setattr(runs, "log_picture_to_run", lambda uri, run, picture, name: pictures.append(name))
     board = SimpleNamespace(write=SimpleNamespace(remote=lambda title, done, total: titles.append(f"{done}/{total}")))
     config = TrainConfig(on="photos", batch_size=6, epochs=2, checkpoint_steps=1, learning_rate=0.05)
     task = train_stage.WorkerTask(SMALL, config, *training_sets, "uri", "run", board, str(tmp_path / "maps"))
@@ -126,8 +129,8 @@ def test_a_worker_reports_logs_and_goes_on_within_an_epoch(
 def test_weak_supervision_learns_from_categories_alone(tmp_path: Path, run: Run) -> None:
     settings = [
         "shard.sources.photo-warps.options={views: 1}",
-        *("train.supervision.kind=weak", "train.epochs=1", "train.batch_size=4"),
-        *("search=null", "evaluate=null", "match=null", "train.gates_start=random"),
+        *("train.supervision.kind=weak", "train.epochs=1", "train.batch_size=4", "model.image_side=96"),
+        *("search=null", "evaluate=null", "match=null", "train.gates_start=random", "train.num_workers=1"),
     ]
     done = run(tmp_path / "w", "quickstart", settings=settings)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -142,7 +145,7 @@ def test_a_folder_teaches_without_keypoints_and_is_matched_with_what_it_taught(
 ) -> None:
     small = ["model.image_side=160", "shard.sources.photo-warps.options={views: 1, keypoints: 6}"]
     jointly = ["evaluate.methods.jointly=trained", "evaluate.intermediates={jointly: 4}"]
-    settings = [*small, *jointly, "train.epochs=2", "train.batch_size=4"]
+    settings = [*small, *jointly, "train.epochs=2", "train.batch_size=4", "train.num_workers=1"]
     done = run(tmp_path, "learn-folder", "--data", str(cats_and_cups), settings=settings)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "registered as dhpf version 1" in done.stdout and "taught" in done.stdout and "untaught" in done.stdout
@@ -165,3 +168,18 @@ def test_a_folder_teaches_without_keypoints_and_is_matched_with_what_it_taught(
     assert manifest(tmp_path / "match-folder" / "match" / "photos")["record"]["intermediates"] == 2
     cells = np.array(rows[0]["target_points"]) * 240 / rows[0]["target_size"] / 4
     assert np.abs(cells - cells.round()).max() > 0.1, "matched jointly, points lie between cells, too"
+
+
+def test_workers_import_neither_what_only_the_driver_uses_nor_libraries_of_networks() -> None:
+    """Every process that Ray starts pays for what its module imports, which for MLflow and charts takes seconds."""
+    unneeded = ("mlflow", "matplotlib", "timm", "torchvision", "torch._dynamo", "skimage", "sklearn")
+    script = f"""
+import sys
+import dhpf.pipelines.matching.pool
+import dhpf.pipelines.stages.search
+import dhpf.pipelines.stages.shard
+import dhpf.pipelines.stages.train
+print([name for name in {unneeded} if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from dhpf.config import ModelConfig, SupervisionConfig
-from dhpf.model.global_batch import ALONE
+from dhpf.model.global_batch import ALONE, Workers
 from dhpf.pipelines.config import Resources, TrainConfig
 from dhpf.pipelines.inputs.shard_set import ShardSet
 from dhpf.pipelines.training.all_workers import all_workers
@@ -38,21 +39,33 @@ def without_keypoints(shards: ShardSet) -> ShardSet:
     return dataclasses.replace(shards, thresholds=())
 
 
-def train_in_process(
-    rank: int, count: int, port: int, training_sets: Sets, config: TrainConfig, steps: int, out: Path
-) -> None:
-    """Runs in each process: takes some steps; the first process writes the losses, the PCK and the weights' norm."""
+STEPS = {"strong": 5, "weak": 2, "contrastive": 3}
+BATCH_SIZES = {"strong": 5, "weak": 4, "contrastive": 5}
+KINDS = {2: ("strong", "contrastive"), 3: ("strong", "weak")}
+"""Supervision of the trainings that so many processes share."""
+
+
+def trained(kind: str, training_sets: Sets, folder: Path, workers: Workers, rank: int) -> dict[str, Any]:
+    """Takes some steps; gives the losses, the PCK and the weights' norm."""
+    if kind == "contrastive":
+        training_sets = without_keypoints(training_sets[0]), training_sets[1]
+    config = config_of(kind, BATCH_SIZES[kind])
+    data = [PairDataset(s) for s in training_sets]
+    learner = Learner(FIXED if kind == "contrastive" else MODEL, config, *data, folder / kind, workers, rank)
+    order = [(e, s) for e in range(9) for s in epoch_steps(len(data[0]), config.batch_size, config.seed, e)]
+    losses = [learner.step(learner.load(step, epoch)).terms["loss"] for epoch, step in order[: STEPS[kind]]]
+    pck = learner.mean_pck(learner.validate())
+    norm = sum(float(p.double().square().sum()) for p in learner.learned.values())
+    return {"losses": losses, "pck": pck, "norm": norm}
+
+
+def train_in_process(rank: int, count: int, port: int, training_sets: Sets, folder: Path) -> None:
+    """Runs in each of `count` processes; the first one writes what came of the trainings."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=count)
-    data = [PairDataset(s) for s in training_sets]
-    model = FIXED if config.supervision.kind == "contrastive" else MODEL
-    learner = Learner(model, config, *data, out.parent / "maps", all_workers(), rank)
-    order = [(e, s) for e in range(9) for s in epoch_steps(len(data[0]), config.batch_size, config.seed, e)]
-    losses = [learner.step(learner.load(step, epoch)).terms["loss"] for epoch, step in order[:steps]]
-    pck = learner.mean_pck(learner.validate())
+    found = {kind: trained(kind, training_sets, folder, all_workers(), rank) for kind in KINDS[count]}
     if rank == 0:
-        norm = sum(float(p.double().square().sum()) for p in learner.learned.values())
-        out.write_text(json.dumps({"losses": losses, "pck": pck, "norm": norm}))
+        (folder / f"{count}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
 
 
@@ -62,25 +75,23 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+@pytest.fixture(scope="module")
+def shared(training_sets: Sets, tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
+    """What comes of trainings that processes share, by their number and the kind of supervision."""
+    folder = tmp_path_factory.mktemp("shared")
+    for count in KINDS:
+        mp.spawn(train_in_process, (count, free_port(), training_sets, folder), nprocs=count)
+    return {count: json.loads((folder / f"{count}.json").read_text()) for count in KINDS}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("kind", "batch_size", "steps", "counts"),
-    [("strong", 5, 12, (1, 2, 3)), ("weak", 4, 2, (1, 3)), ("contrastive", 5, 6, (1, 2))],
-)
+@pytest.mark.parametrize("kind", STEPS)
 def test_any_number_of_processes_learns_the_same(
-    training_sets: Sets, kind: str, batch_size: int, steps: int, counts: tuple[int, ...], tmp_path: Path
+    training_sets: Sets, shared: dict[int, dict[str, Any]], kind: str, tmp_path: Path
 ) -> None:
-    if kind == "contrastive":
-        training_sets = without_keypoints(training_sets[0]), training_sets[1]
-    results = []
-    for count in counts:
-        out = tmp_path / f"{count}.json"
-        arguments = (count, free_port(), training_sets, config_of(kind, batch_size), steps, out)
-        mp.spawn(train_in_process, arguments, nprocs=count)
-        results.append(json.loads(out.read_text()))
-    alone = results[0]
-    assert len(set(alone["losses"])) == steps
-    for other in results[1:]:
+    alone = trained(kind, training_sets, tmp_path, ALONE, 0)
+    assert len(set(alone["losses"])) == STEPS[kind]
+    for other in [found[kind] for found in shared.values() if kind in found]:
         assert other["losses"] == pytest.approx(alone["losses"], rel=1e-4)
         assert other["pck"] == pytest.approx(alone["pck"]) and other["norm"] == pytest.approx(alone["norm"], rel=1e-5)
 
