@@ -1,5 +1,6 @@
 # make quickstart  - runs every stage once, on photos that installed packages ship
 # make test        - linters, types, floors, all tests that need no GPU
+# make coverage    - share of each module's lines that the fast tests run in their own processes
 # make bench       - cost per pair, compared with the published way of computing it; writes bench.json
 # make curves      - the loss curve of one, two and three workers; draws docs/training-curves.png (minutes)
 # make bench-gpu   - the same on a CUDA GPU; adds its figures to bench.json (a minute)
@@ -12,13 +13,17 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: quickstart test lint docs bench bench-gpu bench-scaling curves cluster cluster-down lock
+.PHONY: quickstart test coverage lint docs bench bench-gpu bench-scaling curves cluster cluster-down lock
 
 quickstart: .venv/installed
 	$(BIN)/dhpf run quickstart
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadfile --no-loadscope-reorder
+
+coverage: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not slow" -n 2 --dist loadfile --no-loadscope-reorder --cov \
+		--cov-report=term:skip-covered
 
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.bench

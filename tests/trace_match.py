@@ -119,7 +119,7 @@ def traced(trace: Trace) -> Iterator[None]:
         yield
     finally:
         sys.settrace(None)
-        threading.settrace(None)  # type: ignore[arg-type]  # ends it
+        threading.settrace(None)
 
 
 def _name_here(filename: str) -> str:
