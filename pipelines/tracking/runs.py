@@ -112,10 +112,13 @@ class StageRun:
 def workflow_run(tracker: Tracker, workflow: str, folder: Location) -> Iterator[str]:
     """The run of a workflow folder; FINISHED or FAILED when the block ends.
 
+    Stages' runs that a killed driver has left RUNNING are KILLED; those that go on are then opened again.
+
     Raises:
         InputError: MLflow cannot be reached.
     """
     run_id = _open_run(tracker, workflow, {FOLDER_TAG: str(folder), STAGE_TAG: "workflow"}, folder.name)
+    _close_left_running(tracker, workflow, run_id)
     with _status(tracker, lambda: run_id):
         yield run_id
 
@@ -153,6 +156,15 @@ def _open_run(tracker: Tracker, experiment_name: str, tags: Mapping[str, str], r
         tracker.client.set_tag(found, CODE_TAG, code_version())
         tracker.client.update_run(found, status="RUNNING")
     return found
+
+
+def _close_left_running(tracker: Tracker, workflow: str, parent: str) -> None:
+    query, client = f"tags.`{PARENT_TAG}` = '{parent}' and attributes.status = 'RUNNING'", tracker.client
+    with tolerant("the status KILLED"):
+        experiment = _experiment(tracker, workflow)
+        left = list(all_pages(lambda token: client.search_runs([experiment], query, page_token=token)))
+        for run in left:
+            client.set_terminated(run.info.run_id, "KILLED")
 
 
 def _experiment(tracker: Tracker, name: str) -> str:

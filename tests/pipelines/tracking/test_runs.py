@@ -67,6 +67,16 @@ def test_a_workflow_that_goes_on_stays_one_run(tracker: Tracker, tmp_path: Path)
     assert not first & {run.info.run_id for run in runs_of(tracker, tmp_path / "other")}
 
 
+def test_what_a_killed_driver_left_running_is_closed(tracker: Tracker, tmp_path: Path) -> None:
+    folder = tmp_path / "killed"
+    killed = [stage(tracker, folder, name, CONFIG).run_id for name in ("shard", "train")]
+    for run in runs_of(tracker, folder):
+        tracker.client.update_run(run.info.run_id, status="RUNNING")
+    stage(tracker, folder, "shard", CONFIG)
+    status = {run.info.run_id: run.info.status for run in runs_of(tracker, folder)}
+    assert [status[run] for run in killed] == ["FINISHED", "KILLED"] and "RUNNING" not in status.values()
+
+
 def test_another_configuration_is_another_run(tracker: Tracker, tmp_path: Path) -> None:
     folder = tmp_path / "f"
     ids = [stage(tracker, folder, "train", CONFIG | {"epochs": n}).run_id for n in (2, 3, 2)]
