@@ -1,4 +1,4 @@
-"""The command line: `dhpf run | list | describe | schema | match | pairs | models`."""
+"""The command line: `dhpf run | submit | jobs | match | ...`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import typer
 from typer.main import get_command
 
 from dhpf.errors import InputError
-from dhpf.pipelines.commands import match, models, pairs, run, workflows
+from dhpf.pipelines.commands import doctor, jobs, match, models, pairs, run, submit, workflows
 from dhpf.pipelines.commands.answers import BAD_INPUT, INTERRUPTED, complain, shown_log
 
-WORKFLOWS, IMAGES, MODELS = "Workflows", "Images", "Models"
+WORKFLOWS, CLUSTER, IMAGES, MODELS = "Workflows", "Cluster", "Images", "Models"
 """Groups of commands in the help."""
 
 application = typer.Typer(
@@ -25,6 +25,11 @@ application.command(rich_help_panel=WORKFLOWS)(run.run)
 application.command("list", rich_help_panel=WORKFLOWS)(workflows.list_workflows)
 application.command(rich_help_panel=WORKFLOWS)(workflows.describe)
 application.command(rich_help_panel=WORKFLOWS)(workflows.schema)
+application.command(rich_help_panel=CLUSTER)(submit.submit)
+application.command(rich_help_panel=CLUSTER)(jobs.jobs)
+application.command(rich_help_panel=CLUSTER)(jobs.logs)
+application.command(rich_help_panel=CLUSTER)(jobs.stop)
+application.command(rich_help_panel=CLUSTER)(doctor.doctor)
 application.command(rich_help_panel=IMAGES)(match.match)
 application.command(rich_help_panel=IMAGES)(pairs.pairs)
 application.add_typer(

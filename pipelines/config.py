@@ -64,6 +64,10 @@ class StageConfig(Protocol):
         """The CPUs that its workers or actors reserve together."""
 
     @property
+    def resources(self) -> Resources:
+        """What one of its workers or actors reserves."""
+
+    @property
     def outputs(self) -> Mapping[str, OutputPlace]:
         """The place of each of its outputs, by the output's title."""
 

@@ -81,7 +81,7 @@ def _serve(keys: dict[str, str], folder: Path) -> Iterator[Bucket]:
     identity = {"name": "tests", "credentials": [keys], "actions": ["Admin", "Read", "Write", "List"]}
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
     names = [f"{part}.{port}" for part in ("master", "volume", "filer", "s3") for port in ("port", "port.grpc")]
-    ports = dict(zip(names, _free_ports(len(names)), strict=True))
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
     flags = [f"-{name}={port}" for name, port in ports.items()]
     weed = [str(Path(sys.executable).parent / "weed"), "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
     weed += [f"-dir={folder}", "-s3", f"-s3.config={folder / 's3.json'}", *flags]
@@ -97,7 +97,7 @@ def _serve(keys: dict[str, str], folder: Path) -> Iterator[Bucket]:
     server.wait(timeout=30)
 
 
-def _free_ports(number: int) -> list[int]:
+def free_ports(number: int) -> list[int]:
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
         for listener in sockets:

@@ -6,7 +6,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -25,6 +24,7 @@ from dhpf.pairs.pair_list import REJECTS
 from dhpf.pipelines.__main__ import application, main
 from dhpf.pipelines.inputs.pair_table import PAIR_TABLE
 from dhpf.pipelines.outputs import tables
+from dhpf.pipelines.outputs.code_version import VERSION
 from dhpf.pipelines.workflow_file import load_workflow, read_workflows
 
 ROOT = Path(__file__).parents[1]
@@ -204,7 +204,7 @@ def require_known(words: list[str]) -> None:
     elif program.startswith("python"):
         assert (ROOT / rest[0]).exists(), words
     else:
-        assert program in ("pip", "uv", "mlflow", "pre-commit", "pytest", "touch"), words
+        assert program in ("pip", "uv", "mlflow", "pre-commit", "pytest", "touch", "export"), words
 
 
 def require_parsed(arguments: list[str]) -> None:
@@ -269,6 +269,5 @@ def test_the_algorithm_has_the_sections_that_docstrings_cite() -> None:
 
 
 def test_the_version_is_the_same_everywhere() -> None:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
-    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
+    assert f"\nversion: {VERSION}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"## {VERSION}" in (ROOT / "CHANGELOG.md").read_text()

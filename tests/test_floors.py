@@ -18,7 +18,7 @@ WITHOUT_OWN_TEST = {
     "pipelines/stage_runs/": "tested by every run, test_workflow.py",
     "pipelines/stage_states.py": "tested by the command line, test_main.py",
     "pipelines/commands/": "tested as a user meets them, test_main.py, test_pair_table.py and test_contest.py",
-    "pipelines/outputs/code_version.py": "tested by every run, test_workflow.py",
+    "pipelines/submission/examination.py": "what others send and answer, test_doctor.py and test_diagnosis.py",
     "pipelines/load.py": "tested by the command line, test_main.py",
     "pipelines/matching/matched_pair.py": "tested with matching, test_block_matching.py",
     "pipelines/worker_reports.py": "tested by every run, test_workflow.py",

@@ -89,6 +89,17 @@ RayAddress = Annotated[
     str | None,
     typer.Option(envvar="RAY_ADDRESS", help="Address of a Ray cluster. Without it one is started on this machine."),
 ]
+Dashboard = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        envvar=["RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"],
+        metavar="http://HEAD:8265",
+        help="Dashboard of a Ray cluster.",
+    ),
+]
+Only = Annotated[str | None, typer.Option(metavar="STAGE", help="Run this stage alone.")]
+Restart = Annotated[str | None, typer.Option(metavar="STAGE", help="Delete this stage's output first.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print facts as JSON.", rich_help_panel=OUTPUT)]
 Quiet = Annotated[
     bool,
@@ -121,3 +132,16 @@ def run_folder(work: str, workflow: str, name: str | None) -> Location:
     if name is not None:
         require_name("--name", name)
     return place_of("--work", work) / (name or workflow)
+
+
+def require_stage(option: str, stage: str | None) -> None:
+    """Refuses what is no stage.
+
+    Raises:
+        InputError: see above, with the nearest name.
+    """
+    from dhpf.config import nearest_name
+    from dhpf.pipelines.config import STAGES
+
+    if stage is not None and stage not in STAGES:
+        raise InputError(f"{option} {stage}: no such stage; {nearest_name(stage, STAGES)}")

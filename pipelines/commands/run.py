@@ -14,8 +14,10 @@ from dhpf.pipelines.commands.options import (
     DEFAULT_WORK,
     AsJson,
     DataFolder,
+    Only,
     Quiet,
     RayAddress,
+    Restart,
     RunName,
     Settings,
     Tracking,
@@ -23,6 +25,7 @@ from dhpf.pipelines.commands.options import (
     WorkflowName,
     WorkFolder,
     place_of,
+    require_stage,
     run_folder,
 )
 
@@ -33,8 +36,6 @@ if TYPE_CHECKING:
 STAGE_WIDTH = 10
 """Columns that a stage's name takes at the beginning of a line."""
 
-Only = Annotated[str | None, typer.Option(metavar="STAGE", help="Run this stage alone.")]
-Restart = Annotated[str | None, typer.Option(metavar="STAGE", help="Delete this stage's output first.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run and what it takes, and run nothing.")]
 
 
@@ -55,11 +56,12 @@ def run(
 ) -> int:
     """Run a workflow; what is complete is left as it is."""
     from dhpf.pipelines.cluster import needed_cpus, ray_cluster, set_ray_environment
+    from dhpf.pipelines.outputs.lease import held_lease
     from dhpf.pipelines.progress import doing
     from dhpf.pipelines.workflow_file import load_workflow, workflow_file
 
-    _require_stage("--only", only)
-    _require_stage("--restart", restart)
+    require_stage("--only", only)
+    require_stage("--restart", restart)
     answer = Answer(quiet, as_json)
     loaded = load_workflow(workflow_file(file), workflow, set_ or [], place_of("--data", data))
     folder = run_folder(work, loaded.name, name)
@@ -74,12 +76,13 @@ def run(
         running.stages(only)
         _show_plan(answer, folder.name, running.context, only)
         return DONE
-    if restart:
-        _remove(folder / restart)
-    with doing("checking settings and models"):
-        running.check(only)
-    with ray_cluster(address, needed_cpus(loaded), place_of("--work", work), tracker.uri):
-        outcome = running.run(only)
+    with held_lease(folder):
+        if restart:
+            _remove(folder / restart)
+        with doing("checking settings and models"):
+            running.check(only)
+        with ray_cluster(address, needed_cpus(loaded), place_of("--work", work), tracker.uri):
+            outcome = running.run(only)
     _show_summary(answer, folder.name, outcome, folder, tracker.uri)
     return _said_what_is_left_out(outcome, folder)
 
@@ -99,14 +102,6 @@ def _said_what_is_left_out(outcome: Outcome, folder: Location) -> int:
             f"all in the column status of the tables in {folder / 'match'}"
         )
     return LEFT_OUT if outcome.num_rejected or outcome.num_failed else DONE
-
-
-def _require_stage(option: str, stage: str | None) -> None:
-    from dhpf.config import nearest_name
-    from dhpf.pipelines.config import STAGES
-
-    if stage is not None and stage not in STAGES:
-        raise InputError(f"{option} {stage}: no such stage; {nearest_name(stage, STAGES)}")
 
 
 def _remove(folder: Location) -> None:

@@ -1,0 +1,130 @@
+"""Looks at a whole cluster from within: at each machine by a task that runs there, and at what they are together.
+
+As a module it is the driver of the job that `dhpf doctor --address` sends: it prints its report as one line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import ray
+from ray._private.state import state as ray_state
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from dhpf.errors import InputError
+from dhpf.pipelines.cluster import CPUS_BESIDE_ACTORS
+from dhpf.pipelines.outputs.lease import require_free
+from dhpf.pipelines.outputs.shared_work import require_shared
+from dhpf.pipelines.submission.examination import REPORT_MARK, Check, Demand, Examination, NodeReport, Report
+from dhpf.pipelines.submission.node_checks import examine_machine
+from dhpf.planning.plan_summary import counted
+from dhpf.storage import is_uri, location_of
+
+ANSWER_SECONDS = 150.0
+"""How long a node may take: it starts a process, loads torch, and asks servers that may not answer."""
+
+MOST_SECONDS_APART = 60.0
+"""By which clocks may differ. An S3 store refuses requests whose time is 15 minutes away from its own."""
+
+
+def examine_cluster(wanted: Examination) -> Report:
+    """Looks at every node of the cluster that this process has joined."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    asked = time.time()
+    answers = _on_each(nodes, examine_machine, wanted)
+    reports = [_with_clock(answer, asked, time.time()) for answer in answers]
+    return Report(reports, list(_together(wanted, nodes)))
+
+
+def _on_each(nodes: Sequence[Mapping[str, Any]], look: Callable[..., Any], wanted: Examination) -> list[NodeReport]:
+    task = ray.remote(num_cpus=0, max_retries=0)(look)
+    asked = {}
+    for node in nodes:
+        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        reference = task.options(scheduling_strategy=there).remote(wanted, node["NodeManagerAddress"])
+        asked[reference] = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+    ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
+    return [_answer(reference, name) for reference, name in asked.items()]
+
+
+def _answer(reference: Any, name: str) -> NodeReport:
+    remedy = "look at the node's Ray logs; its Python and its packages must be those of the head"
+    try:
+        report: NodeReport = ray.get(reference, timeout=0)
+    except ray.exceptions.GetTimeoutError:
+        check = Check("answer", False, f"none within {ANSWER_SECONDS:.0f} s", remedy)
+        return NodeReport(name, time.time(), [check])
+    except ray.exceptions.RayError as error:
+        reason = str(error).strip().splitlines()[-1]
+        return NodeReport(name, time.time(), [Check("answer", False, reason, remedy)])
+    return report
+
+
+def _with_clock(report: NodeReport, asked: float, answered: float) -> NodeReport:
+    """Adds by how much a node's clock is outside the time within which it was asked and answered."""
+    apart = max(0.0, asked - report.seconds, report.seconds - answered)
+    check = Check("clock", apart <= MOST_SECONDS_APART, f"{apart:.0f} s off", "set its clock, such as by NTP")
+    return dataclasses.replace(report, checks=[*report.checks, check])
+
+
+def _together(wanted: Examination, nodes: Sequence[Mapping[str, Any]]) -> list[Check]:
+    checks = [Check("Ray", True, f"{ray.__version__} on {counted(len(nodes), 'node')}")]
+    if wanted.work is not None:
+        tracking = wanted.tracking or ("" if is_uri(wanted.work) else f"sqlite:///{wanted.work}/mlflow.db")
+        work = location_of(wanted.work)
+        checks.append(_said("shared work", "seen by every node", lambda: require_shared(work, tracking)))
+    if wanted.folder is not None and wanted.job is not None:
+        folder, job = location_of(wanted.folder), wanted.job
+        checks.append(_said("lease", f"{folder} is free", lambda: require_free(folder, job)))
+    most = ray_state.get_max_resources_from_cluster_config() or {}
+    there = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    for name in ("CPU", "GPU"):
+        total = max(there.get(name, 0), most.get(name, 0))
+        on_one = max([float(node["Resources"].get(name, 0)) for node in nodes] + [float(most.get(name, 0))])
+        checks += _enough(name, wanted.demands, total, on_one)
+    return checks
+
+
+def _said(what: str, found: str, look: Callable[[], None]) -> Check:
+    try:
+        look()
+    except (InputError, OSError) as error:
+        sentence, _, remedy = str(error).rpartition("; ")
+        return Check(what, False, sentence or str(error), remedy)
+    return Check(what, True, found)
+
+
+def _enough(name: str, demands: Sequence[Demand], total: float, on_one: float) -> list[Check]:
+    """Whether the cluster has, or may grow to, what the hungriest stage reserves."""
+    if not demands:
+        return [Check(f"{name}s", True, f"{total:g}")]
+    beside = CPUS_BESIDE_ACTORS if name == "CPU" else 0
+    wanted = {demand.stage: (demand.cpus if name == "CPU" else demand.gpus) for demand in demands}
+    each = {demand.stage: (demand.cpus_each if name == "CPU" else demand.gpus_each) for demand in demands}
+    hungriest, largest = max(wanted, key=wanted.__getitem__), max(each, key=each.__getitem__)
+    asked = wanted[hungriest] + beside
+    found = f"{total:g}, {asked:g} asked"
+    if total < asked:
+        remedy = f"add nodes, or set fewer workers or actors, or smaller resources, for {hungriest}"
+        return [Check(f"{name}s", False, found, remedy)]
+    if on_one < each[largest]:
+        remedy = f"add a larger node, or set smaller resources for {largest}"
+        return [Check(f"{name}s", False, f"{each[largest]:g} asked at once, {on_one:g} on the largest node", remedy)]
+    return [Check(f"{name}s", True, found)]
+
+
+def main() -> None:
+    """Examines the cluster of the job that this is the driver of; its one argument is the Examination as JSON."""
+    ray.init(logging_level=logging.WARNING, log_to_driver=False)
+    report = examine_cluster(Examination.from_plain(json.loads(sys.argv[1])))
+    print(REPORT_MARK + json.dumps(dataclasses.asdict(report)))
+
+
+if __name__ == "__main__":
+    main()
