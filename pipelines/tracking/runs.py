@@ -14,17 +14,19 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 import mlflow
-from mlflow.entities import Metric, ViewType
+from mlflow.entities import Metric, Run, ViewType
 
 from dhpf.drawing import Picture, save_picture
 from dhpf.manifest import canonical_json
 from dhpf.pipelines.outputs.code_version import code_version
+from dhpf.pipelines.outputs.store import PlanConflict
 from dhpf.pipelines.tracking.tracker import CODE_TAG, UNREACHED, Tracker, all_pages, short_text
 from dhpf.storage import Location
 
@@ -40,19 +42,19 @@ class StageRun:
         self._tracker, self._client = tracker, tracker.client
         self.workflow, self._tags = workflow, {PARENT_TAG: parent, STAGE_TAG: stage}
         self._title = title
-        self._run_id: str | None = None
+        self.opened: OpenedRun | None = None
         self.tracking_uri = tracker.uri
 
     @property
     def is_open(self) -> bool:
         """Whether `log_config` has found or made the run."""
-        return self._run_id is not None
+        return self.opened is not None
 
     @property
     def run_id(self) -> str:
         """MLflow's id of the run."""
-        assert self._run_id is not None, "log_config comes first"
-        return self._run_id
+        assert self.opened is not None, "log_config comes first"
+        return self.opened.run_id
 
     def log_config(self, config: Mapping[str, Any], deciding: Mapping[str, Any] | None = None) -> None:
         """Opens the run of this configuration, and logs it whole as JSON and flat as parameters.
@@ -68,7 +70,7 @@ class StageRun:
         """
         identity = config if deciding is None else deciding
         tags = self._tags | {CONFIG_TAG: hashlib.sha256(canonical_json(identity)).hexdigest()}
-        self._run_id = _open_run(self._tracker, self.workflow, tags, self._title)
+        self.opened = _open_run(self._tracker, self.workflow, tags, self._title)
         with tolerant("config"):
             self._client.log_dict(self.run_id, dict(config), "config.json")
             known = self._client.get_run(self.run_id).data.params
@@ -117,10 +119,10 @@ def workflow_run(tracker: Tracker, workflow: str, folder: Location) -> Iterator[
     Raises:
         InputError: MLflow cannot be reached.
     """
-    run_id = _open_run(tracker, workflow, {FOLDER_TAG: str(folder), STAGE_TAG: "workflow"}, folder.name)
-    _close_left_running(tracker, workflow, run_id)
-    with _status(tracker, lambda: run_id):
-        yield run_id
+    opened = _open_run(tracker, workflow, {FOLDER_TAG: str(folder), STAGE_TAG: "workflow"}, folder.name)
+    _close_left_running(tracker, workflow, opened.run_id)
+    with _status(tracker, lambda: opened):
+        yield opened.run_id
 
 
 @contextlib.contextmanager
@@ -133,7 +135,7 @@ def stage_run(
         run_name: of the workflow's run, where that is not the workflow's name.
     """
     run = StageRun(tracker, workflow, parent, stage, f"{run_name or workflow}/{stage}")
-    with _status(tracker, lambda: run.run_id if run.is_open else None):
+    with _status(tracker, lambda: run.opened):
         yield run
 
 
@@ -145,17 +147,29 @@ def run_page(tracker: Tracker, run_id: str) -> str:
         return ""
 
 
-def _open_run(tracker: Tracker, experiment_name: str, tags: Mapping[str, str], run_name: str) -> str:
+@dataclass(frozen=True)
+class OpenedRun:
+    """A run that this process has set to RUNNING.
+
+    Attributes:
+        was_finished: whether an earlier attempt had finished it.
+    """
+
+    run_id: str
+    was_finished: bool
+
+
+def _open_run(tracker: Tracker, experiment_name: str, tags: Mapping[str, str], run_name: str) -> OpenedRun:
     """The run with these tags, RUNNING; a new one if there is none."""
     with tracker.reaching():
         experiment = _experiment(tracker, experiment_name)
         found = _found(tracker, experiment, tags)
         if found is None:
-            created = tracker.client.create_run(experiment, tags=dict(tags), run_name=run_name)
-            found = str(created.info.run_id)
-        tracker.client.set_tag(found, CODE_TAG, code_version())
-        tracker.client.update_run(found, status="RUNNING")
-    return found
+            found = tracker.client.create_run(experiment, tags=dict(tags), run_name=run_name)
+        opened = OpenedRun(str(found.info.run_id), found.info.status == "FINISHED")
+        tracker.client.set_tag(opened.run_id, CODE_TAG, code_version())
+        tracker.client.update_run(opened.run_id, status="RUNNING")
+    return opened
 
 
 def _close_left_running(tracker: Tracker, workflow: str, parent: str) -> None:
@@ -176,24 +190,29 @@ def _experiment(tracker: Tracker, name: str) -> str:
     return str(tracker.client.create_experiment(name, artifact_location=location))
 
 
-def _found(tracker: Tracker, experiment: str, tags: Mapping[str, str]) -> str | None:
-    """The id of the run with these tags; compared here, since MLflow's filters cannot hold a path with quotes."""
+def _found(tracker: Tracker, experiment: str, tags: Mapping[str, str]) -> Run | None:
+    """The run with these tags; compared here, since MLflow's filters cannot hold a path with quotes."""
     query, client = f"tags.`{STAGE_TAG}` = '{tags[STAGE_TAG]}'", tracker.client
     runs = all_pages(lambda token: client.search_runs([experiment], query, ViewType.ACTIVE_ONLY, page_token=token))
-    return next((str(run.info.run_id) for run in runs if tags.items() <= run.data.tags.items()), None)
+    return next((run for run in runs if tags.items() <= run.data.tags.items()), None)
 
 
 @contextlib.contextmanager
-def _status(tracker: Tracker, run_id: Callable[[], str | None]) -> Iterator[None]:
+def _status(tracker: Tracker, opened: Callable[[], OpenedRun | None]) -> Iterator[None]:
+    """Ends a run as the block ends; a finished run whose settings are refused now is what it was."""
     status = "FAILED"
     try:
         yield
         status = "FINISHED"
+    except PlanConflict:
+        run = opened()
+        status = "FINISHED" if run is not None and run.was_finished else "FAILED"
+        raise
     finally:
-        ended = run_id()
-        if ended is not None:
+        run = opened()
+        if run is not None:
             with tolerant(f"the status {status}"):
-                tracker.client.set_terminated(ended, status)
+                tracker.client.set_terminated(run.run_id, status)
 
 
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -19,10 +19,12 @@ from mlflow.entities import Run
 from PIL import Image
 
 from dhpf.errors import InputError
+from dhpf.pipelines.outputs.store import PlanConflict
 from dhpf.pipelines.tracking.model_card import ModelCard
 from dhpf.pipelines.tracking.registering import register_model
 from dhpf.pipelines.tracking.runs import StageRun, log_to_run, stage_run, workflow_run
 from dhpf.pipelines.tracking.tracker import Tracker
+from dhpf.storage import location_of
 
 CONFIG = {"epochs": 2, "learning_rate": 0.03, "resources": {"cpus": 1.0}, "on": ("a/train",)}
 PICTURE = np.tile(np.arange(64, dtype=np.uint8)[None, :, None], (48, 1, 3)) * 4
@@ -206,3 +208,18 @@ def test_a_silent_server_does_not_hold_a_worker(
             log_to_run(f"http://127.0.0.1:{silent.getsockname()[1]}", "0" * 32, {"loss": 1.0}, 1)
         assert time.monotonic() - began < 10
     assert "MLflow did not take metrics" in caplog.text
+
+
+@pytest.mark.parametrize(("error", "status"), [(PlanConflict("other"), "FINISHED"), (OSError("full"), "FAILED")])
+def test_a_refusal_leaves_a_finished_run_finished(
+    tracker: Tracker, tmp_path: Path, error: Exception, status: str
+) -> None:
+    stage(tracker, tmp_path / "f", "shard", CONFIG)
+    ids = []
+    with pytest.raises(type(error)), workflow_run(tracker, "w", location_of(tmp_path / "f")) as parent:
+        ids.append(parent)
+        with stage_run(tracker, "w", parent, "shard") as run:
+            run.log_config(CONFIG, deciding(CONFIG))
+            ids.append(run.run_id)
+            raise error
+    assert [tracker.client.get_run(run_id).info.status for run_id in ids] == [status, status]
