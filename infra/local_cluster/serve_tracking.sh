@@ -21,5 +21,6 @@ if [ -x "$server/initdb" ]; then
 else
   store=sqlite:////mnt/mlflow.db
 fi
-exec mlflow server --host 0.0.0.0 --port "$PORT" --workers 2 --allowed-hosts "$ADDRESS:$PORT" \
+# One worker: of several, those that do not answer at once, because the machine is busy, are ended.
+exec mlflow server --host 0.0.0.0 --port "$PORT" --workers 1 --allowed-hosts "$ADDRESS:$PORT" \
   --backend-store-uri "$store" --artifacts-destination "$ARTIFACTS"
