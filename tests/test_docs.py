@@ -209,3 +209,69 @@ def require_known(words: list[str]) -> None:
     else:
         others = ("pip", "uv", "mlflow", "pre-commit", "pytest", "touch", "export", "source", "ray", "buildah")
         assert program in others, words
+
+
+def require_parsed(arguments: list[str]) -> None:
+    command: Any = get_command(application)
+    rest, given = arguments, {}
+    while hasattr(command, "commands") and rest:
+        if rest[0].startswith("-"):
+            assert rest[0] in {name for option in command.params for name in option.opts}, arguments
+            return
+        assert rest[0] in command.commands, arguments
+        command, rest = command.commands[rest[0]], rest[1:]
+    if rest and "--help" not in rest and not hasattr(command, "commands"):
+        given = command.make_context("dhpf", list(rest)).params
+    if "set_" in given:
+        load_workflow(WORKFLOWS, given["workflow"], given["set_"] or [], ROOT / "datasets")
+
+
+SCHEMAS = {
+    "Correspondences": tables.CORRESPONDENCES,
+    "Predictions": tables.PREDICTIONS,
+    "Scores": tables.SCORES,
+    "Layer sets": tables.LAYER_SETS,
+    "Rejects": REJECTS,
+    "Pair table": PAIR_TABLE,
+}
+
+
+@pytest.mark.parametrize("title", SCHEMAS)
+def test_the_tables_are_documented_as_they_are_written(title: str) -> None:
+    section = (ROOT / "docs" / "results.md").read_text().split(f"\n## {title}\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \| (yes|no) \| [^|]+ \|$", section, re.MULTILINE)
+    schema: pa.Schema = SCHEMAS[title]
+    assert rows == [(field.name, str(field.type), "yes" if field.nullable else "no") for field in schema]
+
+
+def test_every_workflow_is_documented() -> None:
+    page = (ROOT / "docs" / "workflows.md").read_text()
+    cells = re.findall(r"^\| (`[^|]+`) \|", page, re.MULTILINE)
+    assert {name for cell in cells for name in re.findall(r"`([\w-]+)`", cell)} == set(read_workflows(WORKFLOWS))
+
+
+def test_the_architecture_names_every_room_and_nothing_else() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    named = {name.rstrip("/") for name in re.findall(r"`((?:dhpf|pipelines|tests|benchmarks)/[^`]*)`", page)}
+    assert [name for name in named if not (ROOT / name).exists()] == []
+    rooms = [f"{top}/{path.name}" for top in ("dhpf", "pipelines") for path in (ROOT / top).iterdir()]
+    unnamed = [room for room in rooms if is_room(room) and room not in named]
+    assert unnamed == []
+
+
+def is_room(name: str) -> bool:
+    path = ROOT / name
+    is_package = path.is_dir() and (path / "__init__.py").exists() and not path.is_symlink()
+    return is_package or (path.suffix == ".py" and path.name != "__init__.py")
+
+
+def test_the_algorithm_has_the_sections_that_docstrings_cite() -> None:
+    sections = set(re.findall(r"^## (\d+)\. ", (ROOT / "docs" / "algorithm.md").read_text(), re.MULTILINE))
+    sources = [path for top in ("dhpf", "pipelines", "benchmarks") for path in (ROOT / top).rglob("*.py")]
+    cited = {n for path in sources for n in re.findall(r"algorithm\.md,\s+sections? (\d+)", path.read_text())}
+    assert cited <= sections and sections == {str(number) for number in range(1, 13)}
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    assert f"\nversion: {VERSION}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"## {VERSION}" in (ROOT / "CHANGELOG.md").read_text()
