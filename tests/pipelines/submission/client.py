@@ -32,8 +32,11 @@ class Head:
 
     def jobs(self) -> set[str]:
         """The ids of the runs that it knows."""
-        found = self._asked("/api/jobs/").json()
-        return {job["submission_id"] for job in found if not job["submission_id"].startswith("doctor-")}
+        return {job for job in self.all_jobs() if not job.startswith("doctor-")}
+
+    def all_jobs(self) -> set[str]:
+        """The ids of all submitted jobs that it knows, those that look at it included."""
+        return {job["submission_id"] for job in self._asked("/api/jobs/").json()}
 
     def log(self, job: str) -> str:
         """What a job's driver has said."""
