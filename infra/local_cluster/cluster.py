@@ -159,14 +159,13 @@ class Cluster:
         _write_secret(self.env_file, "\n".join(lines) + "\n")
 
     def environment(self) -> dict[str, str]:
-        """What a client needs in its environment."""
+        """What a client needs in its environment; all but CLUSTER_* is read by Ray, MLflow, S3 clients and us."""
         storage, tracking = self.machines["storage"], self.machines["tracking"]
         endpoint = f"endpoint_override={storage.address}:{S3_PORT}&scheme=http&region={REGION}"
         return {
-            "CLUSTER_HEAD": f"http://{self.head.address}:{DASHBOARD_PORT}",
             "CLUSTER_WORK": f"s3://{BUCKET}/work?{endpoint}",
             "CLUSTER_DATA": f"s3://{BUCKET}/data?{endpoint}",
-            "CLUSTER_TRACKING": f"http://{tracking.address}:{TRACKING_PORT}",
+            "MLFLOW_TRACKING_URI": f"http://{tracking.address}:{TRACKING_PORT}",
             "RAY_API_SERVER_ADDRESS": f"http://{self.head.address}:{DASHBOARD_PORT}",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.folder / "ray-token"),

@@ -100,7 +100,7 @@ def test_workers_share_the_bucket_and_nothing_else(cluster: Cluster) -> None:
 @pytest.mark.chaos
 def test_a_client_without_the_right_token_is_refused(cluster: Cluster) -> None:
     environment = client(cluster)
-    address = f"{environment['CLUSTER_HEAD']}/api/jobs/"
+    address = f"{environment['RAY_API_SERVER_ADDRESS']}/api/jobs/"
     token = Path(environment["RAY_AUTH_TOKEN_PATH"]).read_text()
     codes = [
         requests.get(address, headers=headers, timeout=10).status_code
@@ -126,7 +126,7 @@ def test_secrets_are_closed_to_other_users(cluster: Cluster) -> None:
 def test_the_tracking_server_keeps_what_it_is_told_in_the_bucket(cluster: Cluster) -> None:
     import mlflow
 
-    server = mlflow.MlflowClient(client(cluster)["CLUSTER_TRACKING"])
+    server = mlflow.MlflowClient(client(cluster)["MLFLOW_TRACKING_URI"])
     run = server.create_run("0").info
     server.log_text(run.run_id, "hello", "greeting.txt")
     assert run.artifact_uri.startswith("mlflow-artifacts:")
