@@ -27,10 +27,11 @@ def require_shared(work: Location, tracking_uri: str) -> None:
     nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     if len(nodes) == 1:
         return
-    if tracking_uri.startswith("sqlite:"):
+    machines = {node["NodeManagerHostname"] for node in nodes}
+    if len(machines) > 1 and tracking_uri.startswith("sqlite:"):
         raise InputError(
-            f"--tracking {tracking_uri}: SQLite is a file that one machine may write, and the cluster has {len(nodes)} "
-            "nodes; start mlflow server, and give its address by --tracking http://HOST:PORT"
+            f"--tracking {tracking_uri}: SQLite is a file that one machine may write, and the cluster has "
+            f"{len(machines)}; start mlflow server, and give its address by --tracking http://HOST:PORT"
         )
     marker = work / ".seen-by-all" / uuid.uuid4().hex
     marker.put(b"1")

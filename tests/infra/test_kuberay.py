@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 import re
-import tomllib
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -15,6 +14,8 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+
+from dhpf.pipelines.outputs.code_version import VERSION
 
 ROOT = Path(__file__).parents[2]
 MANIFESTS = {"RayCluster": "raycluster.yaml", "RayJob": "rayjob.yaml"}
@@ -181,6 +182,5 @@ def test_no_secret_stands_in_a_manifest(kind: str) -> None:
 def test_versions_are_those_of_the_lock(kind: str) -> None:
     ray = cluster_of(manifest(kind))["rayVersion"]
     assert re.search(rf"^ray==({re.escape(ray)}) ", (ROOT / "requirements.lock").read_text(), re.M)
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     images = {part["image"] for template in pod_templates(manifest(kind)) for part in template["spec"]["containers"]}
-    assert images == {{"RayCluster": f"dhpf-ray:{ray}", "RayJob": f"dhpf-job:{project}"}[kind]}
+    assert images == {{"RayCluster": f"dhpf-ray:{ray}", "RayJob": f"dhpf-job:{VERSION}"}[kind]}

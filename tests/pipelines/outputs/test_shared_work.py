@@ -1,20 +1,18 @@
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from dhpf.errors import InputError
-from dhpf.pipelines.outputs import shared_work
-from dhpf.pipelines.outputs.shared_work import require_one_winner, require_shared, sees
+from dhpf.pipelines.outputs.shared_work import require_one_winner, sees
 from dhpf.storage import FileLocation, location_of
 
 if TYPE_CHECKING:
-    from ray.cluster_utils import Cluster
-
     from tests.conftest import Bucket
 
 
@@ -52,32 +50,53 @@ def test_a_node_says_what_it_does_not_see(tmp_path: Path, bucket: Bucket) -> Non
         assert sees(refused).startswith("cannot read it: ") and "denies access" in sees(refused)
 
 
-@pytest.fixture(scope="module")
-def two_nodes() -> Iterator[Cluster]:
-    import ray
+ASKING = """
+import logging, sys
+import ray
+from dhpf.errors import InputError
+from dhpf.storage import location_of
+
+address, folder = sys.argv[1:]
+ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
+work = location_of(folder)
+
+def said(tracking):
+    try:
+        shared_work.require_shared(work, tracking)
+        return "shared"
+    except InputError as error:
+        return str(error)
+
+print(said("http://tracking:5000"))
+print(said("sqlite:///mlflow.db"))
+nodes = ray.nodes()
+ray.nodes = lambda: [node | {"NodeManagerHostname": f"machine-{n}"} for n, node in enumerate(nodes)]
+print(said("sqlite:///mlflow.db"))
+
+def sees_only_here(marker):
+    return "does not see what this machine has written there"
+
+shared_work.sees = sees_only_here
+print(said("http://tracking:5000"))
+"""
+
+
+@pytest.mark.slow
+def test_every_node_is_asked(tmp_path: Path) -> None:
+    """The driver is a process of its own, because other tests here have joined another cluster."""
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("RAY_AUTH_MODE", "disabled")
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
         cluster.add_node(num_cpus=1)
-        ray.init(address=cluster.address, logging_level=logging.WARNING, log_to_driver=False)
-        yield cluster
-        ray.shutdown()
+        work = tmp_path / "work"
+        command = [sys.executable, "-c", ASKING, cluster.address, str(work)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         cluster.shutdown()
-
-
-@pytest.mark.slow
-def test_every_node_is_asked(two_nodes: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    work = location_of(tmp_path / "work")
-    require_shared(work, "http://tracking:5000")
-    assert list(work.entries(hidden=True)) == []
-    with pytest.raises(InputError, match="SQLite is a file that one machine may write, and the cluster has 2 nodes"):
-        require_shared(work, f"sqlite:///{tmp_path}/mlflow.db")
-
-    def sees_only_here(marker: str) -> str:
-        return "does not see what this machine has written there"
-
-    monkeypatch.setattr(shared_work, "sees", sees_only_here)
-    with pytest.raises(InputError, match=r"--work .*: node .* \([0-9.]+\) does not see .*; mount one folder"):
-        require_shared(work, "http://tracking:5000")
+    assert done.returncode == 0, done.stderr
+    seen, one_machine, several, unseen = done.stdout.splitlines()
+    assert seen == one_machine == "shared", "of one machine's nodes SQLite serves all"
+    assert "SQLite is a file that one machine may write, and the cluster has 2; start mlflow server" in several
+    assert re.search(r"--work .*: node machine-0 \([0-9.]+\) does not see .*; mount one folder on all nodes", unseen)
+    assert list(location_of(work).entries(hidden=True)) == []

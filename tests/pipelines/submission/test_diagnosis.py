@@ -26,6 +26,7 @@ def test_what_the_stages_reserve() -> None:
 
 @pytest.mark.slow
 def test_a_cluster_is_looked_at_from_outside(client: Client, head: Head, bucket: Bucket) -> None:
+    before = head.all_jobs()
     done = client.run("doctor", "--work", bucket.uri("work"), "--workflow", "quickstart", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     seen = json.loads(done.stdout)
@@ -33,7 +34,7 @@ def test_a_cluster_is_looked_at_from_outside(client: Client, head: Head, bucket:
     assert of_node["code"]["found"] == code_version() and of_node["weights"]["ok"]
     assert of_node["work"]["found"].startswith(bucket.uri("work"))
     assert {check["what"] for check in seen["cluster"]} >= {"address", "upload", "Ray", "shared work", "CPUs", "GPUs"}
-    assert head.jobs() == head.all_jobs(), "the doctor's own is gone"
+    assert head.all_jobs() <= before, "the doctor's own is gone"
 
 
 @pytest.mark.slow
