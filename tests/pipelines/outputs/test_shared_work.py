@@ -54,6 +54,7 @@ ASKING = """
 import logging, sys
 import ray
 from dhpf.errors import InputError
+from dhpf.pipelines.outputs import shared_work
 from dhpf.storage import location_of
 
 address, folder = sys.argv[1:]
