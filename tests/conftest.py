@@ -1,10 +1,12 @@
 import contextlib
+import http.server
 import json
 import os
 import secrets
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -114,3 +116,14 @@ def _wait_for_bucket(files: fs.S3FileSystem, name: str, server: subprocess.Popen
         except OSError:
             assert server.poll() is None and time.time() < deadline, log.read_text()[-2000:]
             time.sleep(0.3)
+
+
+@pytest.fixture
+def foreign_server() -> Iterator[str]:
+    """The address of a web server that knows nothing of Ray or MLflow."""
+    server = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join(timeout=30)

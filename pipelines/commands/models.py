@@ -109,11 +109,12 @@ def _judge(
     from dhpf.pipelines.workflow_file import load_workflow, workflow_file
 
     loaded = load_workflow(workflow_file(file), workflow, settings, place_of("--data", data))
-    set_ray_environment(address, place_of("--work", work))
+    place = place_of("--work", work)
+    set_ray_environment(address, place)
     from dhpf.pipelines.promotion.contest import Contest
     from dhpf.pipelines.tracking.tracker import Tracker
 
-    tracker = Tracker(place_of("--work", work), tracking)
+    tracker = Tracker(place, tracking)
     contest = Contest(loaded, run_folder(work, loaded.name, name), tracker, reference)
     version = contest.candidate.version
     before = contest.champion.version if contest.champion else None
@@ -122,7 +123,7 @@ def _judge(
         answer.facts(facts | {"champion": before, "verdict": None})
         answer.text(f"models:/{contest.name}/{version} is the champion already")
         return DONE
-    with ray_cluster(address, needed_cpus(loaded), place_of("--work", work), tracker.uri):
+    with ray_cluster(address, needed_cpus(loaded), place, tracker.uri):
         verdict = contest.promote() if promote else contest.compare()
     champion = version if promote and verdict.passed else before
     answer.facts(facts | {"champion": champion, "verdict": verdict.tags()})

@@ -65,12 +65,13 @@ def run(
     answer = Answer(quiet, as_json)
     loaded = load_workflow(workflow_file(file), workflow, set_ or [], place_of("--data", data))
     folder = run_folder(work, loaded.name, name)
-    set_ray_environment(address, place_of("--work", work))
+    place = place_of("--work", work)
+    set_ray_environment(address, place)
     with doing("loading torch, Ray and MLflow"):
         from dhpf.pipelines.tracking.tracker import Tracker
         from dhpf.pipelines.workflow import WorkflowRun
 
-    tracker = Tracker(place_of("--work", work), tracking)
+    tracker = Tracker(place, tracking)
     running = WorkflowRun(loaded, folder, tracker)
     if dry_run:
         running.stages(only)
@@ -81,7 +82,7 @@ def run(
             _remove(folder / restart)
         with doing("checking settings and models"):
             running.check(only)
-        with ray_cluster(address, needed_cpus(loaded), place_of("--work", work), tracker.uri):
+        with ray_cluster(address, needed_cpus(loaded), place, tracker.uri):
             outcome = running.run(only)
     _show_summary(answer, folder.name, outcome, folder, tracker.uri)
     return _said_what_is_left_out(outcome, folder)

@@ -1,9 +1,6 @@
 import dataclasses
-import http.server
 import socket
-import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -45,20 +42,9 @@ def test_a_dead_address_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None
     assert time.monotonic() - began < 10
 
 
-@pytest.fixture
-def web_server() -> Iterator[str]:
-    """A server that knows nothing of Ray."""
-    server = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join(timeout=30)
-
-
-def test_what_is_no_dashboard_is_said(web_server: str) -> None:
+def test_what_is_no_dashboard_is_said(foreign_server: str) -> None:
     with pytest.raises(InputError, match="what answers there is no Ray dashboard"):
-        JobServer(web_server)
+        JobServer(foreign_server)
 
 
 @pytest.mark.slow

@@ -1,6 +1,3 @@
-import http.server
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,17 +17,6 @@ def test_a_server_that_is_not_there(free_port: int) -> None:
         require_reachable(f"http://127.0.0.1:{free_port}")
 
 
-@pytest.fixture
-def other_server() -> Iterator[str]:
-    """A server that is not MLflow's."""
-    server = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join(timeout=30)
-
-
-def test_a_server_that_is_not_mlflows(other_server: str) -> None:
+def test_a_server_that_is_not_mlflows(foreign_server: str) -> None:
     with pytest.raises(InputError, match="does not answer"):
-        require_reachable(other_server)
+        require_reachable(foreign_server)
