@@ -82,6 +82,7 @@ def seen_from_nodes(cluster: Cluster) -> dict[str, dict[str, Any]]:
 
 
 @needs_root
+@pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.chaos
 def test_workers_share_the_bucket_and_nothing_else(cluster: Cluster) -> None:
@@ -96,6 +97,7 @@ def test_workers_share_the_bucket_and_nothing_else(cluster: Cluster) -> None:
 
 
 @needs_root
+@pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.chaos
 def test_a_client_without_the_right_token_is_refused(cluster: Cluster) -> None:
@@ -112,6 +114,7 @@ def test_a_client_without_the_right_token_is_refused(cluster: Cluster) -> None:
 
 
 @needs_root
+@pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.chaos
 def test_secrets_are_closed_to_other_users(cluster: Cluster) -> None:
@@ -121,6 +124,7 @@ def test_secrets_are_closed_to_other_users(cluster: Cluster) -> None:
 
 
 @needs_root
+@pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.chaos
 def test_the_tracking_server_keeps_what_it_is_told_in_the_bucket(cluster: Cluster) -> None:
@@ -145,6 +149,7 @@ print([found.path for found in files.get_file_info(fs.FileSelector("dhpf/mlflow"
 
 
 @needs_root
+@pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.chaos
 def test_machines_are_cut_off_killed_and_come_back(cluster: Cluster) -> None:

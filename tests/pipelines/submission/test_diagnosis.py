@@ -24,6 +24,7 @@ def test_what_the_stages_reserve() -> None:
     assert demands["train"] == Demand("train", 2, 0, 1, 0) and demands["shard"] == Demand("shard", 1, 0, 1, 0)
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 def test_a_cluster_is_looked_at_from_outside(client: Client, head: Head, bucket: Bucket) -> None:
     before = head.all_jobs()
@@ -37,6 +38,7 @@ def test_a_cluster_is_looked_at_from_outside(client: Client, head: Head, bucket:
     assert head.all_jobs() <= before, "the doctor's own is gone"
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 def test_what_a_cluster_lacks_is_said_with_its_remedy(client: Client) -> None:
     done = client.run("doctor", "--work", "/proc/no-folder")

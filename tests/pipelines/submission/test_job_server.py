@@ -47,6 +47,7 @@ def test_what_is_no_dashboard_is_said(foreign_server: str) -> None:
         JobServer(foreign_server)
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("environment", "reason"),
@@ -62,6 +63,7 @@ def test_no_token_and_a_wrong_one(client: Client, environment: dict[str, str], r
     assert "Traceback" not in done.stderr and done.stderr.count("\n") == 1
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 def test_the_address_that_was_given_wins_over_the_environment(client: Client, head: Head) -> None:
     elsewhere = {"RAY_ADDRESS": head.gcs, "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:9"}
@@ -69,6 +71,7 @@ def test_the_address_that_was_given_wins_over_the_environment(client: Client, he
     assert done.returncode == 0 and done.stdout.startswith("["), done.stderr
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 def test_an_unknown_job_is_said(client: Client) -> None:
     for command in ("logs", "stop"):

@@ -58,6 +58,7 @@ def wait_for_line(head: Head, job: str, text: str) -> None:
         time.sleep(0.5)
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.chaos
 def test_of_four_submits_at_once_one_begins_and_goes_on_without_its_client(
@@ -84,6 +85,7 @@ def test_of_four_submits_at_once_one_begins_and_goes_on_without_its_client(
     assert os.environ["AWS_SECRET_ACCESS_KEY"] not in log.stdout
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.chaos
 def test_a_job_that_was_killed_or_stopped_goes_on_when_it_is_submitted_again(
