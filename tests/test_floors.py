@@ -12,7 +12,6 @@ WITHOUT_OWN_TEST = {
     "dhpf/errors.py": "one exception",
     "dhpf/model/engines/compiled.py": "tested beside the engine in torch, test_row_blocks.py",
     "dhpf/model/engines/engine.py": "tested by every engine, test_row_blocks.py",
-    "dhpf/pairs/source.py": "tested through every pair source",
     "pipelines/training/all_workers.py": "tested on several processes, test_learner.py",
     "pipelines/dry_run.py": "tested by the command line, test_main.py",
     "pipelines/stage_runs/": "tested by every run, test_workflow.py",

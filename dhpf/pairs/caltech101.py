@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from dhpf.errors import InputError
-from dhpf.pairs.source import coordinates, points_of, read_inside, require_folder, require_split
+from dhpf.pairs.source import coordinates, open_text, points_of, read_inside, require_root, require_split
 from dhpf.records import PairRecord, Points, Rejection
+from dhpf.storage import Location, location_of
 
 LISTS = ("test_pairs_caltech_with_category.csv", "pairs_images_only.csv")
 """The published list, and one without outlines; where both are there the published one is read."""
@@ -23,7 +24,7 @@ class Caltech101:
     XA, YA, XB, YB with the comma-joined points of the two outlines.
 
     Attributes:
-        root: that folder.
+        root: that folder, or its copy in a bucket.
     """
 
     root: str
@@ -33,11 +34,11 @@ class Caltech101:
 
     def pairs(self, split: str) -> Iterator[PairRecord | Rejection]:
         require_split(split, self.splits, "caltech101")
-        root = require_folder(self.root, "pair source caltech101")
-        path = next((root / name for name in LISTS if (root / name).is_file()), None)
+        root = require_root(self.root, "pair source caltech101")
+        path = next((root / name for name in LISTS if (root / name).exists()), None)
         if path is None:
             raise InputError(f"pair source caltech101: neither {' nor '.join(LISTS)} in {root}")
-        with path.open(newline="", encoding="utf-8") as file:
+        with open_text(path) as file:
             rows = csv.reader(file)
             header = next(rows, [])
             if len(header) not in (3, 7):
@@ -46,10 +47,10 @@ class Caltech101:
                 yield _record(path, number, row, len(header))
 
     def read(self, image_id: str) -> bytes:
-        return read_inside(str(Path(self.root) / "101_ObjectCategories"), image_id)
+        return read_inside(location_of(self.root) / "101_ObjectCategories", image_id)
 
 
-def _record(path: Path, number: int, row: list[str], num_columns: int) -> PairRecord | Rejection:
+def _record(path: Location, number: int, row: list[str], num_columns: int) -> PairRecord | Rejection:
     pair_id = f"{number:06d}"
     source, target = ("/".join(PurePosixPath(listed).parts[-2:]) for listed in (*row, "", "")[:2])
     try:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from dhpf.errors import InputError
-from dhpf.images import EXTENSIONS, ImageError
+from dhpf.images import EXTENSIONS
 from dhpf.pairs.pair_list import (
     already_there,
     not_there,
@@ -22,10 +22,11 @@ from dhpf.pairs.pair_list import (
     rejection,
     twice_the_same,
 )
-from dhpf.pairs.source import pair_id_of, read_inside, require_folder, require_split
+from dhpf.pairs.source import pair_id_of, read_below, read_inside, require_root, require_split
 from dhpf.planning.select import All, PairList, PairSelect, choose_pairs
 from dhpf.records import PairRecord, Rejection
-from dhpf.storage.bucket import AccessDenied, BucketLocation, is_uri, require_uri
+from dhpf.storage import BucketLocation, is_uri
+from dhpf.storage.bucket import require_uri
 
 
 class ImageStore(Protocol):
@@ -57,7 +58,7 @@ def open_image_store(root: str, owner: str) -> ImageStore:
     Raises:
         InputError: no such folder, or a URI that cannot be used.
     """
-    return BucketImages(root) if is_uri(root) else FolderImages(str(require_folder(root, owner)))
+    return BucketImages(root) if is_uri(root) else FolderImages(str(require_root(root, owner)))
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class FolderImages:
             yield from (Path(folder) / name for name in files if _is_shown(name))
 
     def read(self, image_id: str) -> bytes:
-        return read_inside(self.root, image_id)
+        return read_below(Path(self.root), image_id)
 
     def size(self, image_id: str) -> int:
         return (Path(self.root) / image_id).stat().st_size
@@ -118,13 +119,7 @@ class BucketImages:
         return (path for path in paths if all(map(_is_shown, path.parts)))
 
     def read(self, image_id: str) -> bytes:
-        try:
-            data = (BucketLocation(self.uri) / image_id).find()
-        except AccessDenied as error:
-            raise ImageError(f"image {image_id}: the store denies access to it") from error
-        if data is None:
-            raise ImageError(f"image {image_id}: no such object")
-        return data
+        return read_inside(BucketLocation(self.uri), image_id)
 
     def size(self, image_id: str) -> int:
         return (BucketLocation(self.uri) / image_id).size() or 0

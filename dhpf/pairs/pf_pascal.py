@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import numpy as np
 import scipy.io
 from numpy.typing import NDArray
 
 from dhpf.errors import InputError
-from dhpf.pairs.source import coordinates, points_of, read_inside, read_table, require_folder, require_split
+from dhpf.pairs.source import coordinates, points_of, read_inside, read_table, require_root, require_split
 from dhpf.records import PairRecord, Points, Rejection
+from dhpf.storage import location_of
 
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -31,7 +33,7 @@ class PFPascal:
     annotations, of which only points present in both images are kept.
 
     Attributes:
-        root: that folder.
+        root: that folder, or its copy in a bucket.
     """
 
     root: str
@@ -41,7 +43,7 @@ class PFPascal:
 
     def pairs(self, split: str) -> Iterator[PairRecord | Rejection]:
         require_split(split, self.splits, "pf_pascal")
-        path = require_folder(self.root, "pair source pf_pascal") / f"{_FILES[split]}_pairs.csv"
+        path = require_root(self.root, "pair source pf_pascal") / f"{_FILES[split]}_pairs.csv"
         for number, row in read_table(path, ("source_image", "target_image", "class")):
             pair_id = f"{number:06d}"
             source, target = (PurePosixPath(row[c]).name for c in ("source_image", "target_image"))
@@ -61,7 +63,7 @@ class PFPascal:
                 yield Rejection(pair_id, source, target, f"{path} row {number}: {error}")
 
     def read(self, image_id: str) -> bytes:
-        return read_inside(str(Path(self.root) / "JPEGImages"), image_id)
+        return read_inside(location_of(self.root) / "JPEGImages", image_id)
 
     def _keypoints(self, row: Mapping[str, str], category: str, source: str, target: str) -> tuple[Points, Points]:
         if row.get("XA", "").strip():
@@ -77,11 +79,13 @@ class PFPascal:
 
     def _annotation(self, category: str, image: str) -> NDArray[np.float32]:
         """(K, 2) keypoints of an image, NaN where absent."""
-        path = Path(self.root) / "Annotations" / category / f"{PurePosixPath(image).stem}.mat"
-        if not path.is_file():
+        path = location_of(self.root) / "Annotations" / category / f"{PurePosixPath(image).stem}.mat"
+        content = path.find()
+        if content is None:
             raise InputError(f"annotation {path}: no such file")
         try:
-            points = np.asarray(scipy.io.loadmat(path, variable_names=["kps"])["kps"], dtype=np.float32)
+            loaded = scipy.io.loadmat(io.BytesIO(content), variable_names=["kps"])
+            points = np.asarray(loaded["kps"], dtype=np.float32)
         # The parser meets untrusted bytes and fails in many ways; each means the same here.
         except Exception as error:
             raise InputError(f"annotation {path}: no readable keypoints ({error})") from error

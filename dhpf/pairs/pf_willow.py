@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from dhpf.pairs.source import points_of, read_inside, read_table, require_folder, require_split
+from dhpf.pairs.source import points_of, read_inside, read_table, require_root, require_split
 from dhpf.records import PairRecord, Rejection
+from dhpf.storage import location_of
 
 NUM_KEYPOINTS = 10
 
@@ -17,7 +18,7 @@ class PFWillow:
     """The folder PF-WILLOW as published: test_pairs.csv and one folder of images per sub-class.
 
     Attributes:
-        root: that folder.
+        root: that folder, or its copy in a bucket.
     """
 
     root: str
@@ -29,7 +30,7 @@ class PFWillow:
         require_split(split, self.splits, "pf_willow")
         axes = [[f"{axis}{k}" for k in range(1, NUM_KEYPOINTS + 1)] for axis in ("XA", "YA", "XB", "YB")]
         columns = ("imageA", "imageB", *(name for axis in axes for name in axis))
-        path = require_folder(self.root, "pair source pf_willow") / "test_pairs.csv"
+        path = require_root(self.root, "pair source pf_willow") / "test_pairs.csv"
         for number, row in read_table(path, columns):
             pair_id = f"{number:06d}"
             source, target = _below_root(row["imageA"]), _below_root(row["imageB"])
@@ -47,7 +48,7 @@ class PFWillow:
                 yield Rejection(pair_id, source, target, f"{path} row {number}: {error}")
 
     def read(self, image_id: str) -> bytes:
-        return read_inside(self.root, image_id)
+        return read_inside(location_of(self.root), image_id)
 
 
 def _below_root(listed: str) -> str:

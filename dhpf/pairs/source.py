@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Protocol
+from pathlib import Path, PurePosixPath
+from typing import Protocol, TextIO
 
 import numpy as np
 
@@ -13,7 +15,8 @@ from dhpf.config import nearest_name
 from dhpf.errors import InputError
 from dhpf.images import ImageError, read_bytes
 from dhpf.records import PairRecord, Points, Rejection
-from dhpf.storage import is_uri
+from dhpf.storage import BucketLocation, FileLocation, Location, is_uri
+from dhpf.storage.bucket import AccessDenied, require_uri
 
 
 class PairSource(Protocol):
@@ -52,20 +55,21 @@ def pair_id_of(number: int) -> str:
     return f"{number + 1:09d}"
 
 
-def require_folder(root: str, owner: str) -> Path:
-    """The folder `root`, which must exist.
+def require_root(root: str, owner: str) -> Location:
+    """The folder `root`, which must exist, or the prefix of a bucket that the URI `root` names.
 
     Args:
         owner: what has this root, as an error names it, such as "pair source spair".
 
     Raises:
-        InputError: there is no such folder.
+        InputError: there is no such folder, or the URI cannot be used.
     """
     if is_uri(root):
-        raise InputError(f"{owner}: reads folders alone, not {root!r}; copy it to a folder that all machines share")
+        require_uri(root, owner)
+        return BucketLocation(root)
     if not Path(root).is_dir():
         raise InputError(f"{owner}: no folder {root!r}; correct its root, or the data folder below which it lies")
-    return Path(root)
+    return FileLocation(Path(root))
 
 
 def require_split(split: str, splits: tuple[str, ...], kind: str) -> None:
@@ -74,9 +78,29 @@ def require_split(split: str, splits: tuple[str, ...], kind: str) -> None:
         raise InputError(f"pair source {kind}: no split {split!r}; {nearest_name(split, splits)}")
 
 
-def read_inside(root: str, image_id: str) -> bytes:
-    """The bytes of an image whose id is its path below `root`; links and `..` may not lead out of it."""
-    folder = Path(root).resolve()
+def read_inside(root: Location, image_id: str) -> bytes:
+    """The bytes of an image whose id is its path below `root`; links and `..` may not lead out of it.
+
+    Raises:
+        ImageError: no such image, it lies outside, or the store denies access to it.
+    """
+    if isinstance(root, FileLocation):
+        return read_below(root.path, image_id)
+    path = PurePosixPath(image_id)
+    if path.is_absolute() or ".." in path.parts:
+        raise ImageError(f"image {image_id!r}: lies outside {root}")
+    try:
+        data = (root / image_id).find()
+    except AccessDenied as error:
+        raise ImageError(f"image {image_id}: the store denies access to it") from error
+    if data is None:
+        raise ImageError(f"image {image_id}: no such object")
+    return data
+
+
+def read_below(root: Path, image_id: str) -> bytes:
+    """As `read_inside`, of a folder."""
+    folder = root.resolve()
     try:
         path = (folder / image_id).resolve()
     except (OSError, ValueError) as error:
@@ -86,27 +110,46 @@ def read_inside(root: str, image_id: str) -> bytes:
     return read_bytes(path)
 
 
-def read_table(path: Path, required: tuple[str, ...]) -> Iterator[tuple[int, Mapping[str, str]]]:
+@contextlib.contextmanager
+def open_text(place: Path | Location) -> Iterator[TextIO]:
+    """A pair list for the csv module: a file row by row, an object whole.
+
+    Raises:
+        InputError: it is missing or not text.
+    """
+    if isinstance(place, FileLocation):
+        place = place.path
+    try:
+        if isinstance(place, Path):
+            with place.open(newline="", encoding="utf-8-sig") as file:
+                yield file
+        else:
+            content = place.find()
+            if content is None:
+                raise FileNotFoundError
+            yield io.StringIO(content.decode("utf-8-sig"), newline="")
+    except FileNotFoundError as error:
+        raise InputError(f"pair list {place}: no such file") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"pair list {place}: not a CSV file ({error})") from error
+
+
+def read_table(path: Path | Location, required: tuple[str, ...]) -> Iterator[tuple[int, Mapping[str, str]]]:
     """(row number, row) of a CSV file with a header; rows count from 1.
 
     Raises:
         InputError: the file is missing, not text, or lacks a required column.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            found = [name.strip() for name in reader.fieldnames or []]
-            require_columns(path, found, required)
-            reader.fieldnames = found
-            for number, row in enumerate(reader, start=1):
-                yield number, {k: v or "" for k, v in row.items() if k is not None}
-    except FileNotFoundError as error:
-        raise InputError(f"pair list {path}: no such file") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"pair list {path}: not a CSV file ({error})") from error
+    with open_text(path) as file:
+        reader = csv.DictReader(file)
+        found = [name.strip() for name in reader.fieldnames or []]
+        require_columns(path, found, required)
+        reader.fieldnames = found
+        for number, row in enumerate(reader, start=1):
+            yield number, {k: v or "" for k, v in row.items() if k is not None}
 
 
-def require_columns(path: Path, found: list[str], required: tuple[str, ...]) -> None:
+def require_columns(path: Path | Location, found: list[str], required: tuple[str, ...]) -> None:
     """Raises InputError, naming the columns that are there, unless all required ones are."""
     for column in required:
         if column not in found:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from dhpf.errors import InputError
-from dhpf.pairs.source import points_of, read_inside, require_folder, require_split
+from dhpf.pairs.source import points_of, read_inside, require_root, require_split
 from dhpf.records import Box, PairRecord, Rejection
+from dhpf.storage import Location, location_of
+from dhpf.storage.read_ahead import read_ahead
 
 _FILES = {"train": "trn", "val": "val", "test": "test"}
 _DIFFICULTIES = {
@@ -26,7 +28,7 @@ class SPair:
     """The folder SPair-71k as published: Layout, PairAnnotation, JPEGImages.
 
     Attributes:
-        root: that folder.
+        root: that folder, or its copy in a bucket.
         layout: which of its lists, "large" or "small".
     """
 
@@ -38,28 +40,38 @@ class SPair:
 
     def pairs(self, split: str) -> Iterator[PairRecord | Rejection]:
         require_split(split, self.splits, "spair")
-        root = require_folder(self.root, "pair source spair")
+        root = require_root(self.root, "pair source spair")
         listing = root / "Layout" / self.layout / f"{_FILES[split]}.txt"
-        if not listing.is_file():
+        content = listing.find()
+        if content is None:
             raise InputError(f"pair list {listing}: no such file")
-        for name in listing.read_text(encoding="utf-8").split():
-            path = _annotation_file(root / "PairAnnotation" / _FILES[split], name)
+        names = _text(listing, content).split()
+        folder = root / "PairAnnotation" / _FILES[split]
+        for name, annotation in zip(names, read_ahead(partial(_find_annotation, folder), names), strict=True):
+            place = folder / f"{name}.json"
+            if annotation is None:
+                yield Rejection(name, "", "", f"annotation {place}: no such file")
+                continue
             try:
-                yield _record(name, json.loads(path.read_text(encoding="utf-8")))
-            except FileNotFoundError:
-                yield Rejection(name, "", "", f"annotation {path}: no such file")
+                yield _record(name, json.loads(annotation))
             except (ValueError, KeyError, TypeError) as error:
-                yield Rejection(name, "", "", f"annotation {path}: {type(error).__name__} {error}")
+                yield Rejection(name, "", "", f"annotation {place}: {type(error).__name__} {error}")
 
     def read(self, image_id: str) -> bytes:
-        return read_inside(str(Path(self.root) / "JPEGImages"), image_id)
+        return read_inside(location_of(self.root) / "JPEGImages", image_id)
 
 
-def _annotation_file(folder: Path, name: str) -> Path:
+def _text(place: Location, content: bytes) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"pair list {place}: not text ({error})") from error
+
+
+def _find_annotation(folder: Location, name: str) -> bytes | None:
     """The pair's file; a name's colon is an underscore where the archive was unpacked without colons."""
-    path = folder / f"{name}.json"
-    without_colon = folder / f"{name.replace(':', '_')}.json"
-    return without_colon if not path.exists() and without_colon.exists() else path
+    found = (folder / f"{name}.json").find()
+    return found if found is not None or ":" not in name else (folder / f"{name.replace(':', '_')}.json").find()
 
 
 def _record(name: str, annotation: dict[str, Any]) -> PairRecord:

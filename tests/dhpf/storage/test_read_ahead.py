@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from dhpf.storage.read_ahead import AT_ONCE, read_ahead
+
+
+def test_contents_come_in_the_order_of_the_items() -> None:
+    def read(number: int) -> int:
+        time.sleep(0.02 if number % 3 == 0 else 0)
+        return number * number
+
+    assert list(read_ahead(read, range(200))) == [number * number for number in range(200)]
+
+
+def test_reads_are_under_way_together() -> None:
+    together = threading.Barrier(AT_ONCE, timeout=20)
+    assert list(read_ahead(lambda _: together.wait() >= 0, range(AT_ONCE))) == [True] * AT_ONCE
+
+
+def test_no_more_items_are_taken_than_are_read() -> None:
+    taken = 0
+
+    def items() -> Iterator[int]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield taken
+
+    contents = read_ahead(lambda number: number, items())
+    assert list(itertools.islice(contents, 5)) == [1, 2, 3, 4, 5]
+    assert taken <= AT_ONCE + 5
+    contents.close()  # type: ignore[attr-defined]
+
+
+def test_an_error_comes_at_its_place() -> None:
+    contents = read_ahead(lambda number: 10 // number, [1, 0, 5])
+    assert next(contents) == 10
+    with pytest.raises(ZeroDivisionError):
+        next(contents)
