@@ -8,18 +8,17 @@ import os
 import secrets
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 from dhpf.errors import InputError
-from dhpf.pipelines.config import Workflow
+from dhpf.pipelines.capacity import CPUS_BESIDE_ACTORS, demands_of, lacking
+from dhpf.pipelines.config import StageConfig, Workflow
 from dhpf.pipelines.outputs.shared_work import require_one_winner, require_shared
 from dhpf.pipelines.progress import doing
 from dhpf.storage import FileLocation, Location
-
-CPUS_BESIDE_ACTORS = 2
-"""CPUs kept free for Ray Data's own tasks, which otherwise wait for ever when its actors take all CPUs."""
 
 CONNECT_SECONDS = 10.0
 """How long a cluster's address may take to answer; Ray itself would wait for minutes without a word."""
@@ -44,17 +43,26 @@ def needed_cpus(workflow: Workflow) -> int:
 
     On a private cluster these are logical: the machine may have fewer.
     """
-    reserved = (config.reserved_cpus for config in workflow.stages.values())
+    reserved = (config.processes[1] * config.resources.cpus for config in workflow.stages.values())
     return math.ceil(max(reserved, default=1)) + CPUS_BESIDE_ACTORS
 
 
 @contextmanager
-def ray_cluster(address: str | None, min_cpus: int, work: Location, tracking_uri: str) -> Iterator[None]:
+def ray_cluster(
+    address: str | None,
+    min_cpus: int,
+    work: Location,
+    tracking_uri: str,
+    stages: Mapping[str, StageConfig] = MappingProxyType({}),
+) -> Iterator[None]:
     """Joins the cluster at `address`, or starts a private one with at least `min_cpus` CPUs, for the block.
+
+    Args:
+        stages: for each of these a cluster that is joined must have room.
 
     Raises:
         InputError: an address that cannot be joined from here, or where no cluster answers; or its nodes do not share
-            the work folder.
+            the work folder, or have no room for a stage.
     """
     import ray
 
@@ -84,10 +92,28 @@ def ray_cluster(address: str | None, min_cpus: int, work: Location, tracking_uri
             if address is None:
                 require_one_winner(work)
             else:
+                require_room(address, stages)
                 require_shared(work, tracking_uri)
         yield
     finally:
         ray.shutdown()
+
+
+def require_room(address: str, stages: Mapping[str, StageConfig]) -> None:
+    """Refuses stages for which the cluster that this process has joined is too small; Ray would wait for ever.
+
+    Args:
+        address: of the cluster, for the message.
+
+    Raises:
+        InputError: see above.
+    """
+    import ray
+    from ray._private.state import state
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    for lack in lacking(demands_of(stages), nodes, state.get_max_resources_from_cluster_config() or {}):
+        raise InputError(f"--address {address}: {lack.what}: {lack.found}; {lack.remedy}")
 
 
 def require_joinable(address: str) -> None:

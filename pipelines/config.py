@@ -60,8 +60,8 @@ class StageConfig(Protocol):
         """The shard sets that the stage reads, SOURCE/SPLIT."""
 
     @property
-    def reserved_cpus(self) -> float:
-        """The CPUs that its workers or actors reserve together."""
+    def processes(self) -> tuple[int, int]:
+        """How many workers or actors it has: the fewest that it begins with, and the most."""
 
     @property
     def resources(self) -> Resources:
@@ -200,8 +200,8 @@ class MatchingConfig:
         require_choice("engine", self.engine, ENGINES)
 
     @property
-    def reserved_cpus(self) -> float:
-        return self.num_actors * self.resources.cpus
+    def processes(self) -> tuple[int, int]:
+        return self.num_actors if self.min_actors is None else self.min_actors, self.num_actors
 
 
 @dataclass(frozen=True)
@@ -257,8 +257,8 @@ class ShardConfig:
         return tuple(f"{name}/{split}" for name, source in self.sources.items() for split in source.splits)
 
     @property
-    def reserved_cpus(self) -> float:
-        return self.resources.cpus
+    def processes(self) -> tuple[int, int]:
+        return 1, 1
 
     @property
     def outputs(self) -> Mapping[str, OutputPlace]:
@@ -310,8 +310,8 @@ class SearchConfig:
         return (self.on,)
 
     @property
-    def reserved_cpus(self) -> float:
-        return self.num_actors * self.resources.cpus
+    def processes(self) -> tuple[int, int]:
+        return self.num_actors, self.num_actors
 
     @property
     def outputs(self) -> Mapping[str, OutputPlace]:
@@ -399,8 +399,8 @@ class TrainConfig:
         return (*self.train_sets, self.validation_set)
 
     @property
-    def reserved_cpus(self) -> float:
-        return self.num_workers * self.resources.cpus
+    def processes(self) -> tuple[int, int]:
+        return self.num_workers if self.min_workers is None else self.min_workers, self.num_workers
 
     @property
     def outputs(self) -> Mapping[str, OutputPlace]:

@@ -85,8 +85,8 @@ def _examination(
     name: str | None, file: Path | None, work: str, data: str, tracking: str | None, *, is_here: bool
 ) -> Examination:
     """What to look at; a folder that was not named is looked at on this machine only."""
+    from dhpf.pipelines.capacity import demands_of
     from dhpf.pipelines.outputs.code_version import code_version
-    from dhpf.pipelines.submission.diagnosis import demands_of
     from dhpf.pipelines.submission.examination import Examination
     from dhpf.pipelines.submission.submission import refers_to, require_known_everywhere, require_no_secrets
     from dhpf.pipelines.workflow_file import load_workflow, workflow_file
@@ -107,5 +107,5 @@ def _examination(
         data=str(place_of("--data", data)) if has_data else None,
         tracking=tracking,
         weights=() if loaded is None else ((loaded.model.backbone, loaded.model.weights),),
-        demands=() if loaded is None or is_here else demands_of(loaded),
+        demands=() if loaded is None or is_here else demands_of(loaded.stages),
     )

@@ -82,7 +82,7 @@ def run(
             _remove(folder / restart)
         with doing("checking settings and models"):
             running.check(only)
-        with ray_cluster(address, needed_cpus(loaded), place, tracker.uri):
+        with ray_cluster(address, needed_cpus(loaded), place, tracker.uri, running.stages(only)):
             outcome = running.run(only)
     _show_summary(answer, folder.name, outcome, folder, tracker.uri)
     return _said_what_is_left_out(outcome, folder)

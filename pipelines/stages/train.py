@@ -70,7 +70,8 @@ class WorkerTask:
     run_id: str
     board: Any
     """A ProgressBoard."""
-    maps_folder: str
+    maps: str
+    """Names the folder on each worker's machine that keeps the frozen backbone's maps."""
 
 
 def train(
@@ -103,8 +104,8 @@ def train(
     output.plan(plan)
     if output.manifest() is None:
         digest = hashlib.sha256(canonical_json(plan)).hexdigest()[:16]
-        with shown_progress("pair") as board, maps_folder(digest) as maps:
-            files = _fit(WorkerTask(model, config, train_set, val_set, *run, board, str(maps)), folder)
+        with shown_progress("pair") as board:
+            files = _fit(WorkerTask(model, config, train_set, val_set, *run, board, digest), folder)
         progress = json.loads(files[PROGRESS])
         output.commit("model", files, {"best_epoch": progress["best_epoch"], "best_pck": progress["best_pck"]})
         record = {"stage": "train", "num_pairs": train_set.num_pairs, "code_version": code_version()}
@@ -177,6 +178,8 @@ def _fit(task: WorkerTask, folder: Location) -> dict[str, bytes]:
             use_gpu=config.resources.gpus > 0,
             resources_per_worker={"CPU": config.resources.cpus}
             | ({"GPU": config.resources.gpus} if config.resources.gpus else {}),
+            # Processors are quicker the fewer workers share a machine's memory, GPUs the closer they are together.
+            placement_strategy="PACK" if config.resources.gpus else "SPREAD",
         ),
         run_config=ray.train.RunConfig(
             name="ray",  # the same name in the same folder resumes
@@ -203,8 +206,9 @@ def train_worker(settings: Mapping[str, Any]) -> None:
     torch.set_num_threads(max(1, int(task.config.resources.cpus)))
     train_data, val_data = PairDataset(task.train), PairDataset(task.val)
     rank = ray.train.get_context().get_world_rank()
-    learner = Learner(task.model, task.config, train_data, val_data, Path(task.maps_folder), all_workers(), rank)
-    Worker(task, learner).run()
+    with maps_folder(task.maps) as maps:
+        learner = Learner(task.model, task.config, train_data, val_data, maps, all_workers(), rank)
+        Worker(task, learner).run()
 
 
 class Worker:

@@ -11,8 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from dhpf.errors import InputError
-from dhpf.pipelines.config import Workflow
-from dhpf.pipelines.submission.examination import REPORT_MARK, Check, Demand, Examination, Report
+from dhpf.pipelines.submission.examination import REPORT_MARK, Check, Examination, Report
 from dhpf.pipelines.submission.job_server import ENDED, JobServer
 from dhpf.pipelines.submission.upload import said_size
 
@@ -66,13 +65,3 @@ def diagnose(server: JobServer, folder: Path, wanted: Examination) -> Report:
 def _report_in(log: str) -> Report | None:
     lines = [line for line in log.splitlines() if line.startswith(REPORT_MARK)]
     return Report.from_plain(json.loads(lines[-1].removeprefix(REPORT_MARK))) if lines else None
-
-
-def demands_of(workflow: Workflow) -> tuple[Demand, ...]:
-    """What the stages of a workflow reserve."""
-    demands = []
-    for stage, config in workflow.stages.items():
-        each = config.resources
-        gpus = config.reserved_cpus / each.cpus * each.gpus
-        demands.append(Demand(stage, config.reserved_cpus, gpus, each.cpus, each.gpus))
-    return tuple(demands)

@@ -18,10 +18,10 @@ from ray._private.state import state as ray_state
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dhpf.errors import InputError
-from dhpf.pipelines.cluster import CPUS_BESIDE_ACTORS
+from dhpf.pipelines.capacity import KINDS, lacking, offered
 from dhpf.pipelines.outputs.lease import require_free
 from dhpf.pipelines.outputs.shared_work import require_shared
-from dhpf.pipelines.submission.examination import REPORT_MARK, Check, Demand, Examination, NodeReport, Report
+from dhpf.pipelines.submission.examination import REPORT_MARK, Check, Examination, NodeReport, Report
 from dhpf.pipelines.submission.node_checks import examine_machine
 from dhpf.planning.plan_summary import counted
 from dhpf.storage import is_uri, location_of
@@ -83,11 +83,12 @@ def _together(wanted: Examination, nodes: Sequence[Mapping[str, Any]]) -> list[C
         folder, job = location_of(wanted.folder), wanted.job
         checks.append(_said("lease", f"{folder} is free", lambda: require_free(folder, job)))
     most = ray_state.get_max_resources_from_cluster_config() or {}
-    there = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    for name in ("CPU", "GPU"):
-        total = max(there.get(name, 0), most.get(name, 0))
-        on_one = max([float(node["Resources"].get(name, 0)) for node in nodes] + [float(most.get(name, 0))])
-        checks += _enough(name, wanted.demands, total, on_one)
+    resources = [node["Resources"] for node in nodes]
+    lacks = {lack.what: lack for lack in lacking(wanted.demands, resources, most)}
+    for kind in KINDS:
+        lack = lacks.get(f"{kind}s")
+        there = Check(f"{kind}s", True, f"{offered(kind, resources, most):g}")
+        checks.append(there if lack is None else Check(lack.what, False, lack.found, lack.remedy))
     return checks
 
 
@@ -98,25 +99,6 @@ def _said(what: str, found: str, look: Callable[[], None]) -> Check:
         sentence, _, remedy = str(error).rpartition("; ")
         return Check(what, False, sentence or str(error), remedy)
     return Check(what, True, found)
-
-
-def _enough(name: str, demands: Sequence[Demand], total: float, on_one: float) -> list[Check]:
-    """Whether the cluster has, or may grow to, what the hungriest stage reserves."""
-    if not demands:
-        return [Check(f"{name}s", True, f"{total:g}")]
-    beside = CPUS_BESIDE_ACTORS if name == "CPU" else 0
-    wanted = {demand.stage: (demand.cpus if name == "CPU" else demand.gpus) for demand in demands}
-    each = {demand.stage: (demand.cpus_each if name == "CPU" else demand.gpus_each) for demand in demands}
-    hungriest, largest = max(wanted, key=wanted.__getitem__), max(each, key=each.__getitem__)
-    asked = wanted[hungriest] + beside
-    found = f"{total:g}, {asked:g} asked"
-    if total < asked:
-        remedy = f"add nodes, or set fewer workers or actors, or smaller resources, for {hungriest}"
-        return [Check(f"{name}s", False, found, remedy)]
-    if on_one < each[largest]:
-        remedy = f"add a larger node, or set smaller resources for {largest}"
-        return [Check(f"{name}s", False, f"{each[largest]:g} asked at once, {on_one:g} on the largest node", remedy)]
-    return [Check(f"{name}s", True, found)]
 
 
 def main() -> None:

@@ -6,24 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dhpf.pipelines.capacity import Demand
+
 REPORT_MARK = "dhpf doctor: "
 """What the line begins with that holds a job's report as JSON."""
-
-
-@dataclass(frozen=True)
-class Demand:
-    """What a stage reserves.
-
-    Attributes:
-        cpus, gpus: all of its workers together.
-        cpus_each, gpus_each: one of them.
-    """
-
-    stage: str
-    cpus: float
-    gpus: float
-    cpus_each: float
-    gpus_each: float
 
 
 @dataclass(frozen=True)

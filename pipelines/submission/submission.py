@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from dhpf.errors import InputError
-from dhpf.pipelines.config import Workflow
+from dhpf.pipelines.capacity import demands_of
+from dhpf.pipelines.config import StageConfig, Workflow
 from dhpf.pipelines.outputs.code_version import code_version
 from dhpf.pipelines.outputs.lease import JOB_VARIABLE
-from dhpf.pipelines.submission.diagnosis import demands_of
 from dhpf.pipelines.submission.examination import Examination
 from dhpf.pipelines.submission.job_ids import next_job, work_id, workflow_content
 from dhpf.pipelines.submission.job_server import JobServer, JobTaken
@@ -52,6 +52,11 @@ class Submission:
         decisive = (code_version(), str(self.folder), self.tracking, self.only, self.restart)
         return work_id(self.workflow, self.name, decisive)
 
+    @property
+    def _stages(self) -> Mapping[str, StageConfig]:
+        stages = self.workflow.stages
+        return {name: config for name, config in stages.items() if self.only in (None, name)}
+
     def command(self) -> str:
         """What the job executes, in the folder that was sent."""
         words = ["python", "-m", "dhpf.pipelines", "run", self.workflow.name, "--file", UPLOADED_FILE]
@@ -71,7 +76,7 @@ class Submission:
             folder=str(self.folder),
             job=job,
             weights=((self.workflow.model.backbone, self.workflow.model.weights),),
-            demands=demands_of(self.workflow),
+            demands=demands_of(self._stages),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from dhpf.errors import InputError
-from dhpf.pipelines.cluster import ray_cluster, require_joinable, set_ray_environment
+from dhpf.pipelines.cluster import ray_cluster, require_joinable, require_room, set_ray_environment
+from dhpf.pipelines.workflow_file import PACKAGED_FILE, load_workflow
 from dhpf.storage import location_of
 
 
@@ -39,6 +41,23 @@ def test_a_dead_address_is_said_at_once(tmp_path: Path) -> None:
         with refused, ray_cluster(address, 1, location_of(tmp_path), ""):
             pass
     assert time.monotonic() - started < 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["train.num_workers=7"], "CPUs: 6, 7 asked by train; add nodes, or set fewer workers"),
+        (["match.resources.gpus=1"], "GPUs: 0, 2 asked by match; add nodes"),
+        (["train.num_workers=7", "train.min_workers=6"], None),
+    ],
+)
+def test_a_cluster_without_room_for_a_stage_is_refused(
+    ray_cluster: None, tmp_path: Path, settings: list[str], said: str | None
+) -> None:
+    stages = load_workflow(PACKAGED_FILE, "quickstart", settings, location_of(tmp_path)).stages
+    with contextlib.nullcontext() if said is None else pytest.raises(InputError, match=f"--address HEAD:6379: {said}"):
+        require_room("HEAD:6379", stages)
 
 
 @pytest.mark.parametrize("address", ["auto", "local"])

@@ -154,8 +154,10 @@ def test_every_stage_is_run_by_the_table_of_stages() -> None:
 
 
 def test_what_a_stage_reserves_reads_and_gives() -> None:
-    stages = quickstart("match.resources.cpus=1.5").stages
-    reserved = {name: config.reserved_cpus for name, config in stages.items()}
-    assert reserved == {"shard": 1, "search": 2, "train": 2, "evaluate": 2, "match": 3}
+    stages = quickstart().stages
+    processes = {name: config.processes for name, config in stages.items()}
+    assert processes == {"shard": (1, 1), "search": (2, 2), "train": (2, 2), "evaluate": (2, 2), "match": (2, 2)}
+    elastic = quickstart("match.min_actors=1", "train.num_workers=5", "train.min_workers=2").stages
+    assert elastic["match"].processes == (1, 2) and elastic["train"].processes == (2, 5)
     assert stages["train"].shard_sets == ("photo-warps/train", "photo-warps/val")
     assert stages["evaluate"].outputs[f"last on {SET}"].folder == f"{SET}/last/predictions"

@@ -6,22 +6,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dhpf.pipelines.outputs.code_version import code_version
-from dhpf.pipelines.submission.diagnosis import demands_of
-from dhpf.pipelines.submission.examination import Demand
-from dhpf.pipelines.workflow_file import PACKAGED_FILE, load_workflow
-from dhpf.storage import location_of
 from tests.pipelines.submission.client import Client, Head
 
 if TYPE_CHECKING:
     from tests.conftest import Bucket
-
-
-def test_what_the_stages_reserve() -> None:
-    settings = ["match.num_actors=3", "match.resources={cpus: 2, gpus: 0.5}"]
-    workflow = load_workflow(PACKAGED_FILE, "quickstart", settings, location_of("data"))
-    demands = {demand.stage: demand for demand in demands_of(workflow)}
-    assert demands["match"] == Demand("match", 6, 1.5, 2, 0.5)
-    assert demands["train"] == Demand("train", 2, 0, 1, 0) and demands["shard"] == Demand("shard", 1, 0, 1, 0)
 
 
 @pytest.mark.cluster

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from dhpf.pipelines.capacity import Demand
 from dhpf.pipelines.outputs import lease
 from dhpf.pipelines.outputs.code_version import code_version
 from dhpf.pipelines.outputs.lease import JOB_VARIABLE, held_lease
 from dhpf.pipelines.submission.doctor import examine_cluster
-from dhpf.pipelines.submission.examination import Check, Demand, Examination, Report
+from dhpf.pipelines.submission.examination import Check, Examination, Report
 from dhpf.storage import location_of
 
 NOTHING = Examination(code=code_version())
@@ -24,7 +25,7 @@ def failed(report: Report) -> dict[str, Check]:
 
 @pytest.mark.slow
 def test_a_cluster_that_can_do_it(ray_cluster: None, tmp_path: Path) -> None:
-    demands = (Demand("shard", 1, 0, 1, 0), Demand("match", 4, 0, 2, 0))
+    demands = (Demand("shard", 1, 1, 0), Demand("match", 2, 2, 0, 2))
     wanted = dataclasses.replace(
         NOTHING, work=str(tmp_path), folder=str(tmp_path / "run"), job="run-a-0", demands=demands
     )
@@ -39,8 +40,8 @@ def test_a_cluster_that_can_do_it(ray_cluster: None, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("demand", "what", "remedy"),
     [
-        (Demand("match", 5, 0, 1, 0), "CPUs", "set fewer workers or actors, or smaller resources, for match"),
-        (Demand("train", 2, 2, 1, 1), "GPUs", "set fewer workers or actors, or smaller resources, for train"),
+        (Demand("match", 5, 1, 0, 2), "CPUs", "set fewer workers or actors, or smaller resources, for match"),
+        (Demand("train", 2, 1, 1), "GPUs", "set fewer workers or actors, or smaller resources, for train"),
     ],
 )
 def test_more_than_there_is(ray_cluster: None, demand: Demand, what: str, remedy: str) -> None:
