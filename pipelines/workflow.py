@@ -12,12 +12,13 @@ from dhpf.errors import InputError
 from dhpf.pipelines.config import StageConfig, Workflow, deciding_settings_and_inputs
 from dhpf.pipelines.outputs.store import StageOutput
 from dhpf.pipelines.stage_runs.context import Outcome, Stage, StageContext
+from dhpf.pipelines.stage_runs.description import description, job_tags
 from dhpf.pipelines.stage_runs.evaluate import EVALUATE
 from dhpf.pipelines.stage_runs.match import MATCH
 from dhpf.pipelines.stage_runs.search import SEARCH
 from dhpf.pipelines.stage_runs.shard import SHARD
 from dhpf.pipelines.stage_runs.train import TRAIN
-from dhpf.pipelines.tracking.runs import run_page, stage_run, workflow_run
+from dhpf.pipelines.tracking.runs import LoggedRun, run_page, stage_run, workflow_run
 from dhpf.pipelines.tracking.tracker import Tracker
 from dhpf.storage import Location
 
@@ -62,14 +63,26 @@ class WorkflowRun:
         experiment, model = self.workflow.name, dataclasses.asdict(self.workflow.model)
         with workflow_run(self.tracker, experiment, self.folder) as parent:
             self.context.outcome.run_page = run_page(self.tracker, parent)
-            for name, config in self.stages(only).items():
+            stages = self.stages(only)
+            parent.set_tags(job_tags())
+            parent.describe(description(self.workflow, stages, self.folder, self.context.outcome))
+            for name, config in stages.items():
                 with stage_run(self.tracker, experiment, parent, name, self.folder.name) as run:
                     run.log_config(_settings(config) | {"model": model}, _identity(config, model))
                     STAGE_RUNS[name].run(config, self.context, run)
                     pictures = run.picture_folder()
                     if pictures is not None:
                         self.context.outcome.pictures[name] = pictures
+            self._log_results(parent, stages)
         return self.context.outcome
+
+    def _log_results(self, parent: LoggedRun, stages: Mapping[str, StageConfig]) -> None:
+        """What runs are compared by, in the run of the workflow itself."""
+        outcome = self.context.outcome
+        parent.log_metrics(outcome.metrics)
+        for on, picture in outcome.comparisons.items():
+            parent.log_picture(picture, f"pictures/{on}/comparison.png")
+        parent.describe(description(self.workflow, stages, self.folder, outcome))
 
     def stages(self, only: str | None = None) -> dict[str, StageConfig]:
         """The stages that the workflow has, or only one of them.

@@ -9,13 +9,17 @@ from typing import Any
 
 from dhpf.checkpoint import load_network
 from dhpf.config import ModelConfig
+from dhpf.drawing import Picture
 from dhpf.pipelines.config import Workflow
+from dhpf.pipelines.inputs.block_source import BlockSource
+from dhpf.pipelines.inputs.collection import Collection
 from dhpf.pipelines.inputs.model_source import ModelSource, checkpoint_for_workers
 from dhpf.pipelines.inputs.shard_set import ShardSet, open_shard_set
 from dhpf.pipelines.outputs.store import StageOutput
 from dhpf.pipelines.registered_source import registered_source
 from dhpf.pipelines.stages.search import searched_model
 from dhpf.pipelines.stages.train import trained_checkpoint
+from dhpf.pipelines.tracking.datasets import ReadDataset, Use
 from dhpf.pipelines.tracking.runs import StageRun
 from dhpf.pipelines.tracking.tracker import Tracker
 from dhpf.pipelines.workflow_file import STAGE_MODELS, method_model
@@ -61,6 +65,8 @@ class Outcome:
         first_rejection: why, for the first of them.
         num_failed: pairs that the match stage took up and could not match.
         first_failure: why, for the first of them.
+        metrics: the final numbers of every stage, by STAGE/NAME: those that runs are compared by.
+        comparisons: the pictures that compare methods, by shard set.
         pictures: where the pictures of each stage lie.
         run_page: path of the run's page on MLflow's server.
     """
@@ -70,12 +76,18 @@ class Outcome:
     first_rejection: str = ""
     num_failed: int = 0
     first_failure: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+    comparisons: dict[str, Picture] = field(default_factory=dict)
     pictures: dict[str, str] = field(default_factory=dict)
     run_page: str = ""
 
     def report(self, stage: str, facts: Mapping[str, Any], *lines: str, table: ScoreTable | None = None) -> None:
         """Adds a stage's report."""
         self.reports.append(StageReport(stage, facts, lines, table))
+
+    def measure(self, stage: str, metrics: Mapping[str, Any]) -> None:
+        """Adds final numbers of a stage."""
+        self.metrics |= {f"{stage}/{name}": float(value) for name, value in metrics.items()}
 
     def reject(self, number: int, reason: object) -> None:
         """Counts rejected pairs or rows."""
@@ -112,6 +124,11 @@ class StageContext:
     def shard_set(self, name: str) -> ShardSet:
         """A complete shard set; an InputError where it is not."""
         return open_shard_set(self.folder_of("shard"), name)
+
+    def dataset(self, pairs: BlockSource, use: Use) -> ReadDataset:
+        """A shard set or a collection, as tracking names what a stage reads."""
+        source = pairs.config.root if isinstance(pairs, Collection) else str(self.folder_of("shard") / pairs.name)
+        return ReadDataset(pairs.name, pairs.digest, source, pairs.num_pairs, use)
 
     def untrained_models(self, choices: Mapping[str, str | Mapping[str, Any]]) -> Iterable[ModelConfig]:
         """Those among the choices of models that are given by their configuration.

@@ -23,10 +23,12 @@ OF_COST = ("layers", "seconds")
 def _run(config: EvaluateConfig, context: StageContext, run: StageRun) -> None:
     sets = {on: context.shard_set(on) for on in config.on}
     models = {name: context.model(choice, _place(name)) for name, choice in config.methods.items()}
-    run.set_tags({f"dataset {s.name}": s.digest for s in sets.values()})
+    run.log_datasets([context.dataset(shards, "evaluation") for shards in sets.values()])
     results = evaluate(config, sets, models, context.folder_of("evaluate"))
     for result in results:
-        run.log_metrics({f"{result.on}/{result.method}/{k}": v for k, v in result.summary.items()})
+        metrics = {f"{result.on}/{result.method}/{k}": v for k, v in result.summary.items()}
+        run.log_metrics(metrics)
+        context.outcome.measure("evaluate", {name: value for name, value in metrics.items() if "/class/" not in name})
         if result.predictions.num_rows:
             num_layers = _num_layers(models[result.method])
             with doing(f"drawing pictures of {result.method} on {result.on}"):
@@ -35,7 +37,8 @@ def _run(config: EvaluateConfig, context: StageContext, run: StageRun) -> None:
     for on in config.on:
         of_set = [r for r in results if r.on == on]
         if any(len(r.summary) > len(OF_COST) for r in of_set):
-            run.log_picture(comparison_picture(of_set, f"Methods on {on}"), f"pictures/{on}/comparison.png")
+            comparison = context.outcome.comparisons[on] = comparison_picture(of_set, f"Methods on {on}")
+            run.log_picture(comparison, f"pictures/{on}/comparison.png")
             run.log_picture(class_picture(of_set), f"pictures/{on}/comparison-per-class.png")
         _report(context, of_set, on, config)
 

@@ -43,6 +43,7 @@ def _match_one(
     config: MatchConfig, context: StageContext, run: StageRun, pairs: BlockSource, model: ModelSource
 ) -> None:
     name, folder = pairs.name, context.folder_of("match")
+    run.log_datasets([context.dataset(pairs, "matching")])
     result = match(config, pairs, model, folder, run.log_metrics)
     record = result.record
     num_pairs, seconds = int(record["num_pairs"]), float(record["seconds"])
@@ -53,8 +54,9 @@ def _match_one(
         "pairs_per_second": num_pairs / max(seconds, 1e-9),
         "described_per_pair": per_pair,
     }
-    run.log_metrics({f"{name}/{metric}": value for metric, value in metrics.items()})
-    run.set_tags({f"dataset {name}": pairs.digest})
+    named = {f"{name}/{metric}": value for metric, value in metrics.items()}
+    run.log_metrics(named)
+    context.outcome.measure("match", named)
     with doing(f"drawing pictures of {name}"):
         for title, picture in correspondence_pictures(result, pairs):
             run.log_picture(picture, f"pictures/{name}/{title}.png")

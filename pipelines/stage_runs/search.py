@@ -17,7 +17,7 @@ from dhpf.pipelines.workflow_file import search_model
 
 def _run(config: SearchConfig, context: StageContext, run: StageRun) -> None:
     shards = context.shard_set(config.on)
-    run.set_tags({f"dataset {shards.name}": shards.digest})
+    run.log_datasets([context.dataset(shards, "evaluation")])
 
     def log_level(level: Level) -> None:
         best = best_set([level])
@@ -28,6 +28,7 @@ def _run(config: SearchConfig, context: StageContext, run: StageRun) -> None:
     run.log_picture(search_picture(found), "pictures/search.png")
     layers = ", ".join(map(str, found.best.layers))
     run.set_tags({"layers": layers})
+    context.outcome.measure("search", {"pck": found.best.pck})
     context.outcome.report(
         "search",
         {"on": found.on, "layers": list(found.best.layers), "metric": found.metric, "pck": found.best.pck},

@@ -23,7 +23,9 @@ def _run(config: ShardConfig, context: StageContext, run: StageRun) -> None:
             f"{len(shards.shards)} shards, {record['num_rejected']} rejected",
         )
         context.outcome.reject(int(record["num_rejected"]), record["first_rejection"])
-        run.log_metrics({f"{shards.name}/{count}": float(record[count]) for count in COUNTS})
+        counts = {f"{shards.name}/{count}": float(record[count]) for count in COUNTS}
+        run.log_metrics(counts)
+        context.outcome.measure("shard", counts)
         run.set_tags({f"dataset {shards.name}": shards.digest})
 
 

@@ -25,7 +25,8 @@ def _run(config: TrainConfig, context: StageContext, run: StageRun) -> None:
     workflow = context.workflow
     parts = [context.shard_set(on) for on in config.train_sets]
     validation = context.shard_set(config.validation_set)
-    run.set_tags({f"dataset {s.name}": s.digest for s in (*parts, validation)})
+    run.log_datasets([context.dataset(part, "training") for part in parts])
+    run.log_datasets([context.dataset(validation, "validation")])
     config = _with_found_layers(config, context)
     where = (run.tracking_uri, run.run_id)
     trained = train(workflow.model, config, joined(parts), validation, context.folder_of("train"), where)
@@ -36,6 +37,7 @@ def _run(config: TrainConfig, context: StageContext, run: StageRun) -> None:
     run.log_file(checkpoint, "checkpoint")
     best = trained.history[trained.best_epoch - 1]
     metrics = {"val_pck": best["val_pck"], "epoch": trained.best_epoch}
+    context.outcome.measure("train", metrics)
     card = _model_card(context, config, (*parts, validation), metrics)
     version = register_model(context.tracker, run, workflow.registered_model, checkpoint, card)
     lines = [

@@ -13,7 +13,7 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,56 +27,32 @@ from dhpf.drawing import Picture, save_picture
 from dhpf.manifest import canonical_json
 from dhpf.pipelines.outputs.code_version import code_version
 from dhpf.pipelines.outputs.store import PlanConflict
+from dhpf.pipelines.tracking.datasets import ReadDataset
 from dhpf.pipelines.tracking.tracker import CODE_TAG, UNREACHED, Tracker, all_pages, short_text
 from dhpf.storage import Location
 
 FOLDER_TAG, STAGE_TAG, CONFIG_TAG, PARENT_TAG = "dhpf.folder", "dhpf.stage", "dhpf.config", "mlflow.parentRunId"
+NOTE_TAG = "mlflow.note.content"
+
+MAX_NOTE = 5000
+"""Characters of a description; MLflow's database takes no longer tag."""
 
 _log = logging.getLogger(__name__)
 
 
-class StageRun:
-    """A child run, into which one stage logs. `log_config` is called first, because it decides which run this is."""
+class LoggedRun:
+    """A run that this process logs to."""
 
-    def __init__(self, tracker: Tracker, workflow: str, parent: str, stage: str, title: str) -> None:
+    def __init__(self, tracker: Tracker, opened: OpenedRun | None = None) -> None:
         self._tracker, self._client = tracker, tracker.client
-        self.workflow, self._tags = workflow, {PARENT_TAG: parent, STAGE_TAG: stage}
-        self._title = title
-        self.opened: OpenedRun | None = None
+        self.opened = opened
         self.tracking_uri = tracker.uri
-
-    @property
-    def is_open(self) -> bool:
-        """Whether `log_config` has found or made the run."""
-        return self.opened is not None
 
     @property
     def run_id(self) -> str:
         """MLflow's id of the run."""
         assert self.opened is not None, "log_config comes first"
         return self.opened.run_id
-
-    def log_config(self, config: Mapping[str, Any], deciding: Mapping[str, Any] | None = None) -> None:
-        """Opens the run of this configuration, and logs it whole as JSON and flat as parameters.
-
-        The run of an earlier attempt is taken up again. Its parameters stay, as MLflow's parameters cannot change;
-        only what does not decide the stage's output can differ from them.
-
-        Args:
-            deciding: what tells this run from others; None for the whole configuration.
-
-        Raises:
-            InputError: MLflow cannot be reached.
-        """
-        identity = config if deciding is None else deciding
-        tags = self._tags | {CONFIG_TAG: hashlib.sha256(canonical_json(identity)).hexdigest()}
-        self.opened = _open_run(self._tracker, self.workflow, tags, self._title)
-        with tolerant("config"):
-            self._client.log_dict(self.run_id, dict(config), "config.json")
-            known = self._client.get_run(self.run_id).data.params
-            for name, value in _flatten(config).items():
-                if name not in known:
-                    self._client.log_param(self.run_id, name, value)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Writes numbers; characters that MLflow does not allow in names are replaced."""
@@ -87,6 +63,16 @@ class StageRun:
         with tolerant("tags"):
             for name, value in tags.items():
                 self._client.set_tag(self.run_id, name, str(value))
+
+    def describe(self, text: str) -> None:
+        """Writes the run's description, in Markdown, which MLflow shows first."""
+        self.set_tags({NOTE_TAG: text[:MAX_NOTE]})
+
+    def log_datasets(self, datasets: Sequence[ReadDataset]) -> None:
+        """Writes which data the run reads: by name, digest and location, and as tags with the whole digest."""
+        self.set_tags({f"dataset {dataset.name}": dataset.digest for dataset in datasets})
+        with tolerant("datasets"):
+            self._client.log_inputs(self.run_id, [dataset.as_input() for dataset in datasets])
 
     def log_file(self, path: Path, folder: str) -> None:
         """Writes a file as an artifact."""
@@ -110,8 +96,44 @@ class StageRun:
         return None
 
 
+class StageRun(LoggedRun):
+    """A child run, into which one stage logs. `log_config` is called first, because it decides which run this is."""
+
+    def __init__(self, tracker: Tracker, workflow: str, parent: str, stage: str, title: str) -> None:
+        super().__init__(tracker)
+        self.workflow, self._tags = workflow, {PARENT_TAG: parent, STAGE_TAG: stage}
+        self._title = title
+
+    @property
+    def is_open(self) -> bool:
+        """Whether `log_config` has found or made the run."""
+        return self.opened is not None
+
+    def log_config(self, config: Mapping[str, Any], deciding: Mapping[str, Any] | None = None) -> None:
+        """Opens the run of this configuration, and logs it whole as JSON and flat as parameters.
+
+        The run of an earlier attempt is taken up again. Its parameters stay, as MLflow's parameters cannot change;
+        only what does not decide the stage's output can differ from them.
+
+        Args:
+            deciding: what tells this run from others; None for the whole configuration.
+
+        Raises:
+            InputError: MLflow cannot be reached.
+        """
+        identity = config if deciding is None else deciding
+        tags = self._tags | {CONFIG_TAG: hashlib.sha256(canonical_json(identity)).hexdigest()}
+        self.opened = _open_run(self._tracker, self.workflow, tags, self._title)
+        with tolerant("config"):
+            self._client.log_dict(self.run_id, dict(config), "config.json")
+            known = self._client.get_run(self.run_id).data.params
+            for name, value in _flatten(config).items():
+                if name not in known:
+                    self._client.log_param(self.run_id, name, value)
+
+
 @contextlib.contextmanager
-def workflow_run(tracker: Tracker, workflow: str, folder: Location) -> Iterator[str]:
+def workflow_run(tracker: Tracker, workflow: str, folder: Location) -> Iterator[LoggedRun]:
     """The run of a workflow folder; FINISHED or FAILED when the block ends.
 
     Stages' runs that a killed driver has left RUNNING are KILLED; those that go on are then opened again.
@@ -122,27 +144,27 @@ def workflow_run(tracker: Tracker, workflow: str, folder: Location) -> Iterator[
     opened = _open_run(tracker, workflow, {FOLDER_TAG: str(folder), STAGE_TAG: "workflow"}, folder.name)
     _close_left_running(tracker, workflow, opened.run_id)
     with _status(tracker, lambda: opened):
-        yield opened.run_id
+        yield LoggedRun(tracker, opened)
 
 
 @contextlib.contextmanager
 def stage_run(
-    tracker: Tracker, workflow: str, parent: str, stage: str, run_name: str | None = None
+    tracker: Tracker, workflow: str, parent: LoggedRun, stage: str, run_name: str | None = None
 ) -> Iterator[StageRun]:
     """A stage's child run of a workflow run; FINISHED or FAILED when the block ends.
 
     Args:
         run_name: of the workflow's run, where that is not the workflow's name.
     """
-    run = StageRun(tracker, workflow, parent, stage, f"{run_name or workflow}/{stage}")
+    run = StageRun(tracker, workflow, parent.run_id, stage, f"{run_name or workflow}/{stage}")
     with _status(tracker, lambda: run.opened):
         yield run
 
 
-def run_page(tracker: Tracker, run_id: str) -> str:
+def run_page(tracker: Tracker, run: LoggedRun) -> str:
     """Path of a run's page on MLflow's server; "" where the server does not say it."""
     try:
-        return f"experiments/{tracker.client.get_run(run_id).info.experiment_id}/runs/{run_id}"
+        return f"experiments/{tracker.client.get_run(run.run_id).info.experiment_id}/runs/{run.run_id}"
     except UNREACHED:
         return ""
 

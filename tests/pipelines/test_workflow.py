@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from mlflow.data import get_source
 from PIL import Image
 
 import dhpf.results
@@ -115,6 +116,24 @@ def test_everything_is_in_mlflow_with_pictures(quickstart: Path) -> None:
     parent = runs["workflow"].info.run_id
     assert all(r.data.tags["mlflow.parentRunId"] == parent for stage, r in runs.items() if stage != "workflow")
     assert runs["train"].data.tags["dataset photo-warps/train"]
+    read = {stage: {(d.dataset.name, d.tags[0].value) for d in r.inputs.dataset_inputs} for stage, r in runs.items()}
+    assert read == {
+        "workflow": set(),
+        "shard": set(),
+        "search": {("photo-warps/val", "evaluation")},
+        "train": {("photo-warps/train", "training"), ("photo-warps/val", "validation")},
+        "evaluate": {("photo-warps/test", "evaluation")},
+        "match": {("photo-warps/test", "matching")},
+    }
+    whole = runs["workflow"].data
+    assert {name.partition("/")[0] for name in whole.metrics} == {"shard", "search", "train", "evaluate", "match"}
+    for name in ("train/val_pck", "search/pck", "evaluate/photo-warps/test/dynamic/PCK_0.1 image"):
+        assert name in whole.metrics
+    assert not [name for name in whole.metrics if "/class/" in name]
+    assert "| dynamic | " in whole.tags["mlflow.note.content"] and whole.tags["dhpf.ray_job"]
+    assert [file.path for file in client.list_artifacts(parent, "pictures/photo-warps/test")] == [
+        "pictures/photo-warps/test/comparison.png"
+    ]
     assert {m.step for m in client.get_metric_history(runs["train"].info.run_id, "val_pck")} == {1, 2}
     assert {m.step for m in client.get_metric_history(runs["search"].info.run_id, "best_pck")} == {1, 2}
     assert [file.path for file in client.list_artifacts(runs["search"].info.run_id) if not file.is_dir] == [
@@ -291,6 +310,30 @@ def test_a_workflow_in_a_bucket_gives_what_it_gives_in_a_folder(
         assert all(state == "complete" for _, state in stage_states(workflow, work / "match-collection"))
         tables.append(dhpf.results.open(work / "match-collection" / "match").table())
     assert tables[0].num_rows == 12 and tables[0].equals(tables[1])
+
+
+def test_the_run_of_a_workflow_says_what_came_of_it_and_that_of_a_stage_what_it_read(
+    cats_and_cups: Path, tmp_path: Path, tasks_here: None, blocks_here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DHPF_JOB", "match-collection-ab12-1")
+    workflow = load_workflow(WORKFLOWS, "match-collection", ["shard.max_pairs=5"], cats_and_cups)
+    folder, tracker = tmp_path / "w" / "match-collection", Tracker(tmp_path / "w")
+    WorkflowRun(workflow, location_of(folder), tracker).run()
+    experiment = tracker.client.get_experiment_by_name("match-collection")
+    runs = {r.data.tags["dhpf.stage"]: r for r in tracker.client.search_runs([experiment.experiment_id])}
+    whole = runs["workflow"].data
+    assert whole.metrics["match/photos/all/num_pairs"] == whole.metrics["shard/photos/all/num_pairs"] == 12
+    assert whole.tags["dhpf.folder"] == str(folder) and whole.tags["dhpf.job"] == "match-collection-ab12-1"
+    note = whole.tags["mlflow.note.content"]
+    assert note.startswith("**match-collection**: ") and "- stages: shard, match" in note
+    assert "- match: photos/all: 12 pairs in " in note
+    (found,) = runs["match"].inputs.dataset_inputs
+    assert (found.dataset.name, [(tag.key, tag.value) for tag in found.tags]) == (
+        "photos/all",
+        [("mlflow.data.context", "matching")],
+    )
+    assert runs["match"].data.tags["dataset photos/all"].startswith(found.dataset.digest)
+    assert get_source(found.dataset).uri == str(folder / "shard" / "photos" / "all")
 
 
 def test_the_outcome_says_what_was_left_out_and_a_second_run_does_nothing(

@@ -97,10 +97,12 @@ def test_what_a_stage_logs_can_be_read_back(tracker: Tracker, tmp_path: Path) ->
         run.set_tags({"dataset a/test": "abc", "number": 3})
         run.log_file(tmp_path / "notes.txt", "notes")
         run.log_picture(PICTURE, "pictures/a/loss.png")
+        run.describe("what *this* is")
     stored = tracker.client.get_run(run.run_id)
     history = tracker.client.get_metric_history(run.run_id, "PCK_0.1 image")
     assert sorted((m.step, m.value) for m in history) == [(1, 0.25), (2, 0.5)]
     assert (stored.data.tags["dataset a/test"], stored.data.tags["number"]) == ("abc", "3")
+    assert stored.data.tags["mlflow.note.content"] == "what *this* is"
     notes = tracker.client.download_artifacts(run.run_id, "notes/notes.txt", str(tmp_path))
     assert Path(notes).read_text() == "hello"
     picture = tracker.client.download_artifacts(run.run_id, "pictures/a/loss.png", str(tmp_path))
@@ -217,7 +219,7 @@ def test_a_refusal_leaves_a_finished_run_finished(
     stage(tracker, tmp_path / "f", "shard", CONFIG)
     ids = []
     with pytest.raises(type(error)), workflow_run(tracker, "w", location_of(tmp_path / "f")) as parent:
-        ids.append(parent)
+        ids.append(parent.run_id)
         with stage_run(tracker, "w", parent, "shard") as run:
             run.log_config(CONFIG, deciding(CONFIG))
             ids.append(run.run_id)
