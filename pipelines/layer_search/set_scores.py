@@ -5,7 +5,8 @@ Each image of a block is described once, with all layers of the backbone; only m
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,7 @@ from dhpf.model.engines.choose import choose_engine
 from dhpf.model.engines.engine import BestCells
 from dhpf.model.features import ImageFeatures
 from dhpf.model.transfer import cells_of_points, transfer
+from dhpf.pipelines.cluster_metrics import CountedReads, Work, count_work, set_gpu_memory
 from dhpf.pipelines.config import Resources
 from dhpf.pipelines.inputs.block_source import OpenBlock
 from dhpf.pipelines.inputs.model_source import ModelSource
@@ -85,13 +87,22 @@ class SetScorer:
         Raises:
             InputError: an image was damaged after the shard stage wrote it.
         """
-        if self._opened is None or self._opened.block_id != block.block_id:
+        started = time.monotonic()
+        reads = CountedReads(self._shards.read)
+        is_opened = self._opened is not None and self._opened.block_id == block.block_id
+        if not is_opened:
             self._opened = None  # two blocks' features together could exceed what there is room for
-            self._opened = self._describe(block)
-        return np.stack([self._score_set(self._opened, layers) for layers in sets])
+            self._opened = self._describe(block, reads)
+        assert self._opened is not None
+        scores = np.stack([self._score_set(self._opened, layers) for layers in sets])
+        num_images, num_scores = len(self._opened.features), scores.size
+        described, reused = (0, num_images) if is_opened else (num_images, 0)
+        count_work("search", Work(num_scores, described, reused, reads.num_bytes, time.monotonic() - started))
+        set_gpu_memory("search", self._device)
+        return scores
 
-    def _describe(self, block: Block) -> _OpenedBlock:
-        opened = OpenBlock(range(len(block.pairs)), block.pairs, self._shards.read)
+    def _describe(self, block: Block, read: Callable[[str], bytes]) -> _OpenedBlock:
+        opened = OpenBlock(range(len(block.pairs)), block.pairs, read)
         described = describe_block(self._network, opened)
         places, facts = described.places, described.facts
         failure = next((f.failure for f in facts.values() if f.failure), None)

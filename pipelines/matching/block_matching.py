@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dhpf.config import EngineName
+from dhpf.errors import InputError
 from dhpf.frame import NUM_CELLS, Size, lies_outside, points_to_frame
 from dhpf.manifest import CommitRecord
 from dhpf.model.engines.choose import choose_engine
@@ -19,6 +20,7 @@ from dhpf.model.engines.engine import MatchEngine
 from dhpf.model.joint import JointMatching
 from dhpf.model.network import HyperpixelNetwork
 from dhpf.model.transfer import PairMatch, cells_of_points
+from dhpf.pipelines.cluster_metrics import CountedReads, Work, count_work, reasons_of, set_gpu_memory
 from dhpf.pipelines.config import FeatureType, Resources
 from dhpf.pipelines.inputs.block_source import BlockJob, OpenBlock
 from dhpf.pipelines.inputs.model_source import ModelSource
@@ -171,9 +173,22 @@ class BlockWorker:
         self._output = StageOutput(settings.root)
 
     def match(self, job: BlockJob, caution: Caution) -> CommitRecord:
-        """Matches the block of a job and commits its table."""
+        """Matches the block of a job and commits its table.
+
+        Raises:
+            InputError: something that the block needs cannot be read, and no image is at fault.
+        """
+        try:
+            return self._match(job, caution)
+        except InputError:
+            count_work(self._rows.stage, Work(errors={"block": 1}))
+            raise
+
+    def _match(self, job: BlockJob, caution: Caution) -> CommitRecord:
         started = time.time()
         block = job.open()
+        reads = CountedReads(block.read)
+        block = replace(block, read=reads)
         pairs = match_block(self._network, self._engine, block, self._rows, self._options, caution)
         rows = [table_row(self._rows, pair) for pair in pairs]
         failures = [row["status"] for row in rows if row["status"] != MATCHED]
@@ -184,4 +199,9 @@ class BlockWorker:
             "num_described": len(block.images),
             "seconds": time.time() - started,
         }
-        return self._output.commit(job.task, table_file(PART, table_of(rows, self._rows.schema)), info)
+        commit = self._output.commit(job.task, table_file(PART, table_of(rows, self._rows.schema)), info)
+        seconds = time.time() - started
+        work = Work(len(rows), len(block.images), 0, reads.num_bytes, seconds, reasons_of(failures))
+        count_work(self._rows.stage, work)
+        set_gpu_memory(self._rows.stage, self._network.backbone.mean.device)
+        return commit

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from dhpf.frame import points_from_frame, points_to_frame
 from dhpf.images import printable
 from dhpf.model.transfer import PairMatch
+from dhpf.pipelines.cluster_metrics import StageName
 from dhpf.pipelines.matching.describing import ImageFacts
 from dhpf.pipelines.outputs.tables import MATCHED, layer_mask
 from dhpf.records import PairRecord, Points
@@ -93,6 +94,9 @@ class MatchedPair:
 
 class RowMaker(Protocol):
     """Makes a stage's table row of a matched pair; pickled and sent to the actors."""
+
+    @property
+    def stage(self) -> StageName: ...
 
     @property
     def schema(self) -> pa.Schema: ...

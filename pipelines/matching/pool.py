@@ -20,6 +20,7 @@ from ray.util.annotations import RayDeprecationWarning
 
 from dhpf.errors import InputError
 from dhpf.manifest import CommitRecord
+from dhpf.pipelines.cluster_metrics import BlocksLeft
 from dhpf.pipelines.config import MatchingConfig
 from dhpf.pipelines.inputs.block_source import BlockJob, BlockSource, block_job_from_json
 from dhpf.pipelines.inputs.model_source import ModelSource
@@ -88,10 +89,11 @@ def match_blocks(
     num_before = sum(int(commit.info.get("num_pairs", 0)) for commit in output.committed().values())
     started = reported = time.time()
     num_pairs = num_failed = 0
-    with CountedWork(title, "pair", pairs.num_pairs - num_before) as work:
+    with CountedWork(title, "pair", pairs.num_pairs - num_before) as work, BlocksLeft(rows.stage, len(missing)) as left:
         for row in _matched(pairs.jobs(missing), settings, config):
             if row["stopped"]:
                 raise InputError(str(row["stopped"]))
+            left.one_done()
             num_pairs, num_failed = num_pairs + int(row["num_pairs"]), num_failed + int(row["num_failed"])
             work.update(int(row["num_pairs"]), f"{num_failed} failed" if num_failed else "")
             if time.time() - reported > REPORT_SECONDS:

@@ -19,6 +19,7 @@ from multiprocessing.sharedctypes import Synchronized
 from typing import Any
 
 from dhpf.manifest import CommitRecord, canonical_json
+from dhpf.pipelines.cluster_metrics import Work, count_work
 from dhpf.pipelines.inputs.block_source import BlockJob
 from dhpf.pipelines.matching.block_matching import BlockWorker, WorkerSettings
 from dhpf.pipelines.matching.describing import Caution
@@ -69,6 +70,7 @@ def match_in_quarantine(settings: WorkerSettings, job: BlockJob) -> CommitRecord
         step, how = _match_in_process(settings, job, Caution(quarantine.images(), fatal_pairs))
         commit = StageOutput(settings.root).commit_of(job.task)
         if commit is not None:
+            _count(settings, commit)
             return commit
         ends[step] += 1
         reason = f"ended its worker's process {ends[step]} times ({how})"
@@ -82,6 +84,15 @@ def match_in_quarantine(settings: WorkerSettings, job: BlockJob) -> CommitRecord
         else:
             place = step - len(block.images)
             fatal_pairs[place] = f"pair {block.pairs[place].pair_id}: {reason}"
+
+
+def _count(settings: WorkerSettings, commit: CommitRecord) -> None:
+    """Adds the block to the metrics, which the process that matched it, outside Ray, could not do."""
+    num_pairs, num_failed, num_described = (
+        int(commit.info[key]) for key in ("num_pairs", "num_failed", "num_described")
+    )
+    work = Work(num_pairs, num_described, seconds=float(commit.info["seconds"]), errors={"crash": num_failed})
+    count_work(settings.rows.stage, work)
 
 
 def refused(job: BlockJob, reason: str) -> Caution:

@@ -21,6 +21,7 @@ from dhpf.metrics import (
     rasterise,
     summarise,
 )
+from dhpf.pipelines.cluster_metrics import StageName
 from dhpf.pipelines.config import EvaluateConfig, deciding_settings_of_method, deciding_settings_of_scores
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.inputs.shard_set import ShardSet
@@ -60,6 +61,10 @@ class MethodScores:
 @dataclass(frozen=True)
 class PredictionRows:
     """Makes a row of PREDICTIONS: the pair's keypoints, or its outline, transferred to the target."""
+
+    @property
+    def stage(self) -> StageName:
+        return "evaluate"
 
     @property
     def schema(self) -> pa.Schema:

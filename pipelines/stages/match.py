@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from dhpf.images import EXTENSIONS
 from dhpf.manifest import CommitRecord
 from dhpf.model.engines.choose import choose_engine
+from dhpf.pipelines.cluster_metrics import StageName, Work, count_work
 from dhpf.pipelines.config import MatchConfig, deciding_settings
 from dhpf.pipelines.inputs.block_source import BlockSource, RejectedRows
 from dhpf.pipelines.inputs.collection import Collection
@@ -47,6 +48,10 @@ class CorrespondenceRows:
 
     def failed(self, row: dict[str, Any]) -> Mapping[str, Any]:
         return row | {"model": self.model, "code_version": self.code_version}
+
+    @property
+    def stage(self) -> StageName:
+        return "match"
 
     @property
     def schema(self) -> pa.Schema:
@@ -193,6 +198,7 @@ def _keep_rejects(rejected: RejectedRows | None, output: StageOutput) -> dict[st
         return {"num_rejected": 0, "first_rejection": None}
     counts = {"num_rejected": rejected.num_rows, "first_rejection": rejected.first_reason}
     output.commit(REJECTS_TASK, {file_name(REJECTS_TASK): rejected.table.read_bytes()}, counts)
+    count_work("match", Work(errors={"row": rejected.num_rows}))
     return counts
 
 

@@ -20,6 +20,7 @@ import ray
 from dhpf.config import ModelConfig
 from dhpf.errors import InputError
 from dhpf.model.backbone import load_backbone
+from dhpf.pipelines.cluster_metrics import BlocksLeft
 from dhpf.pipelines.config import SearchConfig, deciding_settings
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.inputs.shard_set import ShardSet
@@ -209,13 +210,17 @@ class _Scorers:
             for begin in range(0, len(sets), SETS_PER_CALL):
                 places[scorer.score.remote(block, sets[begin : begin + SETS_PER_CALL])] = part, begin
         values = [np.empty((len(sets), len(block.pairs))) for _, block in self._work]
-        with CountedWork(title, "score", len(sets) * self._num_pairs) as work:
+        with (
+            CountedWork(title, "score", len(sets) * self._num_pairs) as work,
+            BlocksLeft("search", len(places)) as left,
+        ):
             while places:
                 done = ray.wait(list(places), num_returns=1)[0][0]
                 part, begin = places.pop(done)
                 scores = result_of(done)
                 values[part][begin : begin + len(scores)] = scores
                 work.update(scores.size)
+                left.one_done()
         means = np.concatenate(values, axis=1).mean(axis=1)
         return [ScoredSet(layers, float(mean)) for layers, mean in zip(sets, means, strict=True)]
 

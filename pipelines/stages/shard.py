@@ -15,6 +15,7 @@ from dhpf.errors import InputError
 from dhpf.manifest import canonical_json
 from dhpf.pairs import open_pair_source
 from dhpf.pairs.pair_list import REJECTS
+from dhpf.pipelines.cluster_metrics import BlocksLeft, CountedReads, Work, count_work, reasons_of
 from dhpf.pipelines.config import ShardConfig, SourceConfig, deciding_settings
 from dhpf.pipelines.inputs.shard_set import ShardSet, open_shard_set, shard_set_output
 from dhpf.pipelines.outputs.code_version import code_version
@@ -56,6 +57,7 @@ def _shard_split(name: str, config: ShardConfig, source: SourceConfig, split: st
     output.plan(plan)
     if output.manifest() is not None:
         return
+    count_work("shard", Work(errors={"row": len(rejections)}))
     _shard_missing(name, config, source, split, output)
     for commit in output.committed().values():
         if commit.task != REJECTS_TASK:
@@ -126,26 +128,29 @@ def _shard_missing(name: str, config: ShardConfig, source: SourceConfig, split: 
     blocks = plan_blocks(pairs, max_pairs=config.max_pairs, max_images=config.max_images)
     store = None if config.store is None else str(location_of(config.store) / name)
     in_flight: list[Any] = []
-    with CountedWork(f"shard {name}", "block", len(missing)) as work:
+    with CountedWork(f"shard {name}", "block", len(missing)) as work, BlocksLeft("shard", len(missing)) as left:
         for block in blocks:
             if block.block_id not in missing:
                 continue
             in_flight.append(make_shard.remote(source, block, str(output.root), store))
             if len(in_flight) >= MAX_IN_FLIGHT:
-                in_flight = _collect(in_flight, work)
+                in_flight = _collect(in_flight, work, left)
         while in_flight:
-            in_flight = _collect(in_flight, work)
+            in_flight = _collect(in_flight, work, left)
 
 
-def _collect(in_flight: list[Any], work: CountedWork) -> list[Any]:
+def _collect(in_flight: list[Any], work: CountedWork, left: BlocksLeft) -> list[Any]:
     (done,), rest = ray.wait(in_flight, num_returns=1)
     result_of(done)
     work.update(1)
+    left.one_done()
     return list(rest)
 
 
 def _shard_block(source: SourceConfig, block: Block, root: str, store: str | None) -> None:
-    encoded = encode_shard(block, open_pair_source(source.kind, source.options).read)
+    started = time.time()
+    reads = CountedReads(open_pair_source(source.kind, source.options).read)
+    encoded = encode_shard(block, reads)
     rejects = canonical_json([dataclasses.asdict(r) for r in encoded.rejections])
     StageOutput(root).commit(
         block.block_id,
@@ -153,3 +158,6 @@ def _shard_block(source: SourceConfig, block: Block, root: str, store: str | Non
         {"num_pairs": encoded.num_pairs, "num_images": encoded.num_images, "num_bytes": len(encoded.tar)},
         {} if store is None else {"shard.tar": store},
     )
+    errors = reasons_of(rejection.reason for rejection in encoded.rejections)
+    work = Work(encoded.num_pairs, num_bytes=reads.num_bytes, seconds=time.time() - started, errors=errors)
+    count_work("shard", work)

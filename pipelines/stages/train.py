@@ -24,6 +24,7 @@ from ray.train.torch import TorchTrainer
 from dhpf.config import ModelConfig
 from dhpf.errors import InputError
 from dhpf.manifest import canonical_json
+from dhpf.pipelines.cluster_metrics import Work, count_work, set_blocks_left, set_gpu_memory
 from dhpf.pipelines.config import TrainConfig, deciding_settings
 from dhpf.pipelines.inputs.shard_set import ShardSet
 from dhpf.pipelines.outputs.code_version import code_version
@@ -218,6 +219,7 @@ class Worker:
         self.task, self.config, self.learner = task, task.config, learner
         self.is_first = learner.rank == 0
         self.state = self._resumed() or TrainingState.start(learner)
+        self._counted = (0, 0, 0)
 
     def run(self) -> None:
         for epoch in range(self.state.epoch, self.config.epochs):
@@ -243,11 +245,23 @@ class Worker:
                 if number + 1 < len(steps):  # load the next step while this one is learned
                     loading.append(loader.submit(learner.load, steps[number + 1], epoch))
                 objective = learner.step(loaded)
-                state.add(objective, steps[number], time.monotonic() - started)
-                started = time.monotonic()
+                seconds, started = time.monotonic() - started, time.monotonic()
+                state.add(objective, steps[number], seconds)
+                self._count_step(len(steps[number]), seconds, len(steps) - number - 1)
                 self._log_step(epoch, number, len(steps), objective, steps[number])
                 if (number + 1) % config.checkpoint_steps == 0 and number + 1 < len(steps):
                     self._report({})
+
+    def _count_step(self, num_pairs: int, seconds: float, num_left: int) -> None:
+        """Adds to the metrics the images of this worker; and, in the first one, the step and its pairs for all."""
+        counts = self.learner.maps.counts
+        described, reused, num_bytes = (now - before for now, before in zip(counts, self._counted, strict=True))
+        self._counted = counts
+        count_work("train", Work(0, described, reused, num_bytes))
+        if self.is_first:
+            count_work("train", Work(num_pairs, seconds=seconds))
+            set_blocks_left("train", num_left)
+        set_gpu_memory("train", self.learner.device)
 
     def _finish_epoch(self, epoch: int) -> None:
         started = time.monotonic()

@@ -47,7 +47,11 @@ class TrainingImage:
 
     def square(self, side: int) -> Tensor:
         """The image as the network takes it, (3, side, side) uint8."""
-        return to_square(decode_image(self.read(), self.image_id), side, self.mirrored)
+        return self.square_of(self.read(), side)
+
+    def square_of(self, data: bytes, side: int) -> Tensor:
+        """As `square`, of encoded bytes that were read before."""
+        return to_square(decode_image(data, self.image_id), side, self.mirrored)
 
 
 class FrozenMaps:
@@ -62,6 +66,7 @@ class FrozenMaps:
 
     Attributes:
         num_computed, num_read: number of images whose maps were computed, and of images whose maps were read.
+        num_bytes: encoded bytes of images that were read to compute their maps.
         seconds_computing: time that computing took.
     """
 
@@ -69,9 +74,14 @@ class FrozenMaps:
         self._network, self._folder, self._left = network, folder, budget
         self._is_mixed = precision == "bfloat16"
         self._keeps = budget > 0
-        self.num_computed, self.num_read, self.seconds_computing = 0, 0, 0.0
+        self.num_computed, self.num_read, self.num_bytes, self.seconds_computing = 0, 0, 0, 0.0
         if self._keeps:
             folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """num_computed, num_read and num_bytes."""
+        return self.num_computed, self.num_read, self.num_bytes
 
     @torch.no_grad()
     def of(self, images: Sequence[TrainingImage]) -> list[Tensor]:
@@ -108,7 +118,10 @@ class FrozenMaps:
         for first in range(0, len(keys), size):
             some = keys[first : first + size]
             started = time.perf_counter()
-            squares = torch.stack([images[key].square(side) for key in some]).to(device)
+            encoded = [images[key].read() for key in some]
+            self.num_bytes += sum(map(len, encoded))
+            squares = torch.stack([images[key].square_of(data, side) for key, data in zip(some, encoded, strict=True)])
+            squares = squares.to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=self._is_mixed):
                 maps = self._network.extract(squares)
             self.num_computed += len(some)

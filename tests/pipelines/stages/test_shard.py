@@ -21,6 +21,7 @@ from PIL import Image
 from pyarrow import fs
 
 from dhpf.errors import InputError
+from dhpf.pipelines.cluster_metrics import BlocksLeft
 from dhpf.pipelines.config import ShardConfig, SourceConfig
 from dhpf.pipelines.inputs.shard_set import ShardSet, open_shard_set
 from dhpf.pipelines.outputs.store import PlanConflict, remove_outputs
@@ -210,7 +211,7 @@ def test_a_workers_sentence_comes_without_its_traceback(ray_cluster: None) -> No
         raise InputError("one sentence")
 
     with pytest.raises(InputError) as caught:
-        _collect([fail.remote()], CountedWork("shard", "block"))
+        _collect([fail.remote()], CountedWork("shard", "block"), BlocksLeft("shard", 1))
     assert str(caught.value) == "one sentence"
 
 
