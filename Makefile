@@ -1,7 +1,7 @@
 # make quickstart  - runs every stage once, on photos that installed packages ship
 # make test        - linters, types, floors, all tests that need neither a GPU nor a cluster
 # make test-cluster - the tests that submit jobs to a cluster; those of several machines need root
-# make coverage    - share of each module's lines that the fast tests run in their own processes
+# make test COVERAGE=1 - besides, the share of each module's lines that the tests' own processes run, and its floor
 # make bench       - cost per pair, compared with the published way of computing it; writes bench.json
 # make curves      - the loss curve of one, two and three workers; draws docs/training-curves.png (minutes)
 # make bench-gpu   - the same on a CUDA GPU; adds its figures to bench.json (a minute)
@@ -14,21 +14,18 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: quickstart test test-cluster coverage lint docs bench bench-gpu bench-scaling curves cluster cluster-down lock
+.PHONY: quickstart test test-cluster lint docs bench bench-gpu bench-scaling curves cluster cluster-down lock
 
 quickstart: .venv/installed
 	$(BIN)/dhpf run quickstart
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not cluster" -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not cluster" -n 2 --dist loadfile --no-loadscope-reorder \
+		$(if $(COVERAGE),--cov)
 
 # One process, so that one cluster of several machines serves all tests, and nothing computes beside it.
 test-cluster: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster
-
-coverage: .venv/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not slow" -n 2 --dist loadfile --no-loadscope-reorder --cov \
-		--cov-report=term:skip-covered
 
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.bench
