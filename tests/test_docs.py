@@ -198,8 +198,11 @@ def require_known(words: list[str]) -> None:
     if program == "dhpf":
         require_parsed(rest)
     elif program == "make":
-        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-        assert set(rest) <= set(targets), words
+        makefile = (ROOT / "Makefile").read_text()
+        targets = re.findall(r"^([\w-]+):", makefile, re.MULTILINE)
+        asked = {word.split("=")[0] for word in rest if "=" in word}
+        assert {word for word in rest if "=" not in word} <= set(targets), words
+        assert all(f"$({name})" in makefile or f"$(if $({name})," in makefile for name in asked), words
     elif program.startswith("python") and rest[:2] == ["-m", "infra.local_cluster"]:
         assert rest[2] in get_command(local_cluster).commands, words
     elif program.startswith("python") and rest[0] == "-m":
