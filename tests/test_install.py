@@ -27,14 +27,19 @@ def build(source: Path, kind: str, output: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def archives(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The wheel and the source archive of this checkout, built from a copy of what both are made of."""
-    source, output = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
+    """The wheel and the source archive of this checkout."""
+    source, output = copied(tmp_path_factory.mktemp("source")), tmp_path_factory.mktemp("dist")
+    return build(source, "wheel", output), build(source, "sdist", output)
+
+
+def copied(source: Path) -> Path:
+    """Fills a folder with what both archives are made of; builders leave files beside it."""
     for name in ("dhpf", "pipelines"):
         shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ROOT.iterdir():
         if file.is_file():
             shutil.copy(file, source)
-    return build(source, "wheel", output), build(source, "sdist", output)
+    return source
 
 
 def files_of(wheel: Path) -> dict[str, bytes]:
@@ -84,14 +89,17 @@ def test_the_wheel_is_for_the_pythons_that_are_named(archives: tuple[Path, Path]
 
 @pytest.fixture(scope="module")
 def installed(archives: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return with_wheel_alone(tmp_path_factory.mktemp("environment"), archives[0])
+
+
+def with_wheel_alone(folder: Path, wheel: Path) -> Path:
     """The `dhpf` command of an environment into which the wheel alone was installed; it borrows all other packages."""
-    folder = tmp_path_factory.mktemp("environment")
     venv.create(folder, with_pip=False)
     python = folder / "bin" / "python"
     own_packages = next((folder / "lib").glob("python*/site-packages"))
     (own_packages / "borrowed.pth").write_text(f"{SITE_PACKAGES}\n")
     pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index"]
-    subprocess.run([*pip, "--ignore-installed", archives[0]], check=True)
+    subprocess.run([*pip, "--ignore-installed", wheel], check=True)
     return folder / "bin" / "dhpf"
 
 

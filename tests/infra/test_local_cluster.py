@@ -3,62 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
-from infra.local_cluster.cluster import CLUSTERS, Cluster, new_cluster, read_cluster
-from infra.local_cluster.machine import HOSTS, Machine, MachineError
-
-ROOT = Path(__file__).parents[2]
-NAME = "test"
-
-needs_root = pytest.mark.skipif(
-    os.geteuid() != 0 or shutil.which("ip") is None, reason="network namespaces need root and iproute2"
-)
-
-
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    cluster = [sys.executable, "-m", "infra.local_cluster", *arguments, "--name", NAME]
-    return subprocess.run(cluster, cwd=ROOT, capture_output=True, text=True, check=False, timeout=420)
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    """A cluster of two workers; what it leaves behind is looked at when it is taken down."""
-    started = command("up")
-    assert started.returncode == 0, started.stderr
-    running = read_cluster(NAME)
-    yield running
-    stopped = command("down")
-    assert stopped.returncode == 0, stopped.stderr
-    assert traces_of(running) == []
-
-
-def traces_of(cluster: Cluster) -> list[str]:
-    """What is left of a cluster: namespaces, network cards, hosts files, its folder, processes."""
-    listed = subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout
-    listed += subprocess.run(["ip", "-brief", "link"], capture_output=True, text=True, check=True).stdout
-    files = [str(file) for file in [*HOSTS.glob(f"{NAME}-*"), *CLUSTERS.glob(NAME)]]
-    processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout.splitlines()
-    return re.findall(rf"\b{NAME}-\w+", listed) + files + [line for line in processes if cluster.network in line]
-
-
-def client(cluster: Cluster) -> dict[str, str]:
-    """The environment of a client that has read the cluster's env file, and nothing else of Ray's."""
-    sourced = ["bash", "-c", f". {cluster.env_file} && env -0"]
-    bare = {"PATH": os.environ["PATH"], "HOME": str(cluster.folder)}
-    printed = subprocess.run(sourced, env=bare, capture_output=True, text=True, check=True).stdout
-    return dict(line.split("=", 1) for line in printed.split("\0") if line)
+from infra.local_cluster.cluster import Cluster, new_cluster
+from infra.local_cluster.machine import Machine, MachineError
+from tests.infra.cluster_client import ROOT, client, command, needs_root
 
 
 def ray_job(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
