@@ -43,3 +43,4 @@ def test_every_stage_runs_on_two_machines_and_all_is_found_afterwards(wheel_clie
     assert version.run_id == runs["train"].info.run_id
     for stage in ("train", "evaluate", "match"):
         assert client.list_artifacts(runs[stage].info.run_id, "pictures"), stage
+        assert runs[stage].inputs.dataset_inputs, stage

@@ -23,6 +23,7 @@ from dhpf.pipelines.tracking.tracker import Tracker
 from dhpf.pipelines.workflow import WorkflowRun
 from dhpf.pipelines.workflow_file import load_workflow
 from dhpf.storage import location_of
+from tests.flaky_proxy import flaky_proxy
 from tests.pipelines.stage_outputs import history, manifest, parts, wait_for
 
 if TYPE_CHECKING:
@@ -334,6 +335,19 @@ def test_the_run_of_a_workflow_says_what_came_of_it_and_that_of_a_stage_what_it_
     )
     assert runs["match"].data.tags["dataset photos/all"].startswith(found.dataset.digest)
     assert get_source(found.dataset).uri == str(folder / "shard" / "photos" / "all")
+
+
+def test_a_store_that_refuses_some_requests_for_now_changes_nothing(
+    cats_and_cups: Path, tmp_path: Path, bucket: Bucket, tasks_here: None, blocks_here: None
+) -> None:
+    workflow = load_workflow(WORKFLOWS, "match-collection", ["shard.max_pairs=5"], cats_and_cups)
+    endpoint = bucket.query.partition("endpoint_override=")[2].partition("&")[0]
+    with flaky_proxy(endpoint, share=0.15) as (proxied, failures):
+        work = location_of(bucket.uri("busy").replace(endpoint, proxied))
+        outcome = WorkflowRun(workflow, work / "match-collection", Tracker(tmp_path / "w")).run()
+    assert outcome.num_rejected == outcome.num_failed == 0 and failures.num_failed > 5
+    table = dhpf.results.open(location_of(bucket.uri("busy")) / "match-collection" / "match").table()
+    assert table.num_rows == 12 and set(table["status"].to_pylist()) == {"matched"}
 
 
 def test_the_outcome_says_what_was_left_out_and_a_second_run_does_nothing(

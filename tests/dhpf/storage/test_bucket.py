@@ -10,6 +10,7 @@ import pytest
 
 from dhpf.errors import InputError
 from dhpf.storage.bucket import PATIENCE_VARIABLE, AccessDenied, BucketLocation, require_uri
+from tests.flaky_proxy import flaky_proxy
 
 if TYPE_CHECKING:
     from tests.conftest import Bucket
@@ -66,3 +67,19 @@ def test_who_lost_the_answer_to_a_put_has_still_won(bucket: Bucket) -> None:
 def test_a_key_that_no_bucket_takes_is_said(bucket: Bucket) -> None:
     with pytest.raises(InputError, match="x/a%09b.*: not a key that can be used"):
         (BucketLocation(bucket.uri("x")) / "a\tb").put(b"")
+
+
+def test_a_store_that_refuses_every_third_request_for_now_gives_the_same(bucket: Bucket) -> None:
+    """Some of the requests have been done when they are refused, so that a winner meets its own object."""
+    endpoint = bucket.query.partition("endpoint_override=")[2].partition("&")[0]
+    with flaky_proxy(endpoint, share=0.3) as (proxied, failures):
+        folder = BucketLocation(bucket.uri("busy").replace(endpoint, proxied))
+        for number in range(12):
+            place = folder / f"{number}.json"
+            assert place.put_if_absent(b"mine") and not place.put_if_absent(b"another's")
+            place.put(b"renewed")
+            assert place.read() == b"renewed" and place.read_range(2, 3) == b"new" and place.size() == 7
+        assert [entry.key for entry in folder.entries()] == sorted(f"{number}.json" for number in range(12))
+        folder.delete_all()
+        assert list(folder.entries()) == []
+    assert failures.num_failed > 12
