@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -133,4 +134,7 @@ def require_no_secrets(option: str, uri: str | None) -> None:
 
 def refers_to(workflow: Workflow, data: Location) -> bool:
     """Whether a workflow that was loaded with this data folder reads something in it."""
-    return str(data).encode() in workflow_content(workflow)
+    place = str(data)
+    if is_uri(place):  # what lies below it has its query behind the longer path
+        place = place.partition("?")[0]
+    return json.dumps(place)[1:-1].encode() in workflow_content(workflow)

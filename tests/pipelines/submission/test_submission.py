@@ -16,6 +16,9 @@ from PIL import Image
 
 import dhpf.results
 from dhpf.pipelines.__main__ import main
+from dhpf.pipelines.submission.submission import refers_to
+from dhpf.pipelines.workflow_file import PACKAGED_FILE, load_workflow
+from dhpf.storage import location_of
 from tests.pipelines.submission.client import Client, Head, ended
 
 if TYPE_CHECKING:
@@ -115,6 +118,13 @@ def test_a_job_that_was_killed_or_stopped_goes_on_when_it_is_submitted_again(
     runs = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     experiment = runs.get_experiment_by_name("match-folder").experiment_id
     assert {run.info.status for run in runs.search_runs([experiment])} == {"FINISHED"}
+
+
+@pytest.mark.parametrize("data", ["/data", "/größe/daten", "s3://b/data?endpoint_override=h:8333&scheme=http"])
+def test_a_data_folder_is_named_to_the_job_where_the_workflow_reads_it(data: str) -> None:
+    folder = location_of(data)
+    for workflow, reads in (("match-folder", True), ("pf-pascal-strong", True), ("quickstart", False)):
+        assert refers_to(load_workflow(PACKAGED_FILE, workflow, [], folder), folder) == reads, workflow
 
 
 @pytest.mark.parametrize(
