@@ -121,3 +121,70 @@ def test_prometheus_can_read_each_query_of_the_dashboard(query: str, tmp_path: P
     rules.write_text(yaml.safe_dump({"groups": [{"name": "g", "rules": [{"record": "r", "expr": filled}]}]}))
     done = subprocess.run(["promtool", "check", "rules", rules], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+STILL, GROWING = "100x60", "0+100x60"
+CASES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
+    "DhpfNoProgress": (
+        {'ray_dhpf_blocks_left{stage="match"}': "5x60", 'ray_dhpf_pairs_total{stage="match"}': STILL},
+        {'ray_dhpf_blocks_left{stage="match"}': "5x60", 'ray_dhpf_pairs_total{stage="match"}': GROWING},
+    ),
+    "DhpfManyErrors": (
+        {'ray_dhpf_errors_total{stage="match"}': "0+2x60", 'ray_dhpf_pairs_total{stage="match"}': GROWING},
+        {'ray_dhpf_errors_total{stage="match"}': "0+1x60", 'ray_dhpf_pairs_total{stage="match"}': GROWING},
+    ),
+    "DhpfLittleReuse": (
+        {
+            'ray_dhpf_images_described_total{stage="match"}': "0+101x65",
+            'ray_dhpf_pairs_total{stage="match"}': "0+100x65",
+        },
+        {
+            'ray_dhpf_images_described_total{stage="match"}': "0+99x65",
+            'ray_dhpf_pairs_total{stage="match"}': "0+100x65",
+        },
+    ),
+    "RayNodeGone": ({'up{job="ray",instance="a:8080"}': "0x60"}, {'up{job="ray",instance="a:8080"}': "1x60"}),
+    "RayNodeDiskFull": (
+        {'ray_node_disk_free{instance="a:8080"}': "4x60", 'ray_node_disk_usage{instance="a:8080"}': "96x60"},
+        {'ray_node_disk_free{instance="a:8080"}': "6x60", 'ray_node_disk_usage{instance="a:8080"}': "94x60"},
+    ),
+    "RayNodeMemoryFull": (
+        {'ray_node_mem_used{instance="a:8080"}': "93x60", 'ray_node_mem_total{instance="a:8080"}': "100x60"},
+        {'ray_node_mem_used{instance="a:8080"}': "91x60", 'ray_node_mem_total{instance="a:8080"}': "100x60"},
+    ),
+}
+"""What each alert is about, as it is given and as it is not, for an hour in minutes: Prometheus' notation."""
+
+
+def alerts() -> dict[str, dict[str, Any]]:
+    groups = yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"]
+    return {rule["alert"]: rule for group in groups for rule in group["rules"]}
+
+
+def test_every_alert_has_a_case() -> None:
+    assert CASES.keys() == alerts().keys()
+
+
+@needs_promtool
+@pytest.mark.parametrize("name", CASES)
+def test_an_alert_is_given_when_it_should_be_and_at_no_other_time(name: str, tmp_path: Path) -> None:
+    rule = alerts()[name]
+    labels = {"instance": "a:8080"} if "instance" in next(iter(CASES[name][0])) else {"stage": "match"}
+    labels |= {"job": "ray"} if name == "RayNodeGone" else {}
+    annotations = {
+        key: re.sub(r"\{\{ \$labels\.(\w+) \}\}", lambda found: labels[found[1]], text)
+        for key, text in rule["annotations"].items()
+    }
+    expected = {"exp_labels": labels | rule["labels"], "exp_annotations": annotations}
+    tests = [
+        {
+            "interval": "1m",
+            "input_series": [{"series": series, "values": values} for series, values in given.items()],
+            "alert_rule_test": [{"eval_time": "61m", "alertname": name, "exp_alerts": [expected] * is_given}],
+        }
+        for given, is_given in zip(CASES[name], (1, 0), strict=True)
+    ]
+    file = tmp_path / "tests.yml"
+    file.write_text(yaml.safe_dump({"rule_files": [str(MONITORING / "alerts.yml")], "tests": tests}))
+    done = subprocess.run(["promtool", "test", "rules", file], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
