@@ -183,15 +183,16 @@ class Shard:
     Args:
         tar: location of the tar.
         index: location of its index.
+        content: the index, where it has been read already.
 
     Raises:
         InputError: the tar is missing or shorter or longer than its index says, or the index is damaged. What is in a
             store is not asked for before it is read.
     """
 
-    def __init__(self, tar: str | Path | Location, index: str | Path | Location) -> None:
+    def __init__(self, tar: str | Path | Location, index: str | Path | Location, content: bytes | None = None) -> None:
         self.paths = (str(tar), str(index))
-        entries, self._tar_size = _read_index(location_of(index))
+        entries, self._tar_size = _read_index(location_of(index), content)
         if not is_uri(str(tar)):
             size = location_of(tar).size()
             if size != self._tar_size:
@@ -259,12 +260,12 @@ def _is_damaged(data: bytes, entry: IndexEntry) -> bool:
     return hashlib.sha256(data).hexdigest() != entry.sha256
 
 
-def _read_index(place: Location) -> tuple[list[IndexEntry], int]:
+def _read_index(place: Location, content: bytes | None) -> tuple[list[IndexEntry], int]:
     """The entries of an index, and the size of its tar in bytes."""
     try:
-        content = parse_json(place.read(), f"shard index {place}")
-        entries = [IndexEntry(**entry) for entry in content["entries"]]
-        tar_size = int(content["tar_size"])
+        index = parse_json(place.read() if content is None else content, f"shard index {place}")
+        entries = [IndexEntry(**entry) for entry in index["entries"]]
+        tar_size = int(index["tar_size"])
         beyond = next((entry.id for entry in entries if entry.offset + entry.size > tar_size), None)
         if beyond is not None:
             raise ValueError(f"{beyond!r} lies beyond the end of the tar")

@@ -109,7 +109,10 @@ def joined(sets: Sequence[ShardSet]) -> ShardSet:
 
 
 def _shards(output: StageOutput, manifest: Manifest) -> Sequence[tuple[str, Shard]]:
-    blocks = [commit for commit in manifest.commits if commit.task != REJECTS_TASK and commit.info["num_pairs"]]
-    for commit in blocks:
-        output.read(commit, "index.json")  # checks its digest; the index has those of the tar's members
-    return [(c.task, Shard(output.location(c, "shard.tar"), output.location(c, "index.json"))) for c in blocks]
+    shards = []
+    for commit in manifest.commits:
+        if commit.task != REJECTS_TASK and commit.info["num_pairs"]:
+            tar, index = (output.location(commit, name) for name in ("shard.tar", "index.json"))
+            content = output.read(commit, "index.json")  # checks its digest; it holds those of the tar's members
+            shards.append((commit.task, Shard(tar, index, content)))
+    return shards
