@@ -6,6 +6,8 @@ A folder that each machine has of its own would let a run go on for hours and th
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from dhpf.errors import InputError
 from dhpf.storage import FileLocation, Location, location_of
@@ -41,17 +43,40 @@ def require_shared(work: Location, tracking_uri: str) -> None:
         marker.delete()
 
 
-def _require_seen(marker: Location, nodes: list[dict[str, str]], work: Location) -> None:
+def ask_each(
+    nodes: Sequence[Mapping[str, Any]],
+    look: Callable[..., Any],
+    asked: Callable[[str], tuple[Any, ...]],
+    seconds: float,
+) -> dict[Any, str]:
+    """Has a function run on each of these nodes, and waits until all have answered or the time is over.
+
+    Args:
+        nodes: as ray.nodes() names them.
+        asked: the function's arguments on the node with this address.
+        seconds: how long to wait.
+
+    Returns:
+        the name of each node, by the reference to its answer, which may still be to come.
+    """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    look = ray.remote(num_cpus=0)(sees)
+    task = ray.remote(num_cpus=0, max_retries=0)(look)
     names = {}
     for node in nodes:
         there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        reference = look.options(scheduling_strategy=there).remote(str(marker))
+        reference = task.options(scheduling_strategy=there).remote(*asked(node["NodeManagerAddress"]))
         names[reference] = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
-    answered, silent = ray.wait(list(names), num_returns=len(names), timeout=ANSWER_SECONDS)
+    ray.wait(list(names), num_returns=len(names), timeout=seconds)
+    return names
+
+
+def _require_seen(marker: Location, nodes: Sequence[Mapping[str, Any]], work: Location) -> None:
+    import ray
+
+    names = ask_each(nodes, sees, lambda address: (str(marker),), ANSWER_SECONDS)
+    answered, silent = ray.wait(list(names), num_returns=len(names), timeout=0)
     for reference in answered:
         reason = ray.get(reference)
         if reason:

@@ -15,12 +15,11 @@ from typing import Any
 
 import ray
 from ray._private.state import state as ray_state
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dhpf.errors import InputError
 from dhpf.pipelines.capacity import KINDS, lacking, offered
 from dhpf.pipelines.outputs.lease import require_free
-from dhpf.pipelines.outputs.shared_work import require_shared
+from dhpf.pipelines.outputs.shared_work import ask_each, require_shared
 from dhpf.pipelines.submission.examination import REPORT_MARK, Check, Examination, NodeReport, Report
 from dhpf.pipelines.submission.node_checks import examine_machine
 from dhpf.planning.plan_summary import counted
@@ -37,20 +36,10 @@ def examine_cluster(wanted: Examination) -> Report:
     """Looks at every node of the cluster that this process has joined."""
     nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     asked = time.time()
-    answers = _on_each(nodes, examine_machine, wanted)
+    names = ask_each(nodes, examine_machine, lambda address: (wanted, address), ANSWER_SECONDS)
+    answers = [_answer(reference, name) for reference, name in names.items()]
     reports = [_with_clock(answer, asked, time.time()) for answer in answers]
     return Report(reports, list(_together(wanted, nodes)))
-
-
-def _on_each(nodes: Sequence[Mapping[str, Any]], look: Callable[..., Any], wanted: Examination) -> list[NodeReport]:
-    task = ray.remote(num_cpus=0, max_retries=0)(look)
-    asked = {}
-    for node in nodes:
-        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        reference = task.options(scheduling_strategy=there).remote(wanted, node["NodeManagerAddress"])
-        asked[reference] = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
-    ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
-    return [_answer(reference, name) for reference, name in asked.items()]
 
 
 def _answer(reference: Any, name: str) -> NodeReport:
