@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -218,11 +218,12 @@ def _parquet_batches(path: Path, wanted: Sequence[str] | None, batch_rows: int) 
             names = file.schema_arrow.names
             require_columns(path, names, _REQUIRED)
             columns = wanted and [name for name in wanted if name in names]
-            batches: Iterable[pa.RecordBatch] = file.iter_batches(batch_size=batch_rows, columns=columns)
-            yield from batches
+            for batch in file.iter_batches(batch_size=batch_rows, columns=columns):
+                batch.validate(full=True)  # texts of a damaged or hostile file need not be UTF-8
+                yield batch
     except FileNotFoundError as error:
         raise InputError(f"pair list {path}: no such file") from error
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise InputError(f"pair list {path}: not a readable Parquet file ({error})") from error
 
 

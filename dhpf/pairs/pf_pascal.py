@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import numpy as np
-import scipy.io
 from numpy.typing import NDArray
 
 from dhpf.errors import InputError
+from dhpf.pairs.mat_file import read_array
 from dhpf.pairs.source import coordinates, points_of, read_inside, read_table, require_root, require_split
 from dhpf.records import PairRecord, Points, Rejection
 from dhpf.storage import location_of
@@ -21,6 +20,8 @@ CLASSES = (
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
 """Names of the class numbers 1 to 20."""
+
+_SET, _NOT_SET = {"1", "1.0", "true"}, {"", "0", "0.0", "false"}
 
 _FILES = {"train": "trn", "val": "val", "test": "test"}
 
@@ -57,7 +58,7 @@ class PFPascal:
                     target=target,
                     source_keypoints=source_points,
                     target_keypoints=target_points,
-                    mirrored=row.get("flip", "0").strip() == "1",
+                    mirrored=_is_set(row.get("flip", "")),
                 )
             except ValueError as error:
                 yield Rejection(pair_id, source, target, f"{path} row {number}: {error}")
@@ -84,14 +85,21 @@ class PFPascal:
         if content is None:
             raise InputError(f"annotation {path}: no such file")
         try:
-            loaded = scipy.io.loadmat(io.BytesIO(content), variable_names=["kps"])
-            points = np.asarray(loaded["kps"], dtype=np.float32)
-        # The parser meets untrusted bytes and fails in many ways; each means the same here.
-        except Exception as error:
+            with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite: a point that is absent
+                points = read_array(content, "kps").astype(np.float32)
+        except ValueError as error:
             raise InputError(f"annotation {path}: no readable keypoints ({error})") from error
         if points.ndim != 2 or points.shape[1] != 2:
             raise InputError(f"annotation {path}: kps has the shape {points.shape}, not (K, 2)")
         return points
+
+
+def _is_set(text: str) -> bool:
+    """A flag as lists are written by hand, by MATLAB, or by pandas."""
+    value = text.strip().lower()
+    if value not in _SET | _NOT_SET:
+        raise ValueError(f"flip is {text!r}, expected 0 or 1")
+    return value in _SET
 
 
 def _class_name(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from dhpf.errors import InputError
 from dhpf.pairs.source import points_of, read_inside, require_root, require_split
-from dhpf.records import Box, PairRecord, Rejection
+from dhpf.records import Box, PairRecord, Points, Rejection
 from dhpf.storage import Location, location_of
 from dhpf.storage.read_ahead import read_ahead
 
@@ -54,7 +54,7 @@ class SPair:
                 continue
             try:
                 yield _record(name, json.loads(annotation))
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
                 yield Rejection(name, "", "", f"annotation {place}: {type(error).__name__} {error}")
 
     def read(self, image_id: str) -> bytes:
@@ -70,26 +70,39 @@ def _text(place: Location, content: bytes) -> str:
 
 def _find_annotation(folder: Location, name: str) -> bytes | None:
     """The pair's file; a name's colon is an underscore where the archive was unpacked without colons."""
-    found = (folder / f"{name}.json").find()
-    return found if found is not None or ":" not in name else (folder / f"{name.replace(':', '_')}.json").find()
+    for known in dict.fromkeys((name, name.replace(":", "_"))):
+        try:
+            found = (folder / f"{known}.json").find()
+        except (OSError, ValueError):  # too long a name, or one that no file can have
+            return None
+        if found is not None:
+            return found
+    return None
 
 
 def _record(name: str, annotation: dict[str, Any]) -> PairRecord:
     category = str(annotation["category"])
-    source, target = ([list(map(float, point)) for point in annotation[k]] for k in ("src_kps", "trg_kps"))
+    source, target = (_keypoints(annotation[key], key) for key in ("src_kps", "trg_kps"))
     names = annotation.get("kps_names") or annotation.get("kps_ids") or ()
     return PairRecord(
         pair_id=name,
         category=category,
         source=f"{category}/{annotation['src_imname']}",
         target=f"{category}/{annotation['trg_imname']}",
-        source_keypoints=points_of([p[0] for p in source], [p[1] for p in source]),
-        target_keypoints=points_of([p[0] for p in target], [p[1] for p in target]),
+        source_keypoints=source,
+        target_keypoints=target,
         source_box=_box(annotation["src_bndbox"]),
         target_box=_box(annotation["trg_bndbox"]),
         keypoint_names=tuple(str(n) for n in names),
         difficulty={ours: int(annotation[theirs]) for ours, theirs in _DIFFICULTIES.items() if theirs in annotation},
     )
+
+
+def _keypoints(values: list[list[float]], name: str) -> Points:
+    """The points; [x, y, v] is refused, because where v says that a point is absent its x and y are no truth."""
+    if any(len(point) != 2 for point in values):
+        raise ValueError(f"{name} must be a list of [x, y]")
+    return points_of([float(x) for x, _ in values], [float(y) for _, y in values])
 
 
 def _box(values: list[float]) -> Box:

@@ -57,7 +57,7 @@ def pair_from_json(value: Any, where: str) -> PairRecord:
         levels = dict(fields.get("difficulty", {}))
         _require(all(type(level) is int for level in levels.values()), "difficulty levels must be whole numbers")
         return PairRecord(**fields | {"keypoint_names": tuple(names), "difficulty": levels})
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise InputError(f"{where}: not a pair record ({error})") from error
 
 

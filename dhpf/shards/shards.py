@@ -265,7 +265,9 @@ def _read_index(place: Location, content: bytes | None) -> tuple[list[IndexEntry
     try:
         index = parse_json(place.read() if content is None else content, f"shard index {place}")
         entries = [IndexEntry(**entry) for entry in index["entries"]]
-        tar_size = int(index["tar_size"])
+        tar_size = index["tar_size"]
+        if type(tar_size) is not int:
+            raise ValueError(f"tar_size is {tar_size!r}, not a whole number")
         beyond = next((entry.id for entry in entries if entry.offset + entry.size > tar_size), None)
         if beyond is not None:
             raise ValueError(f"{beyond!r} lies beyond the end of the tar")

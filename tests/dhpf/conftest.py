@@ -11,3 +11,12 @@ def data_folder() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no benchmark images in {folder}; DHPF_DATA names another folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def failed_inputs() -> Path:
+    """Small files that once ended a reader with something else than a sentence."""
+    folder = Path(os.environ.get("DHPF_CASES", Path(__file__).parents[2].parent / "shared" / "cases"))
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}")
+    return folder / "readers"

@@ -31,3 +31,9 @@ def test_the_real_images(data_folder: Path) -> None:
     pairs = list(Caltech101(str(data_folder / "Caltech-101")).pairs("test"))
     assert len(pairs) == 1515
     assert all(isinstance(p, PairRecord) and p.source_outline is None for p in pairs)
+
+
+def test_a_list_that_is_no_text_is_refused(tmp_path: Path, failed_inputs: Path) -> None:
+    (tmp_path / LISTS[0]).write_bytes((failed_inputs / "caltech-not-utf8.csv").read_bytes())
+    with pytest.raises(InputError, match=f"{LISTS[0]}: not a CSV file"):
+        list(Caltech101(str(tmp_path)).pairs("test"))

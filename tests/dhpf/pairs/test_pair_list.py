@@ -13,7 +13,7 @@ import pytest
 from dhpf.errors import InputError
 from dhpf.pairs import pair_list
 from dhpf.pairs.image_folder import ImageFolder
-from dhpf.pairs.pair_list import PairListPlan, plan_pair_list
+from dhpf.pairs.pair_list import PairListPlan, plan_pair_list, read_rows
 from dhpf.planning.blocks import read_block
 from dhpf.planning.select import PairList
 from dhpf.records import PairRecord, Rejection
@@ -198,3 +198,21 @@ def test_memory_does_not_grow_with_the_list(tmp_path: Path) -> None:
         assert counted == num_pairs
         peaks.append(peak)
     assert peaks[1] < peaks[0] + 40, peaks  # held whole, the list would be 300 MB
+
+
+@pytest.mark.parametrize("name", ["pairs-not-utf8.parquet", "pairs-odd-integer.parquet"])
+def test_lists_that_failed_are_refused_in_a_sentence(name: str, failed_inputs: Path, tmp_path: Path) -> None:
+    path = failed_inputs / name
+    with pytest.raises(InputError, match=f"pair list {path}: not a readable Parquet file"):
+        list(read_rows(path))
+    with pytest.raises(InputError, match=f"pair list {path}: not a readable Parquet file"):
+        plan_pair_list(path, ["0.jpg", "1.jpg"], tmp_path, max_images=4, max_pairs=4)
+
+
+@pytest.mark.parametrize("column", ["source", "target", "category"])
+def test_texts_that_are_not_utf8_are_refused(column: str, tmp_path: Path) -> None:
+    texts = pa.StringArray.from_buffers(2, *pa.array([b"0.jpg", b"\xff.jpg"]).buffers()[1:])
+    columns = {name: pa.array(["0.jpg", "1.jpg"]) for name in ("source", "target", "category")} | {column: texts}
+    pq.write_table(pa.table(columns), tmp_path / "pairs.parquet")
+    with pytest.raises(InputError, match="not a readable Parquet file .*UTF8"):
+        plan_pair_list(tmp_path / "pairs.parquet", ["0.jpg", "1.jpg"], tmp_path / "p", max_images=4, max_pairs=4)

@@ -50,3 +50,25 @@ def test_the_real_sample(data_folder: Path) -> None:
     assert {split: len(types) for split, types in counts.items()} == {"train": 628, "val": 65, "test": 65}
     assert all(kind is PairRecord for types in counts.values() for kind in types)
     assert any(p.mirrored for p in source.pairs("train") if isinstance(p, PairRecord))
+
+
+@pytest.mark.parametrize(
+    ("flip", "mirrored"), [("1", True), ("1.0", True), ("True", True), ("0", False), ("0.0", False), ("", False)]
+)
+def test_a_flag_is_read_however_it_is_written(root: Path, flip: str, mirrored: bool) -> None:
+    (root / "trn_pairs.csv").write_text(f"source_image,target_image,class,flip\na.jpg,b.jpg,8,{flip}\n")
+    (pair,) = PFPascal(str(root)).pairs("train")
+    assert isinstance(pair, PairRecord) and pair.mirrored is mirrored
+
+
+def test_a_flag_that_says_nothing_is_refused(root: Path) -> None:
+    (root / "trn_pairs.csv").write_text("source_image,target_image,class,flip\na.jpg,b.jpg,8,maybe\n")
+    (pair,) = PFPascal(str(root)).pairs("train")
+    assert isinstance(pair, Rejection) and "flip is 'maybe', expected 0 or 1" in pair.reason
+
+
+def test_a_damaged_annotation_costs_its_pairs_alone(root: Path) -> None:
+    (root / "Annotations" / "cat" / "a.mat").write_bytes(b"no annotation")
+    pairs = list(PFPascal(str(root)).pairs("train"))
+    assert all(isinstance(pair, Rejection) for pair in pairs) and "a.mat: no readable keypoints" in str(pairs[0])
+    assert isinstance(next(PFPascal(str(root)).pairs("test")), PairRecord)

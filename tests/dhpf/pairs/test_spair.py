@@ -1,6 +1,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from dhpf.pairs.spair import SPair
 from dhpf.records import PairRecord, Rejection
 
@@ -37,6 +39,49 @@ def test_annotations_with_and_without_colons(tmp_path: Path) -> None:
     assert first.difficulty == {"viewpoint": 1, "scale": 2, "truncation": 0, "occlusion": 1}
     assert isinstance(empty, Rejection) and "category" in empty.reason
     assert isinstance(missing, Rejection) and "no such file" in missing.reason
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        b"[" * 100_000,
+        b"[]",
+        b"7",
+        b"\xff",
+        json.dumps(ANNOTATION | {"src_kps": [[10, 11, 0], [12, 13, 2]]}).encode(),
+        json.dumps(ANNOTATION | {"src_kps": [[10, 11]]}).encode(),
+        json.dumps(ANNOTATION | {"src_kps": [[10**400, 11], [1, 1]]}).encode(),
+        json.dumps(ANNOTATION | {"src_bndbox": [1, 2, 3]}).encode(),
+        json.dumps(ANNOTATION | {"src_bndbox": [1, 2, 3, 10**400]}).encode(),
+        json.dumps(ANNOTATION | {"kps_ids": 7}).encode(),
+        json.dumps(ANNOTATION | {"truncation": None}).encode(),
+        json.dumps(ANNOTATION | {"truncation": float("inf")}).encode(),
+    ],
+)
+def test_a_bad_annotation_costs_its_pair_alone(tmp_path: Path, annotation: bytes) -> None:
+    (tmp_path / "Layout" / "large").mkdir(parents=True)
+    (tmp_path / "Layout" / "large" / "trn.txt").write_text(f"bad\n{'long' * 100}\nnull\0byte\ngood\n")
+    folder = tmp_path / "PairAnnotation" / "trn"
+    folder.mkdir(parents=True)
+    (folder / "bad.json").write_bytes(annotation)
+    (folder / "good.json").write_text(json.dumps(ANNOTATION))
+    bad, long, odd, good = SPair(str(tmp_path)).pairs("train")
+    assert isinstance(bad, Rejection) and "bad.json: " in bad.reason
+    assert all(isinstance(pair, Rejection) and "no such file" in pair.reason for pair in (long, odd))
+    assert isinstance(good, PairRecord)
+
+
+def test_files_that_failed_are_rows_with_reasons(failed_inputs: Path, tmp_path: Path) -> None:
+    (tmp_path / "Layout" / "large").mkdir(parents=True)
+    listing = (failed_inputs / "spair-listing-long-name.txt").read_text()
+    (tmp_path / "Layout" / "large" / "trn.txt").write_text(f"nested {listing}")
+    (tmp_path / "PairAnnotation" / "trn").mkdir(parents=True)
+    (tmp_path / "PairAnnotation" / "trn" / "nested.json").write_bytes(
+        (failed_inputs / "spair-nested.json").read_bytes()
+    )
+    nested, *others = SPair(str(tmp_path)).pairs("train")
+    assert isinstance(nested, Rejection) and "RecursionError" in nested.reason
+    assert others and all(isinstance(pair, Rejection) for pair in others)
 
 
 def test_real_files_in_this_layout(data_folder: Path) -> None:

@@ -55,6 +55,8 @@ def test_what_is_none_is_not_written() -> None:
         ({"source_outline": {"x": 1}}, "not a pair record"),
         ({"target_box": [1, 2, 3]}, "not a pair record"),
         ({"target_box": [1, 2, 3, float("inf")]}, "not a finite number"),
+        ({"target_box": [1, 2, 3, 10**400]}, "too large"),
+        ({"source_keypoints": [[10**400, 2], [3, 4]]}, "not a pair record"),
         ({"difficulty": {"scale": "hard"}}, "whole numbers"),
         ({"difficulty": [1]}, "not a pair record"),
         ({"keypoint_names": [1]}, "must be texts"),

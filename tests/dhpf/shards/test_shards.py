@@ -277,3 +277,11 @@ def test_a_benchmark_goes_through_whole(data_folder: Path, tmp_path: Path) -> No
     for listed, read_back in zip(block.pairs, shard.pairs, strict=True):
         assert np.array_equal(listed.source_keypoints, read_back.source_keypoints)  # type: ignore[arg-type]
     assert shard.image_bytes(block.images[-1]) == source.read(block.images[-1])
+
+
+@pytest.mark.parametrize("size", ["1e999", "1e3", "true", '"7"', "null", "-1", "[]"])
+def test_an_index_whose_size_is_no_whole_number_is_damaged(encoded: EncodedShard, tmp_path: Path, size: str) -> None:
+    (tmp_path / "shard.tar").write_bytes(encoded.tar)
+    (tmp_path / "index.json").write_text(f'{{"entries": [], "tar_size": {size}}}')
+    with pytest.raises(InputError, match="shard index .*: damaged|bytes, its index says -1 bytes"):
+        Shard(tmp_path / "shard.tar", tmp_path / "index.json")
