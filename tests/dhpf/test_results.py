@@ -17,7 +17,7 @@ from dhpf.pipelines.outputs.writers import table_file
 from dhpf.storage import location_of
 
 if TYPE_CHECKING:
-    from tests.conftest import Bucket
+    from infra.s3_server import Bucket
 
 
 def complete(folder: Path | str, name: str = "part") -> StageOutput:

@@ -29,7 +29,7 @@ from tests.pipelines.stage_outputs import history, manifest, parts, wait_for
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
 
-    from tests.conftest import Bucket
+    from infra.s3_server import Bucket
     from tests.pipelines.conftest import Ended
 
 

@@ -18,7 +18,7 @@ from dhpf.records import PairRecord, Rejection
 from dhpf.storage.bucket import PATIENCE_VARIABLE
 
 if TYPE_CHECKING:
-    from tests.conftest import Bucket
+    from infra.s3_server import Bucket
 
 ODD = 'it\'s "odd".v2 ü.JPG'
 

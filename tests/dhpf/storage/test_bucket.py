@@ -13,7 +13,7 @@ from dhpf.storage.bucket import PATIENCE_VARIABLE, AccessDenied, BucketLocation,
 from tests.flaky_proxy import flaky_proxy
 
 if TYPE_CHECKING:
-    from tests.conftest import Bucket
+    from infra.s3_server import Bucket
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from dhpf.storage import Location, copies, location_of
 from dhpf.storage.copies import copies_folder, local_file, read_part
 
 if TYPE_CHECKING:
-    from tests.conftest import Bucket
+    from infra.s3_server import Bucket
 
 CONTENT = bytes(np.random.default_rng(0).integers(0, 256, 5000, dtype=np.uint8))
 

@@ -14,7 +14,7 @@ from dhpf.errors import InputError
 from dhpf.storage import Entry, Location, location_of
 
 if TYPE_CHECKING:
-    from tests.conftest import Bucket
+    from infra.s3_server import Bucket
 
 
 @pytest.fixture(params=["folder", "bucket"])

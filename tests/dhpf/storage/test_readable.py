@@ -12,7 +12,7 @@ from dhpf.storage import Location, location_of
 from dhpf.storage.readable import ReadableLocation
 
 if TYPE_CHECKING:
-    from tests.conftest import Bucket
+    from infra.s3_server import Bucket
 
 
 @pytest.fixture(params=["folder", "bucket"])

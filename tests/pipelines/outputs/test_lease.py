@@ -15,7 +15,7 @@ from dhpf.pipelines.outputs.lease import JOB_VARIABLE, held_lease, require_free
 from dhpf.storage import Location, location_of
 
 if TYPE_CHECKING:
-    from tests.conftest import Bucket
+    from infra.s3_server import Bucket
 
 
 @pytest.fixture(params=["folder", "bucket"])

@@ -13,7 +13,7 @@ from dhpf.pipelines.outputs.shared_work import require_one_winner, sees
 from dhpf.storage import FileLocation, location_of
 
 if TYPE_CHECKING:
-    from tests.conftest import Bucket
+    from infra.s3_server import Bucket
 
 
 @pytest.mark.parametrize("kind", ["folder", "bucket"])

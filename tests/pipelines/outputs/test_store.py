@@ -17,7 +17,7 @@ from dhpf.pipelines.outputs.store import PlanConflict, StageOutput, remove_outpu
 from dhpf.storage import FileLocation, Location, location_of
 
 if TYPE_CHECKING:
-    from tests.conftest import Bucket
+    from infra.s3_server import Bucket
 
 PLAN = {"stage": "match", "model": {"backbone": "a"}, "tasks": ["t1", "t2"]}
 

@@ -45,7 +45,7 @@ from dhpf.storage import location_of
 from tests.pipelines.stage_outputs import manifest, parts, wait_for
 
 if TYPE_CHECKING:
-    from tests.conftest import Bucket
+    from infra.s3_server import Bucket
     from tests.pipelines.conftest import Ended
 
 Run = Callable[..., "Ended"]

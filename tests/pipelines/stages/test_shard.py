@@ -33,7 +33,7 @@ from dhpf.storage import location_of
 from tests.pipelines.stage_outputs import manifest
 
 if TYPE_CHECKING:
-    from tests.conftest import Bucket
+    from infra.s3_server import Bucket
     from tests.pipelines.conftest import Ended
 
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 import requests
 
-from tests.conftest import free_ports
+from infra.s3_server import free_ports
 from tests.pipelines.submission.client import Client, Head
 
 BIN = Path(sys.executable).parent

@@ -9,7 +9,7 @@ from dhpf.pipelines.outputs.code_version import code_version
 from tests.pipelines.submission.client import Client, Head
 
 if TYPE_CHECKING:
-    from tests.conftest import Bucket
+    from infra.s3_server import Bucket
 
 
 @pytest.mark.cluster

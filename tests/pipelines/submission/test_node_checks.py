@@ -13,7 +13,7 @@ from dhpf.pipelines.submission.examination import Check, Examination
 from dhpf.pipelines.submission.node_checks import examine_machine
 
 if TYPE_CHECKING:
-    from tests.conftest import Bucket
+    from infra.s3_server import Bucket
 
 
 def checks(wanted: Examination) -> dict[str, Check]:

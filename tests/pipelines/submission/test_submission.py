@@ -22,7 +22,7 @@ from dhpf.storage import location_of
 from tests.pipelines.submission.client import Client, Head, ended
 
 if TYPE_CHECKING:
-    from tests.conftest import Bucket
+    from infra.s3_server import Bucket
 
 ADDRESS = ["--address", "http://127.0.0.1:9"]
 
