@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 from dhpf.errors import InputError
 from dhpf.storage import Location, is_uri, location_of
@@ -33,12 +33,51 @@ class CommitRecord:
     info: Mapping[str, Any]
 
 
+class CommitLines(Sequence[CommitRecord]):
+    """Commits that are held as JSON, which takes a third of the memory; each is made when it is asked for.
+
+    Args:
+        lines: JSON of each commit, as `commit_line` makes it.
+    """
+
+    def __init__(self, lines: Iterable[bytes]) -> None:
+        self._lines = list(lines)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    @overload
+    def __getitem__(self, place: int) -> CommitRecord: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> CommitLines: ...
+
+    def __getitem__(self, place: int | slice) -> CommitRecord | CommitLines:
+        if isinstance(place, slice):
+            return CommitLines(self._lines[place])
+        return commit_of_line(self._lines[place])
+
+    def manifest_bytes(self, record: Mapping[str, Any]) -> bytes:
+        """The content of the manifest that holds these commits and a record, a line for each commit."""
+        return b'{"commits": [\n%b\n], "record": %b}' % (b",\n".join(self._lines), canonical_json(record))
+
+
+def commit_line(commit: CommitRecord) -> bytes:
+    """JSON of a commit without a line break; equal commits give equal bytes."""
+    return json.dumps(vars(commit), sort_keys=True, allow_nan=False).encode()
+
+
+def commit_of_line(line: bytes) -> CommitRecord:
+    """The inverse of `commit_line`."""
+    return CommitRecord(**json.loads(line))
+
+
 @dataclass(frozen=True)
 class Manifest:
     """A complete stage output: its record and the commit of every task, in the plan's order."""
 
     record: Mapping[str, Any]
-    commits: tuple[CommitRecord, ...]
+    commits: Sequence[CommitRecord]
 
     def digest(self) -> str:
         """sha256 over what the tasks wrote: the same for the same content, wherever and whenever it was written."""
@@ -80,19 +119,23 @@ def read_file(root: Location, commit: CommitRecord, name: str) -> bytes:
     """
     place, entry = file_location(root, commit, name), commit.files[name]
     content = place.find()
-    _require_size(place, None if content is None else len(content), entry)
+    require_size(place, None if content is None else len(content), entry)
     if hashlib.sha256(content or b"").hexdigest() != entry["sha256"]:
         raise damaged(place)
     return content or b""
 
 
-def check_size(root: Location, commit: CommitRecord, name: str) -> None:
-    """Raises InputError unless a committed file is there and has the size that it had."""
-    place = file_location(root, commit, name)
-    _require_size(place, place.size(), commit.files[name])
+def require_size(place: Location, size: int | None, entry: Mapping[str, Any]) -> None:
+    """Checks the size of a committed file.
 
+    Args:
+        place: the file, as an error names it.
+        size: what it has, in bytes; None where there is no file.
+        entry: what its commit says of it.
 
-def _require_size(place: Location, size: int | None, entry: Mapping[str, Any]) -> None:
+    Raises:
+        InputError: it is not the size that it was committed with.
+    """
     if size != entry["size"]:
         found = "gone" if size is None else f"{size} bytes instead of {entry['size']}"
         raise InputError(f"{place}: {found}; run the stage again with --restart")

@@ -43,7 +43,7 @@ class Results:
 
     folder: Location
     record: Mapping[str, Any]
-    _commits: tuple[CommitRecord, ...]
+    _commits: Sequence[CommitRecord]
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The table's parts, in the order of the pairs, one in memory at a time.

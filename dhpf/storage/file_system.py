@@ -85,13 +85,7 @@ class FileLocation(Location):
         return self.path.stat().st_size if self.path.is_file() else None
 
     def entries(self, *, hidden: bool = False) -> Iterator[Entry]:
-        found = []
-        for folder, _, names in os.walk(self.path):
-            for name in names:
-                path = Path(folder, name)
-                with contextlib.suppress(FileNotFoundError):  # removed meanwhile
-                    if hidden or not name.startswith("."):
-                        found.append(Entry(path.relative_to(self.path).as_posix(), path.stat().st_size))
+        found = list(_entries_below(self.path, "", hidden=hidden))
         return iter(sorted(found, key=lambda entry: entry.key))
 
     def delete(self) -> None:
@@ -113,6 +107,20 @@ class FileLocation(Location):
             temporary.unlink(missing_ok=True)
             raise
         return temporary
+
+
+def _entries_below(folder: str | Path, prefix: str, *, hidden: bool) -> Iterator[Entry]:
+    """The files below a folder, each key with the prefix; symbolic links to folders are not followed."""
+    try:
+        found = list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in found:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _entries_below(entry.path, f"{prefix}{entry.name}/", hidden=hidden)
+        elif (hidden or not entry.name.startswith(".")) and not entry.is_dir():
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                yield Entry(f"{prefix}{entry.name}", entry.stat().st_size)
 
 
 def _make_folder_durably(folder: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from dhpf.errors import InputError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A file or object below a location.
 

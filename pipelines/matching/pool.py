@@ -82,11 +82,12 @@ def match_blocks(
         InputError: something that a block needs, such as its shard, cannot be read, and no image is at fault; blocks
             that were committed stay.
     """
-    missing = set(output.missing())
+    done = output.committed()
+    missing = {task for task in pairs.tasks if task not in done}
     if not missing:
         return
     settings = WorkerSettings(model, rows, str(output.root), config.resources, config.engine, options)
-    num_before = sum(int(commit.info.get("num_pairs", 0)) for commit in output.committed().values())
+    num_before = sum(int(commit.info.get("num_pairs", 0)) for commit in done.values())
     started = reported = time.time()
     num_pairs = num_failed = 0
     with CountedWork(title, "pair", pairs.num_pairs - num_before) as work, BlocksLeft(rows.stage, len(missing)) as left:

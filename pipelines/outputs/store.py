@@ -3,7 +3,7 @@
 PLAN.json says what a stage will do; a task writes its files under a key that nobody else uses and commits by creating
 commits/<task>.json, which only the first can; MANIFEST.json comes last and means "complete". The output lies in a
 folder or below an s3:// URI. Large files may lie elsewhere: then their keys are URIs, noted in objects-put/ before
-anything is put there.
+anything is put there. What gathered/ holds only spares the next driver time (pipelines/outputs/commits.py).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import contextlib
 import hashlib
 import json
 import uuid
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
@@ -23,18 +23,24 @@ from dhpf.manifest import (
     CommitRecord,
     Manifest,
     canonical_json,
-    check_size,
-    commit_record,
     file_location,
     find_json,
     read_file,
     read_json,
     read_manifest,
+    require_size,
 )
+from dhpf.pipelines.outputs.commits import GATHERED, Commits
+from dhpf.planning.blocks import block_name
 from dhpf.storage import Location, is_uri, location_of
+from dhpf.storage.many import find_all
 
-PLAN, COMMITS, DATA = "PLAN.json", "commits", "data"
-BEGUN, SCRATCH, OBJECTS = "begun", "scratch", "objects-put"
+PLAN, DATA, SCRATCH, OBJECTS = "PLAN.json", "data", "scratch", "objects-put"
+
+BEGUN = "begun"
+
+PASSING = (GATHERED, SCRATCH, BEGUN)
+"""Folders of an output that go once it is complete."""
 
 REJECTS_TASK = "rejects"
 """The task, if a stage has one, that keeps the rows of its input that cannot be used; its table has the same name."""
@@ -47,24 +53,28 @@ class PlanConflict(InputError):
 class StageOutput:
     """One stage output.
 
+    It remembers the commits that it has read or was told of: they never change.
+
     Args:
         root: folder or s3:// URI of the output.
     """
 
     def __init__(self, root: Location | Path | str) -> None:
         self.root = location_of(root)
+        self._commits = Commits(self.root)
 
     def plan(self, plan: Mapping[str, Any]) -> None:
         """Puts the plan, or checks that the one that is there is the same.
 
         Args:
-            plan: JSON values; "stage" is the stage's name, "tasks" the list of task names.
+            plan: JSON values; "stage" is the stage's name, "tasks" the list of task names, which is stored as a number
+                where they are those of blocks.
 
         Raises:
             PlanConflict: another plan is there; the message names the fields that differ.
         """
-        if not (self.root / PLAN).put_if_absent(canonical_json(plan)):
-            self._require_same(read_json(self.root / PLAN), plan)
+        if not (self.root / PLAN).put_if_absent(canonical_json(_closed(plan))):
+            self._require_same(_closed(read_json(self.root / PLAN)), _closed(plan))
 
     def require_settings(self, settings: Mapping[str, Any]) -> None:
         """Checks that the plan, if there is one, agrees with these fields of the wanted plan; writes nothing.
@@ -121,11 +131,7 @@ class StageOutput:
                 place = self.root / key
             place.put(content)
             entries[name] = {"key": key, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        record = {"task": task, "files": entries, "info": dict(info)}
-        place = self._commit_place(task)
-        if place.put_if_absent(canonical_json(record)):
-            return commit_record(record, place)
-        return commit_record(read_json(place), place)
+        return self._commits.put(CommitRecord(task, entries, dict(info)))
 
     def begin(self, task: str, run: str) -> int:
         """Notes that a run begins a task, and says how often it has, this time included.
@@ -137,27 +143,27 @@ class StageOutput:
             attempt += 1
         return attempt
 
+    def note(self, commit: CommitRecord) -> None:
+        """Remembers a commit, so that it need not be read; to be called by the one process that drives the stage."""
+        self._commits.note(commit)
+
     def commit_of(self, task: str) -> CommitRecord | None:
         """The record of a task's result, or None while the task is not done."""
-        place = self._commit_place(task)
-        record = find_json(place)
-        return None if record is None else commit_record(record, place)
+        return self._commits.find(task)
 
-    def committed(self) -> dict[str, CommitRecord]:
-        """The tasks that are done, by name."""
-        places = [self._commit_place(task) for task in self._done()]
-        return {place.name.removesuffix(".json"): commit_record(read_json(place), place) for place in places}
+    def committed(self) -> Mapping[str, CommitRecord]:
+        """The tasks that are done, by name; read from the store only where a planned task is not known to be done."""
+        if any(task not in self._commits for task in self._planned()):
+            self._commits.learn()
+        return self._commits
 
     def missing(self) -> list[str]:
         """The planned tasks that are not done, in the plan's order."""
-        done = set(self._done())
-        return [task for task in self._planned() if task not in done]
-
-    def _commit_place(self, task: str) -> Location:
-        return self.root / COMMITS / f"{task}.json"
-
-    def _done(self) -> list[str]:
-        return [entry.key.removesuffix(".json") for entry in (self.root / COMMITS).entries()]
+        planned = self._planned()
+        if all(task in self._commits for task in planned):
+            return []
+        done = self._commits.done()
+        return [task for task in planned if task not in done]
 
     @property
     def scratch(self) -> Location:
@@ -170,22 +176,32 @@ class StageOutput:
         Raises:
             InputError: a committed file is gone or has another size.
         """
-        missing = self.missing()
+        planned, commits = self._planned(), self.committed()
+        missing = [task for task in planned if task not in commits]
         if missing:
             raise RuntimeError(f"{self.root}: {len(missing)} tasks are not done, the first is {missing[0]}")
-        commits = self.committed()
-        for task in self._planned():
-            for name in commits[task].files:
-                check_size(self.root, commits[task], name)
-        content = {
-            "record": record,
-            "commits": [{"task": t, "files": commits[t].files, "info": commits[t].info} for t in self._planned()],
-        }
-        (self.root / MANIFEST).put_if_absent(canonical_json(content))
-        manifest = self.manifest()
+        unreferenced = self._require_files(commits)
+        lines = self._commits.in_order(planned)
+        if (self.root / MANIFEST).put_if_absent(lines.manifest_bytes(record)):
+            manifest: Manifest | None = Manifest(json.loads(canonical_json(record)), lines)
+        else:  # another driver was faster
+            manifest = self.manifest()
         assert manifest is not None
-        self._remove_unreferenced(manifest)
+        self._remove(unreferenced, manifest)
         return manifest
+
+    def _require_files(self, commits: Mapping[str, CommitRecord]) -> set[str]:
+        """Checks that all committed files are there with their sizes, by one listing; gives the keys of all others."""
+        sizes = {f"{DATA}/{entry.key}": entry.size for entry in (self.root / DATA).entries(hidden=True)}
+        for commit in commits.values():
+            for name, entry in commit.files.items():
+                key = entry["key"]
+                if is_uri(key):
+                    require_size(location_of(key), location_of(key).size(), entry)
+                elif sizes.pop(key, None) != entry["size"]:
+                    place = self.location(commit, name)
+                    require_size(place, place.size(), entry)
+        return set(sizes)
 
     def manifest(self) -> Manifest | None:
         """The manifest, or None while the output is not complete."""
@@ -204,19 +220,22 @@ class StageOutput:
         return read_file(self.root, commit, name)
 
     def _planned(self) -> list[str]:
-        tasks: list[str] = read_json(self.root / PLAN)["tasks"]
-        return tasks
+        return _task_names(read_json(self.root / PLAN)["tasks"])
 
-    def _remove_unreferenced(self, manifest: Manifest) -> None:
-        keys = {str(entry["key"]) for commit in manifest.commits for entry in commit.files.values()}
-        for note in _notes(self.root / OBJECTS):
-            if note.read().decode() not in keys:
-                with contextlib.suppress(InputError):  # the store cannot be reached: the note stays, for --restart
-                    _remove_noted(note)
-        kept = {_folder_of(key.removeprefix(f"{DATA}/")) for key in keys if not is_uri(key)}
-        for folder in {_folder_of(entry.key) for entry in (self.root / DATA).entries(hidden=True)} - kept:
-            (self.root / DATA / folder).delete_all()
-        for name in (BEGUN, SCRATCH):
+    def _remove(self, unreferenced: set[str], manifest: Manifest) -> None:
+        """Removes files that no commit names, here and in other stores, and what was needed only on the way."""
+        notes = _notes(self.root / OBJECTS)
+        if notes:
+            keys = {str(entry["key"]) for commit in manifest.commits for entry in commit.files.values()}
+            for note, key in zip(notes, find_all(notes), strict=True):
+                if key is not None and key.decode() not in keys:
+                    with contextlib.suppress(InputError):  # the store cannot be reached: the note stays, for --restart
+                        _remove_noted(note)
+        if unreferenced:
+            kept = _folders_of(manifest)
+            for folder in {key.rpartition("/")[0] for key in unreferenced} - kept:
+                (self.root / folder).delete_all()
+        for name in PASSING:
             (self.root / name).delete_all()
 
 
@@ -237,13 +256,31 @@ def _notes(place: Location) -> list[Location]:
     return [place / key for key in keys if OBJECTS in f"{place.name}/{key}".split("/")[:-1]]
 
 
-def _folder_of(key: str) -> str:
-    return key.rpartition("/")[0]
+def _folders_of(manifest: Manifest) -> set[str]:
+    """The folders that hold committed files or such folders, as keys."""
+    keys = {str(entry["key"]) for commit in manifest.commits for entry in commit.files.values()}
+    return {str(folder) for key in keys if not is_uri(key) for folder in PurePosixPath(key).parents}
 
 
 def _remove_noted(note: Location) -> None:
     location_of(note.read().decode()).delete()
     note.delete()
+
+
+def _closed(plan: Any) -> Any:
+    """A plan as it is stored: its tasks as how many blocks and which others behind them; a list if they are not so."""
+    names = plan.get("tasks") if isinstance(plan, Mapping) else None
+    if not isinstance(names, Sequence):
+        return plan
+    blocks = next((n for n, task in enumerate(names) if task != block_name(n)), len(names))
+    return {**plan, "tasks": {"blocks": blocks, "others": list(names[blocks:])} if blocks else list(names)}
+
+
+def _task_names(tasks: Any) -> list[str]:
+    """The names of the tasks of a stored plan; version 0.1 stored a list of them."""
+    if isinstance(tasks, list):
+        return tasks
+    return [*map(block_name, range(tasks["blocks"])), *tasks["others"]]
 
 
 def _differences(found: Any, wanted: Any, place: str = "") -> list[str]:

@@ -90,12 +90,17 @@ class MatchResult:
     Attributes:
         record: counts, settings, model and dataset.
         output: where the correspondences lie.
-        commits: the tasks that wrote a part of the table, in the order of the pairs.
+        manifest_commits: the commits of all its tasks.
     """
 
     record: Mapping[str, Any]
     output: StageOutput
-    commits: tuple[CommitRecord, ...]
+    manifest_commits: Sequence[CommitRecord]
+
+    @property
+    def commits(self) -> Iterator[CommitRecord]:
+        """The commits of blocks, each of which holds a part of the table, in the order of the pairs."""
+        return (commit for commit in self.manifest_commits if commit.task != REJECTS_TASK)
 
     @property
     def num_described(self) -> int:
@@ -155,19 +160,29 @@ def match(
         rejected = _keep_rejects(pairs.rejected, output)
         options = match_options(config)
         match_blocks(pairs, model, rows, output, config, title=f"match {pairs.name}", options=options, report=report)
-        infos = [commit.info for task, commit in output.committed().items() if task != REJECTS_TASK]
-        record = {key: value for key, value in plan.items() if key != "tasks"} | {
+        record = {
+            **{key: value for key, value in plan.items() if key != "tasks"},
             "num_pairs": pairs.num_pairs,
             **rejected,
-            "num_failed": sum(int(info["num_failed"]) for info in infos),
-            "first_failure": next((info["first_failure"] for info in infos if info["first_failure"]), None),
-            "num_described": sum(map(num_described, infos)),
+            **totals(output.committed()),
             "code_version": code_version(),
             "seconds": round(time.time() - started, 3),
         }
         manifest = output.finish(record)
-    blocks = tuple(commit for commit in manifest.commits if commit.task != REJECTS_TASK)
-    return MatchResult(manifest.record, output, blocks)
+    return MatchResult(manifest.record, output, manifest.commits)
+
+
+def totals(commits: Mapping[str, CommitRecord]) -> dict[str, Any]:
+    """The counts of all blocks together, and why the first pair failed, if one did."""
+    num_failed = described = 0
+    first: tuple[str, str] | None = None
+    for task, commit in commits.items():
+        if task != REJECTS_TASK:
+            info = commit.info
+            num_failed, described = num_failed + int(info["num_failed"]), described + num_described(info)
+            if info["first_failure"] and (first is None or task < first[0]):
+                first = task, info["first_failure"]
+    return {"num_failed": num_failed, "first_failure": first and first[1], "num_described": described}
 
 
 def num_described(counts: Mapping[str, Any]) -> int:
@@ -197,7 +212,8 @@ def _keep_rejects(rejected: RejectedRows | None, output: StageOutput) -> dict[st
     if rejected is None:
         return {"num_rejected": 0, "first_rejection": None}
     counts = {"num_rejected": rejected.num_rows, "first_rejection": rejected.first_reason}
-    output.commit(REJECTS_TASK, {file_name(REJECTS_TASK): rejected.table.read_bytes()}, counts)
+    table = {file_name(REJECTS_TASK): rejected.table.read_bytes()}
+    output.note(output.commit(REJECTS_TASK, table, counts))
     count_work("match", Work(errors={"row": rejected.num_rows}))
     return counts
 

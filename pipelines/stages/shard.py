@@ -6,13 +6,14 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ray
 
 from dhpf.errors import InputError
-from dhpf.manifest import canonical_json
+from dhpf.manifest import CommitRecord, canonical_json
 from dhpf.pairs import open_pair_source
 from dhpf.pairs.pair_list import REJECTS
 from dhpf.pipelines.cluster_metrics import BlocksLeft, CountedReads, Work, count_work, reasons_of
@@ -29,6 +30,12 @@ from dhpf.records import PairRecord, Rejection
 from dhpf.shards.pair_json import pair_to_json
 from dhpf.shards.shards import encode_shard
 from dhpf.storage import Location, location_of
+
+COUNTS = ("num_pairs", "num_images", "num_bytes")
+"""What the task of each block counts."""
+
+NO_REJECTS = canonical_json([])
+"""What a block's task says of its rejected pairs where there is none."""
 
 MAX_IN_FLIGHT = 16
 """Blocks that Ray holds at once; the driver generates the next ones only as these end."""
@@ -58,20 +65,21 @@ def _shard_split(name: str, config: ShardConfig, source: SourceConfig, split: st
     if output.manifest() is not None:
         return
     count_work("shard", Work(errors={"row": len(rejections)}))
-    _shard_missing(name, config, source, split, output)
-    for commit in output.committed().values():
-        if commit.task != REJECTS_TASK:
-            rejections += [Rejection(**r) for r in json.loads(output.read(commit, "rejects.json"))]
+    tasks = [task for task in plan["tasks"] if task != REJECTS_TASK]
+    _shard_missing(name, config, source, split, output, tasks)
+    commits = output.committed()
+    totals: Counter[str] = Counter()
+    for task in tasks:
+        totals.update({key: int(commits[task].info[key]) for key in COUNTS})
+        rejections += _rejections_of(commits[task], output)
     rejects = table_of(map(dataclasses.asdict, rejections), REJECTS)
-    output.commit(REJECTS_TASK, table_file(REJECTS_TASK, rejects), {"num_rejected": len(rejections)})
-    infos = [commit.info for commit in output.committed().values()]
-    totals = {key: sum(info.get(key, 0) for info in infos) for key in ("num_pairs", "num_images", "num_bytes")}
+    output.note(output.commit(REJECTS_TASK, table_file(REJECTS_TASK, rejects), {"num_rejected": len(rejections)}))
     thresholds = open_pair_source(source.kind, source.options).thresholds
     record = {
         "stage": "shard",
         "name": name,
         "settings": {key: plan[key] for key in plan if key != "tasks"},
-        **totals,
+        **{key: totals[key] for key in COUNTS},
         "num_rejected": len(rejections),
         "first_rejection": rejections[0].reason if rejections else None,
         "thresholds": list(thresholds),
@@ -84,6 +92,14 @@ def _shard_split(name: str, config: ShardConfig, source: SourceConfig, split: st
             f"{len(rejections)} rejected, the source changed meanwhile; run again with --restart shard"
         )
     output.finish(record)
+
+
+def _rejections_of(commit: CommitRecord, output: StageOutput) -> list[Rejection]:
+    """The pairs that the task of a block rejected; read only where there are some."""
+    name = "rejects.json"
+    if commit.files[name]["size"] == len(NO_REJECTS):
+        return []
+    return [Rejection(**rejection) for rejection in json.loads(output.read(commit, name))]
 
 
 def planned_settings(config: ShardConfig, source: SourceConfig, split: str) -> dict[str, Any]:
@@ -119,8 +135,11 @@ def _plan(config: ShardConfig, source: SourceConfig, split: str) -> tuple[dict[s
     return plan, rejections
 
 
-def _shard_missing(name: str, config: ShardConfig, source: SourceConfig, split: str, output: StageOutput) -> None:
-    missing = set(output.missing()) - {REJECTS_TASK}
+def _shard_missing(
+    name: str, config: ShardConfig, source: SourceConfig, split: str, output: StageOutput, tasks: Sequence[str]
+) -> None:
+    done = output.committed()
+    missing = {task for task in tasks if task not in done}
     if not missing:
         return
     make_shard = ray.remote(num_cpus=config.resources.cpus, num_gpus=config.resources.gpus, max_retries=3)(_shard_block)
@@ -134,25 +153,25 @@ def _shard_missing(name: str, config: ShardConfig, source: SourceConfig, split: 
                 continue
             in_flight.append(make_shard.remote(source, block, str(output.root), store))
             if len(in_flight) >= MAX_IN_FLIGHT:
-                in_flight = _collect(in_flight, work, left)
+                in_flight = _collect(in_flight, work, left, output)
         while in_flight:
-            in_flight = _collect(in_flight, work, left)
+            in_flight = _collect(in_flight, work, left, output)
 
 
-def _collect(in_flight: list[Any], work: CountedWork, left: BlocksLeft) -> list[Any]:
+def _collect(in_flight: list[Any], work: CountedWork, left: BlocksLeft, output: StageOutput) -> list[Any]:
     (done,), rest = ray.wait(in_flight, num_returns=1)
-    result_of(done)
+    output.note(result_of(done))
     work.update(1)
     left.one_done()
     return list(rest)
 
 
-def _shard_block(source: SourceConfig, block: Block, root: str, store: str | None) -> None:
+def _shard_block(source: SourceConfig, block: Block, root: str, store: str | None) -> CommitRecord:
     started = time.time()
     reads = CountedReads(open_pair_source(source.kind, source.options).read)
     encoded = encode_shard(block, reads)
     rejects = canonical_json([dataclasses.asdict(r) for r in encoded.rejections])
-    StageOutput(root).commit(
+    commit = StageOutput(root).commit(
         block.block_id,
         {"shard.tar": encoded.tar, "index.json": encoded.index, "rejects.json": rejects},
         {"num_pairs": encoded.num_pairs, "num_images": encoded.num_images, "num_bytes": len(encoded.tar)},
@@ -161,3 +180,4 @@ def _shard_block(source: SourceConfig, block: Block, root: str, store: str | Non
     errors = reasons_of(rejection.reason for rejection in encoded.rejections)
     work = Work(encoded.num_pairs, num_bytes=reads.num_bytes, seconds=time.time() - started, errors=errors)
     count_work("shard", work)
+    return commit

@@ -4,8 +4,19 @@ from pathlib import Path
 import pytest
 
 from dhpf.errors import InputError
-from dhpf.manifest import MANIFEST, CommitRecord, Manifest, canonical_json, check_size, read_file, read_manifest
-from dhpf.storage import location_of
+from dhpf.manifest import (
+    MANIFEST,
+    CommitLines,
+    CommitRecord,
+    Manifest,
+    canonical_json,
+    commit_line,
+    file_location,
+    read_file,
+    read_manifest,
+    require_size,
+)
+from dhpf.storage import Location, location_of
 
 COMMIT = CommitRecord(
     "block-000000", {"a": {"key": "data/a", "size": 3, "sha256": hashlib.sha256(b"abc").hexdigest()}}, {"num_pairs": 1}
@@ -27,6 +38,11 @@ def test_a_damaged_manifest_is_named(tmp_path: Path, content: bytes) -> None:
 
 def test_size_and_digest_are_checked(tmp_path: Path) -> None:
     root = location_of(tmp_path)
+    place = file_location(root, COMMIT, "a")
+
+    def check_size(root: Location, commit: CommitRecord, name: str) -> None:
+        require_size(place, place.size(), commit.files[name])
+
     for check in (read_file, check_size):
         with pytest.raises(InputError, match="data/a: gone; run the stage again with --restart"):
             check(root, COMMIT, "a")
@@ -48,3 +64,14 @@ def test_the_digest_is_of_the_content_alone() -> None:
     changed = CommitRecord(COMMIT.task, {"a": dict(COMMIT.files["a"]) | {"sha256": "0"}}, {})
     assert Manifest({}, (COMMIT,)).digest() == Manifest({"seconds": 1}, (elsewhere,)).digest()
     assert Manifest({}, (COMMIT,)).digest() != Manifest({}, (changed,)).digest()
+
+
+def test_commits_held_as_lines_are_the_same_commits(tmp_path: Path) -> None:
+    other = CommitRecord("block-000001", {}, {"first_failure": "image \n\u2028 \udcff: damaged"})
+    lines = CommitLines(map(commit_line, (COMMIT, other)))
+    assert list(lines) == [COMMIT, other] and list(lines[1:]) == [other] and lines[-1] == other
+    (tmp_path / MANIFEST).write_bytes(lines.manifest_bytes({"stage": "match"}))
+    assert read_manifest(location_of(tmp_path)) == Manifest({"stage": "match"}, (COMMIT, other))
+    assert Manifest({}, lines).digest() == Manifest({}, (COMMIT, other)).digest()
+    (tmp_path / MANIFEST).write_bytes(CommitLines([]).manifest_bytes({}))
+    assert read_manifest(location_of(tmp_path)) == Manifest({}, ())

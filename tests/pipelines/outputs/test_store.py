@@ -86,6 +86,66 @@ def test_other_settings_are_refused_by_name(root: Location) -> None:
         output.plan(PLAN | {"model": {"backbone": "b"}})
 
 
+BLOCKS = [f"block-{number:06d}" for number in range(30_000)]
+
+
+@pytest.mark.parametrize("tasks", [BLOCKS, [*BLOCKS, "rejects"], ["rejects", *BLOCKS], BLOCKS[1:], [], ["model"]])
+def test_a_plan_stays_small_and_its_tasks_are_the_same(tmp_path: Path, tasks: list[str]) -> None:
+    output = StageOutput(tmp_path)
+    output.plan({"stage": "match", "tasks": tasks})
+    assert output.missing() == tasks
+    assert (tmp_path / "PLAN.json").stat().st_size < 200 or tasks[:1] != BLOCKS[:1]
+    output.plan({"stage": "match", "tasks": tasks})
+    with pytest.raises(PlanConflict, match="tasks"):
+        output.plan({"stage": "match", "tasks": [*tasks, "another"]})
+
+
+def test_a_plan_that_lists_its_tasks_goes_on(tmp_path: Path) -> None:
+    plan = {"stage": "match", "tasks": ["block-000000", "block-000001", "rejects"]}
+    (tmp_path / "PLAN.json").write_text(json.dumps(plan))
+    output = StageOutput(tmp_path)
+    output.plan(plan)
+    for task in output.missing():
+        output.commit(task, {"part": b"1"}, {})
+    assert [commit.task for commit in output.finish({}).commits] == plan["tasks"]
+    with pytest.raises(PlanConflict, match="tasks.blocks: 2 -> 1"):
+        output.plan(plan | {"tasks": ["block-000000", "rejects"]})
+
+
+def test_what_a_driver_was_told_of_is_neither_listed_nor_read_again(
+    root: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = StageOutput(root)
+    output.plan(PLAN)
+    assert dict(output.committed()) == {}
+    for task in PLAN["tasks"]:
+        output.note(StageOutput(root).commit(task, {"part": task.encode()}, {}))
+    listed: list[str] = []
+    entries = type(root).entries
+
+    def listing(place: Location, **options: bool) -> object:
+        listed.append(place.name)
+        return entries(place, **options)
+
+    monkeypatch.setattr(type(root), "entries", listing)
+    assert output.missing() == []
+    manifest = output.finish({"counts": (1, 2)})
+    assert "commits" not in listed and listed.count("data") == 1
+    stored = output.manifest()
+    assert stored is not None and (list(manifest.commits), manifest.record) == (list(stored.commits), stored.record)
+    assert manifest.record == {"counts": [1, 2]}
+
+
+def test_a_stray_file_beside_the_data_costs_no_data(root: Location) -> None:
+    output = StageOutput(root)
+    output.plan({"stage": "s", "tasks": ["t"]})
+    commit = output.commit("t", {"part": b"1"}, {})
+    for folder in ("data", "data/t"):
+        (root / folder / ".nfs01").put(b"")
+    manifest = output.finish({})
+    assert output.read(manifest.commits[0], "part") == output.read(commit, "part") == b"1"
+
+
 def test_damage_is_noticed(root: Location) -> None:
     output = StageOutput(root)
     output.plan({"stage": "s", "tasks": ["t"]})
@@ -240,7 +300,7 @@ def test_damaged_records_are_named(root: Location, name: str, junk: bytes) -> No
     with pytest.raises(InputError, match=f"{name}.*: damaged|holds an earlier s"):
         output.plan(plan)
         output.manifest()
-        output.committed()
+        StageOutput(root).committed()
 
 
 def test_a_file_system_without_links_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

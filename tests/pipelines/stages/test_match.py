@@ -106,7 +106,7 @@ def test_scores_leave_out_failed_pairs_and_rows_are_found_by_number(tmp_path: Pa
         output.commit(f"block-{number}", table_file("part", table_of([found], CORRESPONDENCES)), {})
         for number, found in enumerate([rows(pair_of(PairRecord("8", "", "a", "b"))), failed])
     ]
-    result = MatchResult({}, output, tuple(commits))
+    result = MatchResult({}, output, commits)
     assert result.scores() == {7: 0.5}
     assert [row["number"] for row in result.rows({2})] == [2]
 

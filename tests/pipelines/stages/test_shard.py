@@ -24,7 +24,7 @@ from dhpf.errors import InputError
 from dhpf.pipelines.cluster_metrics import BlocksLeft
 from dhpf.pipelines.config import ShardConfig, SourceConfig
 from dhpf.pipelines.inputs.shard_set import ShardSet, open_shard_set
-from dhpf.pipelines.outputs.store import PlanConflict, remove_outputs
+from dhpf.pipelines.outputs.store import PlanConflict, StageOutput, remove_outputs
 from dhpf.pipelines.progress import CountedWork
 from dhpf.pipelines.stages import shard as shard_stage
 from dhpf.pipelines.stages.shard import _collect, shard
@@ -203,7 +203,7 @@ def test_an_unusable_source_is_one_sentence(tasks_here: None, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_a_workers_sentence_comes_without_its_traceback(ray_cluster: None) -> None:
+def test_a_workers_sentence_comes_without_its_traceback(ray_cluster: None, tmp_path: Path) -> None:
     import ray
 
     @ray.remote
@@ -211,7 +211,7 @@ def test_a_workers_sentence_comes_without_its_traceback(ray_cluster: None) -> No
         raise InputError("one sentence")
 
     with pytest.raises(InputError) as caught:
-        _collect([fail.remote()], CountedWork("shard", "block"), BlocksLeft("shard", 1))
+        _collect([fail.remote()], CountedWork("shard", "block"), BlocksLeft("shard", 1), StageOutput(tmp_path))
     assert str(caught.value) == "one sentence"
 
 

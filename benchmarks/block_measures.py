@@ -1,0 +1,215 @@
+"""The measurements of benchmarks.blocks. Importing this module imports Ray."""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+from unittest import mock
+
+import obstore
+
+from benchmarks.memory import extra_megabytes
+from dhpf.config import ModelConfig
+from dhpf.manifest import CommitRecord
+from dhpf.pipelines.cluster import ray_cluster
+from dhpf.pipelines.config import MatchingConfig, Resources
+from dhpf.pipelines.inputs.block_source import BlockJob, CollectionJob
+from dhpf.pipelines.inputs.model_source import ModelSource
+from dhpf.pipelines.matching import pool
+from dhpf.pipelines.matching.block_matching import AS_SUITS, WorkerSettings
+from dhpf.pipelines.matching.describing import Caution
+from dhpf.pipelines.matching.pool import BlockMatcher, match_blocks
+from dhpf.pipelines.outputs.store import StageOutput
+from dhpf.pipelines.outputs.writers import PART, file_name
+from dhpf.pipelines.stages.match import CorrespondenceRows
+from dhpf.planning.blocks import PlannedBlock, block_name
+from dhpf.planning.spans import Span
+from dhpf.storage import FileLocation, location_of
+
+PART_BYTES = 4_000
+PAIRS = 10
+TIMED_COMMITS = 100
+ACTORS = 2
+
+
+class EmptyBlocks:
+    """Blocks whose pairs and images do not exist; what an actor gets of each is as large as of a real one."""
+
+    name, digest, rejected = "empty", "digest", None
+    settings: Mapping[str, Any] = MappingProxyType({})
+
+    def __init__(self, num_blocks: int) -> None:
+        self.tasks = [block_name(number) for number in range(num_blocks)]
+        self.num_pairs = PAIRS * num_blocks
+
+    def jobs(self, missing: set[str]) -> Iterator[CollectionJob]:
+        """The jobs of the blocks in `missing`, made one at a time."""
+        for number, task in enumerate(self.tasks):
+            if task in missing:
+                span = Span(number, number + 1, number + 1, number + 1 + PAIRS)
+                block = PlannedBlock(number, PAIRS * number, PAIRS, PAIRS + 1, 0, (span,))
+                images = {
+                    position: f"{position // 100:04d}/{position:09d}.jpg" for position in range(number, number + 11)
+                }
+                yield CollectionJob("photos", block, None, images)
+
+    def read(self, image_id: str) -> bytes:
+        """No image is read."""
+        raise NotImplementedError
+
+
+class EmptyWorker:
+    """Commits a part of the usual size for each block, without matching."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._output = StageOutput(settings.root)
+
+    def match(self, job: BlockJob, caution: Caution) -> CommitRecord:
+        """Commits the block of a job."""
+        return commit_part(self._output, job.task)
+
+
+class EmptyBlockMatcher(BlockMatcher):
+    """The actor, with an `EmptyWorker`."""
+
+    def __init__(self, *arguments: Any) -> None:
+        with mock.patch.object(pool, "BlockWorker", EmptyWorker):
+            super().__init__(*arguments)
+
+
+def commit_part(output: StageOutput, task: str) -> CommitRecord:
+    """Commits a part of the usual size, with the usual counts."""
+    info = {"num_pairs": PAIRS, "num_failed": 0, "first_failure": None, "num_described": PAIRS + 1, "seconds": 1.23456}
+    return output.commit(task, {file_name(PART): bytes(PART_BYTES)}, info)
+
+
+def settings_of(root: str) -> WorkerSettings:
+    """What the actors of an output are made from."""
+    model = ModelSource(ModelConfig(selection="fixed", layers=(11,)))
+    return WorkerSettings(model, CorrespondenceRows(50, False, "model", "code"), root, Resources(), "torch")
+
+
+def measure_requests(place: str) -> Mapping[str, float]:
+    """How many requests of each kind an actor makes for a block, in a bucket."""
+    output = StageOutput(location_of(place) / "requests")
+    pairs, actor = EmptyBlocks(20), EmptyBlockMatcher(settings_of(str(output.root)), "run")
+    jobs = [job.to_json() for job in pairs.jobs(set(pairs.tasks))]
+    with counted_requests() as counts:
+        for job in jobs:
+            actor({"job": [job]})
+    return {name: round(number / len(jobs), 2) for name, number in sorted(counts.items())} | {
+        "all": round(counts.total() / len(jobs), 2)
+    }
+
+
+@contextmanager
+def counted_requests() -> Iterator[Counter[str]]:
+    """Counts what this process asks of buckets meanwhile; a listing counts once, however many pages it has."""
+    counts: Counter[str] = Counter()
+
+    def counting(name: str) -> Callable[..., Any]:
+        original = getattr(obstore, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            counts[name] += 1
+            return original(*arguments, **options)
+
+        return call
+
+    with ExitStack() as stack:
+        for name in ("put", "get", "get_range", "head", "list", "delete"):
+            stack.enter_context(mock.patch.object(obstore, name, counting(name)))
+        yield counts
+
+
+def measure_pool(place: str, work: Path, num_blocks: int) -> Mapping[str, float]:
+    """Handing out empty blocks to real actors that commit them: seconds and the driver's CPU seconds, per 1,000.
+
+    Also the driver's growth in MB per 1,000 blocks, from the first third on.
+    """
+    pairs, output = EmptyBlocks(num_blocks), StageOutput(location_of(place) / "pool")
+    output.plan({"stage": "match", "tasks": pairs.tasks})
+    config = MatchingConfig(num_actors=ACTORS)
+    settings = settings_of(str(output.root))
+    sizes: list[float] = []
+    jobs = pairs.jobs
+
+    def watched(missing: set[str]) -> Iterator[CollectionJob]:
+        for job in jobs(missing):
+            sizes.append(resident_megabytes())
+            yield job
+
+    with (
+        ray_cluster(None, ACTORS + 2, location_of(work), ""),
+        mock.patch.object(pool, "BlockMatcher", EmptyBlockMatcher),
+    ):
+        started, cpu = time.perf_counter(), time.process_time()
+        with mock.patch.object(pairs, "jobs", watched):
+            match_blocks(pairs, settings.model, settings.rows, output, config, title="empty blocks", options=AS_SUITS)
+        seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
+    begin = len(sizes) // 3
+    return {
+        "seconds": round(1000 * seconds / num_blocks, 2),
+        "driver_cpu_seconds": round(1000 * cpu_seconds / num_blocks, 2),
+        "driver_mb": round(1000 * (sizes[-1] - sizes[begin]) / (num_blocks - begin), 2),
+    }
+
+
+def resident_megabytes() -> float:
+    """Memory of this process that is in use now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 1e6
+
+
+def measure_store(place: str, num_tasks: int) -> Mapping[str, float]:
+    """The cost of one commit, and of going on with and finishing a stage that a driver left when all was committed."""
+    root = location_of(place) / f"store-{num_tasks}"
+    tasks = [block_name(number) for number in range(num_tasks)]
+    output = StageOutput(root)
+    output.plan({"stage": "match", "tasks": tasks})
+    seconds, _ = timed(partial(begin_and_commit, output, tasks[:TIMED_COMMITS]))
+    figures = {"commit_ms": round(1000 * seconds / TIMED_COMMITS, 2)}
+    commit_quickly(output, tasks[TIMED_COMMITS:])
+    figures["missing_s"] = timed(StageOutput(root).missing)[0]
+    figures["committed_s"], figures["committed_mb"] = timed(StageOutput(root).committed)
+    figures["finish_s"], figures["finish_mb"] = timed(lambda: StageOutput(root).finish({"stage": "match"}))
+    figures["plan_mb"] = round((root / "PLAN.json").read().__len__() / 1e6, 3)
+    root.delete_all()
+    return figures
+
+
+def begin_and_commit(output: StageOutput, tasks: list[str]) -> None:
+    """What an actor asks of the store for blocks, one after the other."""
+    for task in tasks:
+        output.begin(task, "run")
+        commit_part(output, task)
+
+
+def commit_quickly(output: StageOutput, tasks: list[str]) -> None:
+    """Commits many tasks at once; files are not forced to the disk."""
+    threads = 4 if isinstance(output.root, FileLocation) else 32
+    with mock.patch.object(os, "fsync", lambda _: None), ThreadPoolExecutor(threads) as executor:
+        for _ in executor.map(lambda task: begin_and_commit(output, [task]), tasks):
+            pass
+
+
+def timed(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds that work takes, and its highest extra memory in MB."""
+    seconds: list[float] = []
+
+    def clocked() -> None:
+        started = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - started)
+
+    extra = extra_megabytes(clocked)
+    return round(seconds[0], 3), round(extra)
