@@ -2,8 +2,8 @@
 
     python tests/trace_match.py
 
-A folder of two images is matched in this process, driver and actor alike: Ray is not started, and Ray Data's one call
-is replaced by a loop over the blocks. A file counts if one of its functions or methods ran. What runs when a module is
+A folder of two images is matched in this process, driver and actor alike: Ray is not started, and an actor is an object
+whose methods run when they are called. A file counts if one of its functions or methods ran. What runs when a module is
 imported does not count (all modules are imported before), nor do methods that `dataclass` made, nor the pictures that
 the run draws of its result: dhpf/drawing/ and every module called pictures.
 
@@ -24,8 +24,9 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -39,26 +40,41 @@ actor_has_block = threading.Event()
 """Set while an actor works on a block."""
 
 
-class BlocksHere:
-    """Takes the place of a Ray data set: its blocks are matched one after the other in this process."""
+class ActorHere:
+    """Takes the place of a Ray actor: a method runs in this process, at the moment it is called."""
 
-    def __init__(self, items: list[dict[str, Any]], **_: object) -> None:
-        self._items = items
-        self._matcher: Callable[[dict[str, Any]], dict[str, list[Any]]] | None = None
+    def __init__(self, worker: object) -> None:
+        self._worker = worker
 
-    def map_batches(self, actor: type, *, fn_constructor_args: tuple[Any, ...] = (), **_: object) -> BlocksHere:
-        """Makes the actor, as Ray would in a process of its own."""
-        self._matcher = actor(*fn_constructor_args)
-        return self
+    def __getattr__(self, name: str) -> SimpleNamespace:
+        return SimpleNamespace(remote=partial(self._call, name))
 
-    def iter_rows(self) -> Iterator[dict[str, Any]]:
-        """One row of counts a block."""
-        assert self._matcher is not None
-        for item in self._items:
+    def _call(self, name: str, *arguments: object) -> Answer:
+        if name != "prepare":
             actor_has_block.set()
-            found = self._matcher({name: np.array([value]) for name, value in item.items()})
-            actor_has_block.clear()
-            yield {name: values[0] for name, values in found.items()}
+        answer = getattr(self._worker, name)(*arguments)
+        actor_has_block.clear()
+        return Answer(answer)
+
+
+@dataclass(eq=False)
+class Answer:
+    """Takes the place of a reference to what a call answers."""
+
+    value: object
+
+
+def actors_here(**_: object) -> Callable[[type], SimpleNamespace]:
+    """Takes the place of ray.remote for a class."""
+    return lambda worker: SimpleNamespace(remote=lambda *arguments: ActorHere(worker(*arguments)))
+
+
+def put_here(replace: Callable[[str, object], object]) -> None:
+    """Replaces by name what the pool of actors uses of Ray."""
+    replace("remote", actors_here)
+    replace("wait", lambda references, num_returns: (references[:num_returns], references[num_returns:]))
+    replace("get", lambda reference: reference.value)
+    replace("kill", lambda actor: None)
 
 
 def import_everything() -> None:
@@ -133,11 +149,10 @@ def _name_here(filename: str) -> str:
 def trace_of_a_match() -> Trace:
     """Matches two images, as the command line would, and says what ran."""
     import ray
-    import ray.data
 
     import_everything()
     ray.init = ray.shutdown = lambda *_, **__: None  # type: ignore[assignment]
-    ray.data.from_items = BlocksHere  # type: ignore[assignment]
+    put_here(partial(setattr, ray))
     in_dhpf = (ROOT / "dhpf" / "pipelines").exists()
     command = importlib.import_module("dhpf.pipelines.__main__" if in_dhpf else "pipelines.__main__")
     trace = Trace()

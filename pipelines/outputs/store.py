@@ -37,10 +37,8 @@ from dhpf.storage.many import find_all
 
 PLAN, DATA, SCRATCH, OBJECTS = "PLAN.json", "data", "scratch", "objects-put"
 
-BEGUN = "begun"
-
-PASSING = (GATHERED, SCRATCH, BEGUN)
-"""Folders of an output that go once it is complete."""
+PASSING = (GATHERED, SCRATCH, "begun")
+"""Folders of an output that go once it is complete; the last is of versions that noted there what they had begun."""
 
 REJECTS_TASK = "rejects"
 """The task, if a stage has one, that keeps the rows of its input that cannot be used; its table has the same name."""
@@ -132,16 +130,6 @@ class StageOutput:
             place.put(content)
             entries[name] = {"key": key, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         return self._commits.put(CommitRecord(task, entries, dict(info)))
-
-    def begin(self, task: str, run: str) -> int:
-        """Notes that a run begins a task, and says how often it has, this time included.
-
-        This is the only trace that a task leaves which kills its process.
-        """
-        attempt = 1
-        while not (self.root / BEGUN / run / f"{task}.{attempt}").put_if_absent(uuid.uuid4().bytes):
-            attempt += 1
-        return attempt
 
     def note(self, commit: CommitRecord) -> None:
         """Remembers a commit, so that it need not be read; to be called by the one process that drives the stage."""

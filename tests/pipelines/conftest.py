@@ -1,4 +1,5 @@
 import contextlib
+import inspect
 import io
 import logging
 import os
@@ -10,8 +11,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -25,7 +28,7 @@ from dhpf.pipelines.inputs.shard_set import ShardSet
 from dhpf.planning.blocks import plan_blocks
 from dhpf.records import PairRecord
 from dhpf.shards.shards import Shard, encode_shard
-from tests.trace_match import BlocksHere
+from tests.trace_match import Answer, actors_here, put_here
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows.yaml"
 
@@ -97,21 +100,25 @@ def _run(work: Path, workflow: str, *arguments: str, settings: Sequence[str] = (
 
 @pytest.fixture
 def tasks_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes Ray's tasks run in this process, each at the moment it is submitted, so that a stage needs no cluster."""
+    """Makes Ray's tasks and actors work in this process, each call at the moment it is made: no cluster is needed."""
     import ray
 
-    monkeypatch.setattr(ray, "remote", lambda **_: lambda function: SimpleNamespace(remote=function))
-    monkeypatch.setattr(ray, "wait", lambda tasks, num_returns: (tasks[:num_returns], tasks[num_returns:]))
-    monkeypatch.setattr(ray, "get", lambda result: result)
+    def remote(**options: object) -> Callable[[Any], Any]:
+        def made(worker: Any) -> Any:
+            if inspect.isclass(worker):
+                return actors_here(**options)(worker)
+            return SimpleNamespace(remote=lambda *arguments: Answer(worker(*arguments)))
+
+        return made
+
+    put_here(partial(monkeypatch.setattr, ray))
+    monkeypatch.setattr(ray, "remote", remote)
 
 
 @pytest.fixture
-def blocks_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes Ray Data's actors work in this process, and `dhpf run` start no cluster."""
-    import ray.data
-
+def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes `dhpf run` start no cluster."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(ray.data, "from_items", BlocksHere)
     monkeypatch.setattr(cluster, "ray_cluster", lambda *_: contextlib.nullcontext())
     monkeypatch.setattr(cluster, "set_ray_environment", lambda address, work: None)
 
