@@ -81,9 +81,9 @@ class EmptyWorker:
 class EmptyBlockMatcher(BlockMatcher):
     """The actor, with an `EmptyWorker`."""
 
-    def __init__(self, *arguments: Any) -> None:
+    def prepare(self) -> None:
         with mock.patch.object(pool, "BlockWorker", EmptyWorker):
-            super().__init__(*arguments)
+            super().prepare()
 
 
 def commit_part(output: StageOutput, task: str) -> CommitRecord:
@@ -101,11 +101,12 @@ def settings_of(root: str) -> WorkerSettings:
 def measure_requests(place: str) -> Mapping[str, float]:
     """How many requests of each kind an actor makes for a block, in a bucket."""
     output = StageOutput(location_of(place) / "requests")
-    pairs, actor = EmptyBlocks(20), EmptyBlockMatcher(settings_of(str(output.root)), "run")
+    pairs, actor = EmptyBlocks(20), EmptyBlockMatcher(settings_of(str(output.root)))
+    actor.prepare()
     jobs = [job.to_json() for job in pairs.jobs(set(pairs.tasks))]
     with counted_requests() as counts:
         for job in jobs:
-            actor({"job": [job]})
+            actor.match(job, 1, {})
     return {name: round(number / len(jobs), 2) for name, number in sorted(counts.items())} | {
         "all": round(counts.total() / len(jobs), 2)
     }
@@ -176,7 +177,7 @@ def measure_store(place: str, num_tasks: int) -> Mapping[str, float]:
     tasks = [block_name(number) for number in range(num_tasks)]
     output = StageOutput(root)
     output.plan({"stage": "match", "tasks": tasks})
-    seconds, _ = timed(partial(begin_and_commit, output, tasks[:TIMED_COMMITS]))
+    seconds, _ = timed(partial(commit_and_note, output, tasks[:TIMED_COMMITS]))
     figures = {"commit_ms": round(1000 * seconds / TIMED_COMMITS, 2)}
     commit_quickly(output, tasks[TIMED_COMMITS:])
     figures["missing_s"] = timed(StageOutput(root).missing)[0]
@@ -187,18 +188,17 @@ def measure_store(place: str, num_tasks: int) -> Mapping[str, float]:
     return figures
 
 
-def begin_and_commit(output: StageOutput, tasks: list[str]) -> None:
-    """What an actor asks of the store for blocks, one after the other."""
+def commit_and_note(output: StageOutput, tasks: list[str]) -> None:
+    """What is asked of the store for blocks, by their actor and by the driver, which hears of it."""
     for task in tasks:
-        output.begin(task, "run")
-        commit_part(output, task)
+        output.note(commit_part(output, task))
 
 
 def commit_quickly(output: StageOutput, tasks: list[str]) -> None:
     """Commits many tasks at once; files are not forced to the disk."""
     threads = 4 if isinstance(output.root, FileLocation) else 32
     with mock.patch.object(os, "fsync", lambda _: None), ThreadPoolExecutor(threads) as executor:
-        for _ in executor.map(lambda task: begin_and_commit(output, [task]), tasks):
+        for _ in executor.map(lambda task: commit_and_note(output, [task]), tasks):
             pass
 
 

@@ -24,7 +24,7 @@ from dhpf.images import RGB, decode_image
 from dhpf.pipelines.inputs.block_source import BlockSource
 from dhpf.pipelines.inputs.shard_set import ShardSet
 from dhpf.pipelines.layer_search.beam import best_set, kept_sets
-from dhpf.pipelines.outputs.tables import layers_of_mask, points_of
+from dhpf.pipelines.outputs.tables import best_median_worst, layers_of_mask, points_of
 from dhpf.pipelines.stages.evaluate import MethodScores, correct_keypoints_of
 from dhpf.pipelines.stages.match import MatchResult
 from dhpf.pipelines.stages.search import SearchResult
@@ -115,12 +115,9 @@ def search_baselines(found: SearchResult) -> dict[str, float]:
 
 
 def correspondence_pictures(result: MatchResult, pairs: BlockSource) -> Iterator[tuple[str, Picture]]:
-    """Matches of the pairs with the highest, the median and the lowest score."""
+    """Matches of the pairs with the highest, about the median and the lowest score."""
     images = PairImages(pairs)
-    chosen = best_median_worst(result.scores())
-    rows = {row["number"]: row for row in result.rows(set(chosen.values()))}
-    for name, number in chosen.items():
-        row = rows[number]
+    for name, row in result.ranked_rows().items():
         found = Correspondences(
             points_of(row["source_points"]),
             points_of(row["target_points"]),
@@ -168,11 +165,3 @@ def _ranked(result: MethodScores) -> tuple[str, dict[int, float]]:
     metrics = list(dict.fromkeys(row["metric"] for row in scores))
     metric = next((m for m in metrics if m.startswith("PCK@0.1 ")), metrics[0])
     return metric, {row["number"]: row["value"] for row in scores if row["metric"] == metric}
-
-
-def best_median_worst(values: Mapping[int, float]) -> dict[str, int]:
-    """The numbers of the pairs with the highest, the median and the lowest value; equal values rank by number."""
-    if not values:
-        return {}
-    ordered = sorted(values, key=lambda number: (-values[number], number))
-    return {"best": ordered[0], "median": ordered[len(ordered) // 2], "worst": ordered[-1]}

@@ -8,7 +8,7 @@ often the job was begun.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import Any, TypeVar
 
 import ray
@@ -30,7 +30,7 @@ def answers(
     *,
     least: int,
     most: int,
-) -> Iterator[tuple[Any, int]]:
+) -> Generator[tuple[Any, int]]:
     """Hands each job to an actor, and yields what it answers and how often the job was begun, in the order of answers.
 
     Work begins with the first actor that the cluster has room for, and the others join in.

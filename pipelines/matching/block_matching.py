@@ -27,7 +27,7 @@ from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.matching.describing import NO_CAUTION, Caution, DescribedBlock, ImageFacts, describe_block
 from dhpf.pipelines.matching.matched_pair import MatchedPair, RowMaker, common_row, table_row
 from dhpf.pipelines.outputs.store import StageOutput
-from dhpf.pipelines.outputs.tables import MATCHED, table_of
+from dhpf.pipelines.outputs.tables import MATCHED, ranked_pairs, table_of
 from dhpf.pipelines.outputs.writers import PART, table_file
 from dhpf.records import PairRecord
 
@@ -192,6 +192,7 @@ class BlockWorker:
         pairs = match_block(self._network, self._engine, block, self._rows, self._options, caution)
         rows = [table_row(self._rows, pair) for pair in pairs]
         failures = [row["status"] for row in rows if row["status"] != MATCHED]
+        table = table_of(rows, self._rows.schema)
         info = {
             "num_pairs": len(rows),
             "num_failed": len(failures),
@@ -199,7 +200,9 @@ class BlockWorker:
             "num_described": len(block.images),
             "seconds": time.time() - started,
         }
-        commit = self._output.commit(job.task, table_file(PART, table_of(rows, self._rows.schema)), info)
+        if "score" in table.schema.names:
+            info["scores"] = ranked_pairs(table)
+        commit = self._output.commit(job.task, table_file(PART, table), info)
         seconds = time.time() - started
         work = Work(len(rows), len(block.images), 0, reads.num_bytes, seconds, reasons_of(failures))
         count_work(self._rows.stage, work)

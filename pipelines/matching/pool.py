@@ -80,8 +80,8 @@ def match_blocks(
     quarantine = Quarantine(output.root)
     quarantined = quarantine.images()
     num_actors = min(config.num_actors, len(missing))
-    resources = {"num_cpus": config.resources.cpus, "num_gpus": config.resources.gpus}
-    actor_class = ray.remote(max_restarts=0, scheduling_strategy="SPREAD", **resources)(BlockMatcher)
+    own = config.resources
+    make = ray.remote(num_cpus=own.cpus, num_gpus=own.gpus, max_restarts=0, scheduling_strategy="SPREAD")(BlockMatcher)
 
     def call(actor: Any, job: BlockJob, attempt: int) -> Any:
         return actor.match.remote(job.to_json(), attempt, quarantined)
@@ -90,7 +90,7 @@ def match_blocks(
     num_pairs = num_failed = 0
     found = answers(
         pairs.jobs(missing),
-        lambda: actor_class.remote(settings),
+        lambda: make.remote(settings),
         call,
         least=min(config.min_actors or num_actors, num_actors),
         most=num_actors,

@@ -8,6 +8,7 @@ matched; then the other columns are empty. `layers` is a bit mask: bit l stands 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -162,3 +163,27 @@ def read_parquet(
             raise InputError(f"table {where}: columns {table.schema.names}, expected {columns or schema.names}")
         tables.append(table)
     return pa.concat_tables(tables) if tables else schema.empty_table().select(columns or schema.names)
+
+
+RANKS = ("best", "median", "worst")
+"""Which pairs of a table are shown in pictures, by their score."""
+
+
+def ranked_pairs(table: pa.Table) -> dict[str, Any]:
+    """The pairs of a part of CORRESPONDENCES with the best, the median and the worst score, for a task's info.
+
+    Returns:
+        "num_scored", how many pairs have a score; and where that is not 0, by the three names, [score, number].
+    """
+    columns = table["score"].to_pylist(), table["number"].to_pylist()
+    scores = {number: score for score, number in zip(*columns, strict=True) if score is not None and isfinite(score)}
+    chosen = best_median_worst(scores)
+    return {"num_scored": len(scores)} | {name: [scores[number], number] for name, number in chosen.items()}
+
+
+def best_median_worst(values: Mapping[int, float]) -> dict[str, int]:
+    """The numbers of the pairs with the highest, the median and the lowest value; equal values rank by number."""
+    if not values:
+        return {}
+    ordered = sorted(values, key=lambda number: (-values[number], number))
+    return dict(zip(RANKS, (ordered[0], ordered[len(ordered) // 2], ordered[-1]), strict=True))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,11 +24,14 @@ from dhpf.pipelines.matching.measured_costs import NUM_IMAGES, MeasuredCosts, me
 from dhpf.pipelines.matching.pool import Progress, match_blocks
 from dhpf.pipelines.outputs.code_version import code_version
 from dhpf.pipelines.outputs.store import REJECTS_TASK, StageOutput
-from dhpf.pipelines.outputs.tables import CORRESPONDENCES, read_parquet
+from dhpf.pipelines.outputs.tables import CORRESPONDENCES, RANKS, ranked_pairs, read_parquet
 from dhpf.pipelines.outputs.writers import PART, file_name
 from dhpf.planning.plan_summary import counted, estimate
 from dhpf.records import PairRecord, Points
 from dhpf.storage import Location
+
+_Ranked = tuple[float, int, int, int]
+"""A pair's negative score and number, how many pairs of its block have a score, and the place of the block's commit."""
 
 
 @dataclass(frozen=True)
@@ -107,22 +109,49 @@ class MatchResult:
         """How many images were described; an image counts once for each block that it is in."""
         return num_described(self.record)
 
-    def scores(self) -> dict[int, float]:
-        """Each matched pair's score by its running number."""
-        table = read_parquet(self._parts(), CORRESPONDENCES, ("number", "score"), where=self.output.root)
-        scores = zip(table["number"].to_pylist(), table["score"].to_pylist(), strict=True)
-        return {number: score for number, score in scores if score is not None}
+    def ranked_rows(self) -> dict[str, dict[str, Any]]:
+        """The rows of the pairs with the best, the median and the worst score, by these names; none without scores.
 
-    def rows(self, numbers: AbstractSet[int]) -> list[dict[str, Any]]:
-        """The whole rows of a few pairs."""
-        found = []
-        for part in self._parts():
-            table = read_parquet([part], CORRESPONDENCES, where=self.output.root)
-            found += table.filter(pc.is_in(table["number"], pa.array(sorted(numbers), pa.int64()))).to_pylist()
-        return found
+        Of several blocks the median is the one of the blocks' medians, each of which counts as often as its block has
+        pairs with scores. Only the parts that hold these rows are read; but all parts of an output whose tasks do not
+        say which pairs these are, as version 0.1 wrote it.
+        """
+        found: dict[str, list[_Ranked]] = {name: [] for name in RANKS}
+        for place, commit in enumerate(self.manifest_commits):
+            ranks = self._ranks_of(commit)
+            for name in RANKS:
+                if name in ranks:
+                    score, number = ranks[name]
+                    found[name].append((-score, number, ranks["num_scored"], place))
+        if not found["best"]:
+            return {}
+        chosen = {"best": min(found["best"]), "median": _middle(found["median"]), "worst": max(found["worst"])}
+        return {name: self._row(number, self.manifest_commits[place]) for name, (_, number, _, place) in chosen.items()}
 
-    def _parts(self) -> Iterator[bytes]:
-        return (self.output.read(commit, file_name(PART)) for commit in self.commits)
+    def _ranks_of(self, commit: CommitRecord) -> Mapping[str, Any]:
+        """What `ranked_pairs` says of the part that a task wrote."""
+        if commit.task == REJECTS_TASK:
+            return {}
+        if "scores" in commit.info:
+            return dict(commit.info["scores"])
+        part = self.output.read(commit, file_name(PART))
+        return ranked_pairs(read_parquet([part], CORRESPONDENCES, ("number", "score"), where=self.output.root))
+
+    def _row(self, number: int, commit: CommitRecord) -> dict[str, Any]:
+        part = self.output.read(commit, file_name(PART))
+        table = read_parquet([part], CORRESPONDENCES, where=self.output.root)
+        [row] = table.filter(pc.equal(table["number"], number)).to_pylist()
+        return dict(row)
+
+
+def _middle(ranked: list[_Ranked]) -> _Ranked:
+    """The one in the middle, if each is there as often as its block has pairs with scores."""
+    left = sum(num_scored for _, _, num_scored, _ in ranked) // 2
+    for one in sorted(ranked):
+        left -= one[2]
+        if left < 0:
+            break
+    return one
 
 
 def match(

@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 
 from dhpf.pipelines.layer_search.beam import ScoredSet
 from dhpf.pipelines.pictures import (
-    best_median_worst,
     class_picture,
     comparison_picture,
     search_baselines,
@@ -67,9 +66,3 @@ def test_the_path_of_a_search_is_labelled_in_words() -> None:
     assert isinstance(picture, Figure)
 
     assert {"PCK@0.1 (image), %", "Search for layers on 16 pairs of photos/val", "80.0"} <= set(all_text(picture))
-
-
-def test_the_best_the_median_and_the_worst_are_chosen_by_value_then_number() -> None:
-    assert best_median_worst({}) == {}
-    assert best_median_worst({7: 0.5}) == {"best": 7, "median": 7, "worst": 7}
-    assert best_median_worst({0: 0.1, 1: 0.9, 2: 0.9, 3: 0.4}) == {"best": 1, "median": 3, "worst": 0}

@@ -301,7 +301,7 @@ def snapshot_reports(storage: Path) -> int:
 
 
 def test_a_workflow_in_a_bucket_gives_what_it_gives_in_a_folder(
-    cats_and_cups: Path, tmp_path: Path, bucket: Bucket, tasks_here: None, blocks_here: None
+    cats_and_cups: Path, tmp_path: Path, bucket: Bucket, tasks_here: None, no_cluster: None
 ) -> None:
     workflow = load_workflow(WORKFLOWS, "match-collection", ["shard.max_pairs=5"], cats_and_cups)
     tables = []
@@ -314,7 +314,7 @@ def test_a_workflow_in_a_bucket_gives_what_it_gives_in_a_folder(
 
 
 def test_the_run_of_a_workflow_says_what_came_of_it_and_that_of_a_stage_what_it_read(
-    cats_and_cups: Path, tmp_path: Path, tasks_here: None, blocks_here: None, monkeypatch: pytest.MonkeyPatch
+    cats_and_cups: Path, tmp_path: Path, tasks_here: None, no_cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DHPF_JOB", "match-collection-ab12-1")
     workflow = load_workflow(WORKFLOWS, "match-collection", ["shard.max_pairs=5"], cats_and_cups)
@@ -338,7 +338,7 @@ def test_the_run_of_a_workflow_says_what_came_of_it_and_that_of_a_stage_what_it_
 
 
 def test_a_store_that_refuses_some_requests_for_now_changes_nothing(
-    cats_and_cups: Path, tmp_path: Path, bucket: Bucket, tasks_here: None, blocks_here: None
+    cats_and_cups: Path, tmp_path: Path, bucket: Bucket, tasks_here: None, no_cluster: None
 ) -> None:
     workflow = load_workflow(WORKFLOWS, "match-collection", ["shard.max_pairs=5"], cats_and_cups)
     endpoint = bucket.query.partition("endpoint_override=")[2].partition("&")[0]
@@ -351,7 +351,7 @@ def test_a_store_that_refuses_some_requests_for_now_changes_nothing(
 
 
 def test_the_outcome_says_what_was_left_out_and_a_second_run_does_nothing(
-    cats_and_cups: Path, tmp_path: Path, tasks_here: None, blocks_here: None
+    cats_and_cups: Path, tmp_path: Path, tasks_here: None, no_cluster: None
 ) -> None:
     whole = (cats_and_cups / "photos" / "cats" / "0 ü.v1.jpg").read_bytes()
     (cats_and_cups / "photos" / "cats" / "cut.jpg").write_bytes(whole[:2000])

@@ -19,6 +19,7 @@ from dhpf.pipelines.matching.pool import MAX_ATTEMPTS, BlockMatcher, match_block
 from dhpf.pipelines.outputs.store import StageOutput
 from dhpf.pipelines.stages.match import CorrespondenceRows
 from dhpf.planning.select import All
+from dhpf.storage import FileLocation
 
 MODEL = ModelSource(ModelConfig(selection="fixed", layers=(11,)))
 ROWS = CorrespondenceRows(5, False, "m", "c")
@@ -41,13 +42,13 @@ def output(tmp_path: Path, collection: Collection) -> StageOutput:
     return output
 
 
-def batch_of(collection: Collection, task: str) -> dict[str, list[str]]:
+def job_of(collection: Collection, task: str) -> str:
     [job] = collection.jobs({task})
-    return {"job": [job.to_json()]}
+    return job.to_json()
 
 
 def actor(output: StageOutput) -> BlockMatcher:
-    return BlockMatcher(WorkerSettings(MODEL, ROWS, str(output.root), Resources(), "auto"), "run")
+    return BlockMatcher(WorkerSettings(MODEL, ROWS, str(output.root), Resources(), "auto"))
 
 
 def statuses(output: StageOutput, task: str) -> list[str]:
@@ -58,12 +59,12 @@ def statuses(output: StageOutput, task: str) -> list[str]:
 
 
 def test_a_block_that_is_committed_is_not_done_again(collection: Collection, output: StageOutput) -> None:
-    first = batch_of(collection, "block-000000")
-    assert actor(output)(first) == {"num_pairs": [2], "num_failed": [0], "stopped": [""]}
+    first = job_of(collection, "block-000000")
+    commit = actor(output).match(first, 1, {})
+    assert (commit.info["num_pairs"], commit.info["num_failed"]) == (2, 0)
     for path in Path(collection.config.root).iterdir():
         path.unlink()
-    assert actor(output)(first) == {"num_pairs": [2], "num_failed": [0], "stopped": [""]}
-    assert [entry.key.partition("/")[2] for entry in (output.root / "begun").entries()] == ["block-000000.1"]
+    assert actor(output).match(first, 2, {}) == commit, "its first actor was lost with its answer"
 
 
 def test_a_block_that_was_begun_goes_into_quarantine_and_is_given_up_in_the_end(
@@ -73,21 +74,37 @@ def test_a_block_that_was_begun_goes_into_quarantine_and_is_given_up_in_the_end(
     monkeypatch.setattr(
         pool, "match_in_quarantine", lambda settings, job: tried.append(job.task) or "not tried: no luck"
     )
-    for times in (1, MAX_ATTEMPTS):
-        task = f"block-{times:06d}" if times == 1 else "block-000002"
-        for _ in range(times):
-            output.begin(task, "run")
-        actor(output)(batch_of(collection, task))
+    for task, attempt in (("block-000001", 2), ("block-000002", MAX_ATTEMPTS + 1)):
+        actor(output).match(job_of(collection, task), attempt, {})
     assert tried == ["block-000001"]
     assert statuses(output, "block-000001") == ["not tried: no luck"] * 2
     assert statuses(output, "block-000002") == ["not tried: block-000002 ended its worker's process 4 times"] * 2
+
+
+def test_images_under_quarantine_are_left_out(collection: Collection, output: StageOutput) -> None:
+    actor(output).match(job_of(collection, "block-000000"), 1, {"0.png": "image 0.png: ended a process"})
+    assert set(statuses(output, "block-000000")) == {"image 0.png: ended a process"}
+
+
+def test_a_block_of_a_folder_asks_the_store_for_no_more_than_its_two_puts(
+    collection: Collection, output: StageOutput, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    for name in ("put", "put_if_absent", "find", "entries", "size", "read_range"):
+        method = getattr(FileLocation, name)
+        monkeypatch.setattr(
+            FileLocation,
+            name,
+            lambda place, *given, name=name, method=method: asked.append(name) or method(place, *given),
+        )
+    actor(output).match(job_of(collection, "block-000000"), 1, {})
+    assert asked == ["put", "put_if_absent"]
 
 
 @pytest.mark.slow
 def test_blocks_are_handed_out_as_they_are_planned_and_images_that_were_away_are_matched_when_they_are_back(
     ray_cluster: None, collection: Collection, output: StageOutput, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "BLOCKS_OF_ACTOR", 2)
     root = Path(collection.config.root)
     planned: list[int] = []
     done_when_planned: list[int] = []
@@ -106,7 +123,7 @@ def test_blocks_are_handed_out_as_they_are_planned_and_images_that_were_away_are
         patched.setattr(Collection, "jobs", lambda _, missing: away_from_the_third(missing))
         with pytest.raises(InputError, match="no folder '.*photos'"):
             match_blocks(collection, MODEL, ROWS, output, config, title="match", options=AS_SUITS)
-    assert planned == [0, 1, 2] and done_when_planned == [0, 0, 2]
+    assert planned == [0, 1, 2] and done_when_planned == [0, 1, 2]
     assert output.missing() == ["block-000002"]
     root.with_name("away").rename(root)
     match_blocks(collection, MODEL, ROWS, output, config, title="match", options=AS_SUITS)

@@ -58,16 +58,11 @@ def test_the_first_result_counts_and_the_other_is_removed(root: Location) -> Non
     assert len(keys(root / "data" / "t")) == 1
 
 
-def test_how_often_a_run_begins_a_task_outlasts_its_process(root: Location) -> None:
-    assert [StageOutput(root).begin("t", "run") for _ in range(3)] == [1, 2, 3]
-    assert StageOutput(root).begin("t", "another") == 1
-    assert StageOutput(root).begin("u", "run") == 1
-
-
 def test_what_was_needed_on_the_way_is_gone_at_the_end(root: Location) -> None:
     output = StageOutput(root)
     output.plan({"stage": "s", "tasks": ["t"]})
-    output.begin("t", "run")
+    (root / "begun" / "run" / "t.1").put(b"of version 0.1")
+    (root / "gathered" / "some").put(b"")
     (output.scratch / "pairs.arrow").put(b"")
     assert output.commit_of("t") is None
     committed = output.commit("t", {"part": b"1"}, {})

@@ -1,6 +1,7 @@
 from dataclasses import asdict
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from dhpf.errors import InputError
@@ -8,9 +9,11 @@ from dhpf.pairs.pair_list import REJECTS
 from dhpf.pipelines.outputs.tables import (
     PREDICTIONS,
     SCORES,
+    best_median_worst,
     layer_mask,
     layers_of_mask,
     points_of,
+    ranked_pairs,
     read_parquet,
     table_of,
 )
@@ -78,3 +81,16 @@ def test_a_flipped_byte_is_never_good_data() -> None:
 def test_another_table_is_refused() -> None:
     with pytest.raises(InputError, match="table w: columns .*expected"):
         read_parquet([ParquetWriter().to_bytes(table_of([], REJECTS))], SCORES, where="w")
+
+
+def test_the_best_the_median_and_the_worst_are_chosen_by_value_then_number() -> None:
+    assert best_median_worst({}) == {}
+    assert best_median_worst({7: 0.5}) == {"best": 7, "median": 7, "worst": 7}
+    assert best_median_worst({0: 0.1, 1: 0.9, 2: 0.9, 3: 0.4}) == {"best": 1, "median": 3, "worst": 0}
+
+
+def test_of_a_part_the_best_the_median_and_the_worst_pair_are_named() -> None:
+    columns = {"number": [7, 8, 9, 10, 11], "score": [0.5, None, 0.25, float("nan"), 0.75]}
+    ranked = {"num_scored": 3, "best": [0.75, 11], "median": [0.5, 7], "worst": [0.25, 9]}
+    assert ranked_pairs(pa.table(columns)) == ranked
+    assert ranked_pairs(pa.table({"number": [1], "score": pa.array([None], pa.float32())})) == {"num_scored": 0}

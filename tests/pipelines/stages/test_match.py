@@ -19,6 +19,7 @@ from PIL import Image
 
 from dhpf.config import ModelConfig
 from dhpf.frame import cell_centres
+from dhpf.manifest import CommitRecord
 from dhpf.model.transfer import MutualMatches, PairMatch
 from dhpf.pipelines.config import CollectionConfig, MatchConfig
 from dhpf.pipelines.inputs.block_source import RejectedRows
@@ -28,7 +29,7 @@ from dhpf.pipelines.matching.describing import ImageFacts
 from dhpf.pipelines.matching.matched_pair import MatchedPair, common_row
 from dhpf.pipelines.matching.measured_costs import MeasuredCosts
 from dhpf.pipelines.outputs.store import PlanConflict, StageOutput
-from dhpf.pipelines.outputs.tables import CORRESPONDENCES, table_of
+from dhpf.pipelines.outputs.tables import CORRESPONDENCES, RANKS, ranked_pairs, table_of
 from dhpf.pipelines.outputs.writers import table_file
 from dhpf.pipelines.stages.match import (
     CorrespondenceRows,
@@ -98,17 +99,49 @@ def test_a_failed_pair_has_its_reason_the_model_and_the_code() -> None:
     assert (stored["status"], stored["model"], stored["score"]) == ("image b: damaged", "m", None)
 
 
-def test_scores_leave_out_failed_pairs_and_rows_are_found_by_number(tmp_path: Path) -> None:
+def part_of(numbers_and_scores: dict[int, float | None]) -> pa.Table:
+    """A part of CORRESPONDENCES with these scores; a pair without one failed."""
     rows = CorrespondenceRows(5, False, "m", "c")
-    failed = rows.failed(common_row(2, PairRecord("3", "", "a", "b"), SOURCE, ImageFacts(failure="damaged")))
+    made = []
+    for number, score in numbers_and_scores.items():
+        record = PairRecord(f"{number + 1:09d}", "", "a", "b")
+        if score is None:
+            made.append(rows.failed(common_row(number, record, SOURCE, ImageFacts(failure="damaged"))))
+        else:
+            made.append({**rows(pair_of(record)), "number": number, "score": score})
+    return table_of(made, CORRESPONDENCES)
+
+
+PARTS: list[dict[int, float | None]] = [{0: 0.5, 1: 0.75, 2: None}, {3: 0.625, 4: 0.125}, {5: None}, {6: 0.25}]
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_the_pairs_for_pictures_are_found_without_reading_the_other_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_old: bool
+) -> None:
     output = StageOutput(tmp_path)
+    tables = list(map(part_of, PARTS))
     commits = [
-        output.commit(f"block-{number}", table_file("part", table_of([found], CORRESPONDENCES)), {})
-        for number, found in enumerate([rows(pair_of(PairRecord("8", "", "a", "b"))), failed])
+        output.commit(f"block-{number}", table_file("part", table), {} if is_old else {"scores": ranked_pairs(table)})
+        for number, table in enumerate(tables)
     ]
-    result = MatchResult({}, output, commits)
-    assert result.scores() == {7: 0.5}
-    assert [row["number"] for row in result.rows({2})] == [2]
+    read: list[str] = []
+    whole = StageOutput.read
+    monkeypatch.setattr(StageOutput, "read", lambda o, commit, name: read.append(commit.task) or whole(o, commit, name))
+    rows = MatchResult({}, output, [*commits, CommitRecord("rejects", {}, {})]).ranked_rows()
+    # In order 0.75, 0.625, 0.5, 0.25, 0.125; the medians of the blocks are pairs 0, 4 and 6, the middle one is 6.
+    assert {name: row["number"] for name, row in rows.items()} == {"best": 1, "median": 6, "worst": 4}
+    assert sorted(set(read)) == (
+        ["block-0", "block-1", "block-2", "block-3"] if is_old else ["block-0", "block-1", "block-3"]
+    )
+    [row] = (row for row in tables[0].to_pylist() if row["number"] == 1)
+    assert rows["best"] == row
+
+
+def test_without_scores_there_are_no_pairs_for_pictures(tmp_path: Path) -> None:
+    output = StageOutput(tmp_path)
+    commit = output.commit("block-000000", table_file("part", part_of({0: None})), {"scores": {"num_scored": 0}})
+    assert MatchResult({}, output, [commit]).ranked_rows() == {}
 
 
 @pytest.fixture
@@ -158,7 +191,7 @@ def test_what_is_complete_is_opened_and_so_is_what_version_0_1_wrote(
     result = match(config, collection, MODEL, tmp_path / "match", lambda metrics: None)
     assert result.num_described == 2
     assert [commit.task for commit in result.commits] == ["block-000000"], "rejected rows are no part"
-    assert result.scores() == {7: 0.5}
+    assert {name: row["number"] for name, row in result.ranked_rows().items()} == dict.fromkeys(RANKS, 7)
 
 
 def test_other_settings_are_refused_with_their_names(collection: Collection, tmp_path: Path) -> None:

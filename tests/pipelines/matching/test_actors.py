@@ -1,0 +1,123 @@
+"""Actors on a real cluster of this machine: which end, are slow to come, or raise."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.exceptions import RayError
+
+from dhpf.errors import InputError
+from dhpf.pipelines.matching import actors
+from dhpf.pipelines.matching.actors import answers
+
+pytestmark = pytest.mark.slow
+
+
+class Squarer:
+    """Squares numbers; ends its process, or raises, where a file says so."""
+
+    def __init__(self, orders: str) -> None:
+        self._orders = Path(orders)
+
+    def prepare(self) -> None:
+        self._obey("prepare")
+
+    def square(self, number: int) -> int:
+        self._obey(str(number))
+        return number * number
+
+    def _obey(self, name: str) -> None:
+        order = self._orders / name
+        if order.exists():
+            (left,) = order.read_text().split()
+            order.write_text(str(int(left) - 1)) if int(left) > 1 else order.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if (self._orders / f"{name}.error").exists():
+            raise InputError(f"{name}: cannot be squared")
+
+
+@pytest.fixture
+def squares(ray_cluster: None, tmp_path: Path) -> Callable[..., Any]:
+    """Gives what actors answer to numbers; `cpus` is what each actor reserves, of the cluster's 6."""
+
+    def make(numbers: Any, *, least: int = 2, most: int = 2, cpus: float = 1) -> Any:
+        actor = ray.remote(num_cpus=cpus, max_restarts=0)(Squarer)
+        return answers(
+            numbers,
+            lambda: actor.remote(str(tmp_path)),
+            lambda one, number, attempt: one.square.remote(number),
+            least=least,
+            most=most,
+        )
+
+    return make
+
+
+def test_every_job_is_answered_once_and_jobs_are_made_as_actors_are_free(squares: Callable[..., Any]) -> None:
+    made: list[int] = []
+    answered = 0
+
+    def numbers() -> Iterator[int]:
+        for number in range(40):
+            assert len(made) - answered <= 2, "no more jobs than actors"
+            made.append(number)
+            yield number
+
+    found = []
+    for answer, attempt in squares(numbers()):
+        answered += 1
+        found.append((answer, attempt))
+    assert sorted(found) == [(number * number, 1) for number in range(40)]
+    assert list(squares([])) == []
+
+
+def test_the_job_of_an_actor_that_ended_goes_to_another_and_no_other_job_counts_as_begun_again(
+    squares: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "3").write_text("2")
+    (tmp_path / "prepare").write_text("1")
+    found = dict(squares(range(8)))
+    assert found == {number * number: 3 if number == 3 else 1 for number in range(8)}
+
+
+def test_work_begins_though_the_cluster_has_no_room_for_all(squares: Callable[..., Any]) -> None:
+    assert len(list(squares(range(9), least=3, most=3, cpus=4))) == 9
+    deadline = time.time() + 30
+    while ray.available_resources().get("CPU", 0) < 6:  # the others, which waited for room, are gone
+        assert time.time() < deadline
+        time.sleep(0.1)
+
+
+def test_more_actors_join_once_the_least_are_there(squares: Callable[..., Any]) -> None:
+    free: list[float] = []
+    for _ in squares(range(30), least=1, most=3):
+        time.sleep(0.1)
+        free.append(ray.available_resources().get("CPU", 0))
+    assert min(free) == 3
+
+
+def test_an_actors_sentence_comes_without_its_traceback(squares: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "1.error").touch()
+    with pytest.raises(InputError) as caught, closing(squares(range(8))) as found:
+        list(found)
+    assert str(caught.value) == "1: cannot be squared"
+    (tmp_path / "prepare.error").touch()
+    with pytest.raises(InputError, match="^prepare: cannot be squared$"):
+        list(squares(range(8)))
+
+
+def test_actors_that_end_over_and_over_are_given_up(
+    squares: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(actors, "MAX_ENDS_OF_ACTOR", 2)
+    (tmp_path / "0").write_text("99")
+    with pytest.raises(RayError):
+        list(squares(range(2), least=1, most=1))
