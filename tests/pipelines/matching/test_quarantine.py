@@ -95,7 +95,8 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
     def next_end(settings: WorkerSettings, job: CollectionJob, caution: Caution) -> tuple[int, str]:
         step = script.pop(0)
         if step is None:
-            StageOutput(settings.root).commit(job.task, {}, {})
+            info = {"num_pairs": 6, "num_failed": 1, "num_described": 4, "seconds": 0.1}
+            StageOutput(settings.root).commit(job.task, {}, info)
         return step or 0, "SIGKILL"
 
     monkeypatch.setattr(quarantine, "_match_in_process", next_end)
