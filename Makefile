@@ -6,6 +6,7 @@
 # make curves      - the loss curve of one, two and three workers; draws docs/training-curves.png (minutes)
 # make bench-gpu   - the same on a CUDA GPU; adds its figures to bench.json (a minute)
 # make bench-scaling - cost per pair as a collection grows, and the gain of a second actor; writes docs/scaling*
+# make bench-blocks - what handing out, committing and finishing blocks costs, in a folder and a bucket (20 minutes)
 # make cluster     - starts a Ray cluster of three machines with S3 and MLflow servers on this one; needs root
 # make cluster-down - takes it down
 # make docs        - the documentation, built into site/
@@ -14,7 +15,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: quickstart test test-cluster lint docs bench bench-gpu bench-scaling curves cluster cluster-down lock
+.PHONY: quickstart test test-cluster lint docs bench bench-gpu bench-scaling bench-blocks curves cluster cluster-down lock
 
 quickstart: .venv/installed
 	$(BIN)/dhpf run quickstart
@@ -35,6 +36,9 @@ bench-gpu: .venv/installed
 
 bench-scaling: .venv/installed
 	$(BIN)/python -m benchmarks.scaling
+
+bench-blocks: .venv/installed
+	$(BIN)/python -m benchmarks.blocks
 
 curves: .venv/installed
 	$(BIN)/python -m benchmarks.training_curves

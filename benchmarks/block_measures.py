@@ -33,7 +33,7 @@ from dhpf.pipelines.outputs.writers import PART, file_name
 from dhpf.pipelines.stages.match import CorrespondenceRows
 from dhpf.planning.blocks import PlannedBlock, block_name
 from dhpf.planning.spans import Span
-from dhpf.storage import FileLocation, location_of
+from dhpf.storage import FileLocation, Location, location_of
 
 PART_BYTES = 4_000
 PAIRS = 10
@@ -135,13 +135,33 @@ def counted_requests() -> Iterator[Counter[str]]:
 def measure_pool(place: str, work: Path, num_blocks: int) -> Mapping[str, float]:
     """Handing out empty blocks to real actors that commit them: seconds and the driver's CPU seconds, per 1,000.
 
-    Also the driver's growth in MB per 1,000 blocks, from the first third on.
+    A run of two blocks, which takes as long as actors take to start, is not counted. Also the driver's growth in MB per
+    1,000 blocks, from the first third on.
     """
-    pairs, output = EmptyBlocks(num_blocks), StageOutput(location_of(place) / "pool")
-    output.plan({"stage": "match", "tasks": pairs.tasks})
-    config = MatchingConfig(num_actors=ACTORS)
-    settings = settings_of(str(output.root))
     sizes: list[float] = []
+    with (
+        ray_cluster(None, ACTORS + 2, location_of(work), ""),
+        mock.patch.object(pool, "BlockMatcher", EmptyBlockMatcher),
+    ):
+        start, start_cpu = commit_empty_blocks(location_of(place) / "start", ACTORS, [])
+        seconds, cpu = commit_empty_blocks(location_of(place) / "pool", num_blocks, sizes)
+    begin = len(sizes) // 3
+    return {
+        "start_s": round(start, 2),
+        "seconds": round(1000 * (seconds - start) / num_blocks, 2),
+        "driver_cpu_s": round(1000 * (cpu - start_cpu) / num_blocks, 2),
+        "driver_mb": round(1000 * (sizes[-1] - sizes[begin]) / (num_blocks - begin), 2),
+    }
+
+
+def commit_empty_blocks(root: Location, num_blocks: int, sizes: list[float]) -> tuple[float, float]:
+    """Has actors commit blocks; gives the seconds and the driver's CPU seconds.
+
+    Args:
+        sizes: gets the driver's memory in MB as each job is made.
+    """
+    pairs, output, settings = EmptyBlocks(num_blocks), StageOutput(root), settings_of(str(root))
+    output.plan({"stage": "match", "tasks": pairs.tasks})
     jobs = pairs.jobs
 
     def watched(missing: set[str]) -> Iterator[CollectionJob]:
@@ -149,20 +169,11 @@ def measure_pool(place: str, work: Path, num_blocks: int) -> Mapping[str, float]
             sizes.append(resident_megabytes())
             yield job
 
-    with (
-        ray_cluster(None, ACTORS + 2, location_of(work), ""),
-        mock.patch.object(pool, "BlockMatcher", EmptyBlockMatcher),
-    ):
-        started, cpu = time.perf_counter(), time.process_time()
-        with mock.patch.object(pairs, "jobs", watched):
-            match_blocks(pairs, settings.model, settings.rows, output, config, title="empty blocks", options=AS_SUITS)
-        seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
-    begin = len(sizes) // 3
-    return {
-        "seconds": round(1000 * seconds / num_blocks, 2),
-        "driver_cpu_seconds": round(1000 * cpu_seconds / num_blocks, 2),
-        "driver_mb": round(1000 * (sizes[-1] - sizes[begin]) / (num_blocks - begin), 2),
-    }
+    config = MatchingConfig(num_actors=ACTORS)
+    started, cpu = time.perf_counter(), time.process_time()
+    with mock.patch.object(pairs, "jobs", watched):
+        match_blocks(pairs, settings.model, settings.rows, output, config, title="empty blocks", options=AS_SUITS)
+    return time.perf_counter() - started, time.process_time() - cpu
 
 
 def resident_megabytes() -> float:
@@ -177,13 +188,17 @@ def measure_store(place: str, num_tasks: int) -> Mapping[str, float]:
     tasks = [block_name(number) for number in range(num_tasks)]
     output = StageOutput(root)
     output.plan({"stage": "match", "tasks": tasks})
-    seconds, _ = timed(partial(commit_and_note, output, tasks[:TIMED_COMMITS]))
-    figures = {"commit_ms": round(1000 * seconds / TIMED_COMMITS, 2)}
+    figures = {"plan_bytes": float(len((root / "PLAN.json").read()))}
+    commit = timed(partial(commit_and_note, output, tasks[:TIMED_COMMITS]))
+    figures["commit_ms"] = round(1000 * commit["s"] / TIMED_COMMITS, 2)
     commit_quickly(output, tasks[TIMED_COMMITS:])
-    figures["missing_s"] = timed(StageOutput(root).missing)[0]
-    figures["committed_s"], figures["committed_mb"] = timed(StageOutput(root).committed)
-    figures["finish_s"], figures["finish_mb"] = timed(lambda: StageOutput(root).finish({"stage": "match"}))
-    figures["plan_mb"] = round((root / "PLAN.json").read().__len__() / 1e6, 3)
+    following = StageOutput(root)
+    for name, work in (
+        ("missing", following.missing),
+        ("committed", following.committed),
+        ("finish", partial(following.finish, {"stage": "match"})),
+    ):
+        figures |= {f"{name}_{unit}": amount for unit, amount in timed(work).items()}
     root.delete_all()
     return figures
 
@@ -202,14 +217,15 @@ def commit_quickly(output: StageOutput, tasks: list[str]) -> None:
             pass
 
 
-def timed(work: Callable[[], object]) -> tuple[float, float]:
-    """Seconds that work takes, and its highest extra memory in MB."""
-    seconds: list[float] = []
+def timed(work: Callable[[], object]) -> dict[str, float]:
+    """Seconds and CPU seconds that work takes, and its highest extra memory in MB."""
+    figures: dict[str, float] = {}
 
     def clocked() -> None:
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
         work()
-        seconds.append(time.perf_counter() - started)
+        figures["s"] = round(time.perf_counter() - started, 2)
+        figures["cpu_s"] = round(time.process_time() - cpu, 2)
 
-    extra = extra_megabytes(clocked)
-    return round(seconds[0], 3), round(extra)
+    figures["mb"] = round(extra_megabytes(clocked))
+    return figures

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import contextlib
 import inspect
 import io
@@ -14,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -29,6 +31,9 @@ from dhpf.planning.blocks import plan_blocks
 from dhpf.records import PairRecord
 from dhpf.shards.shards import Shard, encode_shard
 from tests.trace_match import Answer, actors_here, put_here
+
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows.yaml"
 
@@ -56,6 +61,19 @@ def ray_cluster(store_keys: dict[str, str]) -> Iterator[None]:
         )
         yield
         ray.shutdown()
+
+
+@pytest.fixture
+def two_machines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """A cluster of a head node that runs no work, and two nodes with one CPU each."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    for _ in range(2):
+        cluster.add_node(num_cpus=1)
+    yield cluster
+    cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)

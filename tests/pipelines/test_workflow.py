@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -265,19 +265,6 @@ def test_training_goes_on_with_the_other_worker_when_a_machine_is_lost(
             kill_tree(process)
     assert [entry["workers"] for entry in history(train)][-1] == 1
     assert_same_history(history(train), history(quickstart / "quickstart" / "train"))
-
-
-@pytest.fixture
-def two_machines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    """A cluster of a head node that runs no work, and two nodes with one CPU each."""
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    for _ in range(2):
-        cluster.add_node(num_cpus=1)
-    yield cluster
-    cluster.shutdown()
 
 
 def searched_layers(work: Path) -> list[int]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import ray
@@ -17,6 +19,9 @@ from ray.exceptions import RayError
 from dhpf.errors import InputError
 from dhpf.pipelines.matching import actors
 from dhpf.pipelines.matching.actors import answers
+
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
 
 pytestmark = pytest.mark.slow
 
@@ -121,3 +126,37 @@ def test_actors_that_end_over_and_over_are_given_up(
     (tmp_path / "0").write_text("99")
     with pytest.raises(RayError):
         list(squares(range(2), least=1, most=1))
+
+
+DRIVER = """
+import sys, time, ray
+from dhpf.pipelines.matching.actors import answers
+ray.init(address=sys.argv[1], logging_level="ERROR", log_to_driver=False)
+@ray.remote(num_cpus=1, max_restarts=0, scheduling_strategy="SPREAD")
+class Slow:
+    def prepare(self):
+        pass
+    def where(self, number):
+        time.sleep(0.3)
+        return number, ray.get_runtime_context().get_node_id()
+called = lambda actor, number, attempt: actor.where.remote(number)
+for (number, node), attempt in answers(range(40), Slow.remote, called, least=2, most=2):
+    print("ANSWER", number, node, attempt, flush=True)
+"""
+
+
+@pytest.mark.chaos
+def test_the_job_of_a_machine_that_is_lost_goes_to_another_machine(
+    two_machines: Cluster, kill_tree: Callable[[subprocess.Popen[bytes]], None]
+) -> None:
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, two_machines.address], stdout=subprocess.PIPE, text=True)
+    assert driver.stdout is not None
+    said = (line.split()[1:] for line in driver.stdout if line.startswith("ANSWER"))  # Ray prints there, too
+    answered: list[list[str]] = []
+    while len({node for _, node, _ in answered}) < 2:
+        answered.append(next(said))
+    kill_tree(two_machines.list_all_nodes()[-1].all_processes["raylet"][0].process)
+    answered += said
+    assert driver.wait(timeout=60) == 0
+    assert sorted(int(number) for number, _, _ in answered) == list(range(40))
+    assert sorted(attempt for _, _, attempt in answered) == ["1"] * 39 + ["2"]
