@@ -21,7 +21,7 @@ import skimage.data
 import yaml
 from PIL import Image
 
-from tests.conftest import free_ports
+from infra.s3_server import free_ports
 from tests.infra.test_monitoring import MONITORING, dashboard_queries
 
 pytestmark = [

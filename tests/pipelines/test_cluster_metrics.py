@@ -22,7 +22,7 @@ from dhpf.pipelines.cluster_metrics import (
     Reason,
     reasons_of,
 )
-from tests.conftest import free_ports
+from infra.s3_server import free_ports
 
 LISTED = Path(__file__).parents[2] / "infra" / "monitoring" / "metrics.yaml"
 
