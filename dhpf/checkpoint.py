@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import operator
 import re
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from dhpf.config import ModelConfig
 from dhpf.errors import InputError
 from dhpf.model.backbone import load_backbone
 from dhpf.model.network import HyperpixelNetwork
-from dhpf.model.weight_files import read_state_dict
+from dhpf.model.weight_files import misfit, read_safetensors, read_state_dict, require_finite
 
 FORMAT = "dhpf-checkpoint-1"
+
+_FIELD_TYPES = {
+    **dict.fromkeys(("backbone", "selection", "projection", "hough_bins"), (str,)),
+    **dict.fromkeys(("projection_divisor", "image_side"), (int,)),
+    "weights": (str, type(None)),
+    "layers": (str, list),
+    "exponent": (int, type(None)),
+}
+"""What the fields of a model are in a checkpoint's JSON."""
 
 _PUBLISHED_NAMES = (("reduction_ffns.", "projections."), ("gumbel_ffns.", "selector.gates."))
 
@@ -67,7 +77,7 @@ def load_network(path: str | Path, weights: str | None = None) -> HyperpixelNetw
             f"checkpoint {path}: learned on other {config.backbone} weights than those at hand; "
             "give the file with those weights"
         )
-    _load_learned(network, safetensors.torch.load_file(path), path)
+    _load_learned(network, read_safetensors(Path(path), f"checkpoint {path}"), path)
     return network
 
 
@@ -80,7 +90,7 @@ def _header(path: Path) -> dict[str, str] | None:
     try:
         with safe_open(path, framework="pt") as file:
             header: dict[str, str] = file.metadata() or {}
-    except SafetensorError as error:
+    except Exception as error:  # see read_safetensors
         raise InputError(f"checkpoint {path}: not a safetensors file ({error})") from error
     return header if header.get("format") == FORMAT else None
 
@@ -88,10 +98,15 @@ def _header(path: Path) -> dict[str, str] | None:
 def _model_config(header: dict[str, str], path: str | Path) -> ModelConfig:
     try:
         fields: dict[str, Any] = json.loads(header["model"])
+        for name, value in fields.items():
+            if type(value) not in _FIELD_TYPES[name]:
+                raise ValueError(f"{name} is {str(value)[:60]!r}")
         if isinstance(fields.get("layers"), list):
-            fields["layers"] = tuple(fields["layers"])
+            fields["layers"] = tuple(map(operator.index, fields["layers"]))
         return ModelConfig(**fields)
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"checkpoint {path}: its header describes no model ({error})") from error
 
 
@@ -121,13 +136,12 @@ def _load_learned(network: HyperpixelNetwork, state: dict[str, Tensor], path: st
     for key, value in expected.items():
         if key.endswith("num_batches_tracked"):
             continue
-        if key not in state or state[key].shape != value.shape:
-            found = f"shape {tuple(state[key].shape)}" if key in state else "nothing"
-            raise InputError(
-                f"checkpoint {path}: not of a {network.config.selection} {network.config.backbone} model; "
-                f"{key!r} should have the shape {tuple(value.shape)}, found {found}"
-            )
+        what = misfit(state.get(key), value)
+        if what is not None:
+            model = f"{network.config.selection} {network.config.backbone} model"
+            raise InputError(f"checkpoint {path}: not of a {model}; {key!r} {what}")
     unknown = sorted(set(state) - set(expected))
     if unknown:
         raise InputError(f"checkpoint {path}: holds {unknown[0]!r}, which this model does not have")
+    require_finite(state, f"checkpoint {path}")
     network.load_state_dict(state, strict=False)

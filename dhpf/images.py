@@ -1,14 +1,18 @@
-"""Decodes image files that are not trusted into RGB arrays, or says why it does not.
+"""Decodes image files that are not trusted, and pictures in memory, into RGB arrays, or says why it does not.
 
-Only a few raster formats are read, and their declared size is checked before a pixel is decoded. 16 bits per channel,
-which Pillow would damage without a word, are scaled to 8. 32 bits are refused: nothing says which value is white.
+Only a few raster formats are read, and their declared size is checked before a pixel is decoded. Greys of 16 bits,
+which Pillow would damage without a word, are scaled to 8 by the bits that they use: scanners and cameras put 10, 12 or
+14 into 16, which else were nearly black. 32 bits are refused: nothing says which value is white.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +25,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 """File name endings (lower case) that a folder of images is searched for."""
+
+GREY_BITS = (10, 12, 14, 16)
+"""Depths of the greys that cameras and scanners give, which files hold in 16 bits."""
 
 MAX_PIXELS = 100_000_000
 """Images that declare more pixels than this are refused."""
@@ -65,37 +72,83 @@ def decode_image(data: bytes, name: str) -> RGB:
     Raises:
         ImageError: not one of FORMATS, damaged, truncated, 32 bits per channel, or more than MAX_PIXELS.
     """
+    expected = f"{', '.join(FORMATS)} image ({len(data)} bytes)"
+    with _named_errors(name, expected), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        return _decoded(image, name)
+
+
+def rgb_of(image: Image.Image | NDArray[Any], name: str) -> RGB:
+    """A picture in memory as its file would be decoded.
+
+    Args:
+        image: a Pillow image, or an array: (H, W) or (H, W, 1) greys of 8 or 16 bits, (H, W, 3) colours or (H, W, 4)
+            colours and opacity of 8 bits.
+        name: how to call the image in an error.
+
+    Returns:
+        (H, W, 3) uint8 array.
+
+    Raises:
+        ImageError: an array of another shape or type, or see `decode_image`.
+    """
+    if isinstance(image, np.ndarray):
+        kinds = {(2, 1): ("uint8", "uint16"), (3, 1): ("uint8", "uint16"), (3, 3): ("uint8",), (3, 4): ("uint8",)}
+        channels = image.shape[2] if image.ndim == 3 else 1
+        if image.dtype.name not in kinds.get((image.ndim, channels), ()) or not image.size:
+            raise ImageError(
+                f"image {name}: an array must be (H, W, 3), (H, W, 4) or (H, W) uint8, or (H, W) uint16, "
+                f"not {image.shape} {image.dtype}"
+            )
+        if channels == 3:
+            return image
+        image = Image.fromarray(image.reshape(image.shape[:2]) if channels == 1 else image)
+    with _named_errors(name, "image"):
+        return _decoded(image, name)
+
+
+@contextlib.contextmanager
+def _named_errors(name: str, expected: str) -> Iterator[None]:
+    """Turns what decoding raises into an ImageError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise ImageError(f"image {name}: {width} x {height} pixels, more than {MAX_PIXELS:,} are refused")
-                if image.mode in ("I", "F"):
-                    raise ImageError(f"image {name}: 32 bits per channel; save it with 8 or 16")
-                image.load()
-                return np.ascontiguousarray(_to_rgb(ImageOps.exif_transpose(image)))
+            yield
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
         raise ImageError(f"image {name}: declares far more than the {MAX_PIXELS:,} pixels that are read") from error
     except UnidentifiedImageError as error:
-        raise ImageError(f"image {name}: not a {', '.join(FORMATS)} image ({len(data)} bytes)") from error
+        raise ImageError(f"image {name}: not a {expected}") from error
     # Decoders raise many kinds of errors on hostile bytes; each one means the same here.
     except Exception as error:
         raise ImageError(f"image {name}: damaged or truncated ({error})") from error
 
 
+def _decoded(image: Image.Image, name: str) -> RGB:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"image {name}: {width} x {height} pixels, more than {MAX_PIXELS:,} are refused")
+    if image.mode in ("I", "F"):
+        raise ImageError(f"image {name}: 32 bits per channel; save it with 8 or 16")
+    image.load()
+    return np.ascontiguousarray(_to_rgb(ImageOps.exif_transpose(image)))
+
+
 def _to_rgb(image: Image.Image) -> RGB:
     if image.mode.startswith("I;16"):
-        grey = np.rint(np.asarray(image, dtype=np.float32) / 257).astype(np.uint8)  # 65535 / 255
-        return np.repeat(grey[:, :, None], 3, axis=2)
+        return np.repeat(_eight_bits(np.asarray(image))[:, :, None], 3, axis=2)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         opaque = Image.new("RGBA", image.size, "white")
         opaque.alpha_composite(image.convert("RGBA"))
         image = opaque
     return np.asarray(image.convert("RGB"))
+
+
+def _eight_bits(greys: NDArray[Any]) -> NDArray[np.uint8]:
+    """Greys of up to 16 bits as 8; white is the largest value of as many bits as the image uses."""
+    used = next(bits for bits in GREY_BITS if greys.max() < 2**bits)
+    scaled: NDArray[np.uint8] = np.rint(greys.astype(np.float32) * (255 / (2**used - 1))).astype(np.uint8)
+    return scaled
 
 
 def read_image(path: str | Path) -> RGB:

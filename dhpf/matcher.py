@@ -20,13 +20,13 @@ from dhpf.checkpoint import build_network, load_network, save_network
 from dhpf.config import EngineName, ModelConfig
 from dhpf.errors import InputError
 from dhpf.frame import NUM_CELLS, points_from_frame, points_to_frame, to_square
-from dhpf.images import RGB, ImageError, read_image
+from dhpf.images import RGB, read_image, rgb_of
 from dhpf.model.engines.choose import choose_engine
 from dhpf.model.network import HyperpixelNetwork
 from dhpf.model.transfer import PairMatch, cells_of_points
 from dhpf.records import Correspondences, Points
 
-ImageLike = str | Path | Image.Image | NDArray[np.uint8]
+ImageLike = str | Path | Image.Image | NDArray[np.uint8] | NDArray[np.uint16]
 
 UNTRAINED = ModelConfig(backbone="efficientnet_lite0", selection="fixed", layers=(5, 8, 10, 11, 15), exponent=2)
 """The best layers found for the installed backbone without any training: what works at once."""
@@ -120,11 +120,7 @@ def _size(image: RGB) -> tuple[int, int]:
 def _as_rgb(image: ImageLike, name: str) -> RGB:
     if isinstance(image, (str, Path)):
         return read_image(image)
-    if isinstance(image, Image.Image):
-        return np.asarray(image.convert("RGB"))
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ImageError(f"{name} image: an array must be (H, W, 3) uint8, not {image.shape} {image.dtype}")
-    return image
+    return rgb_of(image, f"given as {name}")
 
 
 def _checked_points(points: ArrayLike | Sequence[Sequence[float]], size: tuple[int, int]) -> Points:

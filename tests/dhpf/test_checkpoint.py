@@ -1,11 +1,13 @@
 import pickle
+import struct
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
+from safetensors import safe_open
 
-from dhpf.checkpoint import build_network, load_network, save_network
+from dhpf.checkpoint import FORMAT, build_network, load_network, save_network
 from dhpf.config import ModelConfig
 from dhpf.errors import InputError
 
@@ -86,3 +88,77 @@ def test_what_is_no_checkpoint_is_named(tmp_path: Path) -> None:
     (tmp_path / "p.pt").write_bytes(pickle.dumps({"run": print}))
     with pytest.raises(InputError, match="never loaded"):
         load_network(tmp_path / "p.pt")
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_one_number_that_is_not_finite_is_refused(saved: Path, tmp_path: Path, number: float) -> None:
+    def broken(state: dict[str, torch.Tensor], key: str) -> dict[str, torch.Tensor]:
+        changed = state[key].clone()
+        changed.view(-1)[-1] = number
+        return state | {key: changed}
+
+    with safe_open(saved, framework="pt") as file:
+        header = file.metadata()
+    state = safetensors.torch.load_file(saved)
+    key = sorted(state)[-1]
+    safetensors.torch.save_file(broken(state, key), tmp_path / "x.safetensors", metadata=header)
+    with pytest.raises(InputError, match=f"x.safetensors: entry '{key}' holds a number that is not finite"):
+        load_network(tmp_path / "x.safetensors")
+    torch.save(broken(build_timm_state(), "conv_stem.weight"), tmp_path / "backbone.pth")
+    with pytest.raises(InputError, match="backbone.pth: entry 'conv_stem.weight' holds a number that is not finite"):
+        load_network(saved, weights=str(tmp_path / "backbone.pth"))
+
+
+def test_whole_numbers_in_place_of_weights_are_refused(saved: Path, tmp_path: Path) -> None:
+    with safe_open(saved, framework="pt") as file:
+        header = file.metadata()
+    state = safetensors.torch.load_file(saved)
+    key = next(key for key, value in state.items() if value.is_floating_point())
+    safetensors.torch.save_file(state | {key: state[key].to(torch.int32)}, tmp_path / "x.safetensors", metadata=header)
+    with pytest.raises(InputError, match=f"'{key}' holds int32, not float32"):
+        load_network(tmp_path / "x.safetensors")
+
+
+HEADERS = [
+    b"[]",
+    b"null",
+    b"7",
+    b'"text"',
+    b"{" * 5000,
+    b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 1e99]}}',
+]
+
+
+@pytest.mark.parametrize("content", [b"", b"\0", *(struct.pack("<Q", len(h)) + h for h in HEADERS), b"\xff" * 64])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_any_bytes_end_in_a_sentence(content: bytes, suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"x{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=f"x{suffix}: not a (torch or )?safetensors file"):
+        load_network(path)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {},
+        {"model": "[]"},
+        {"model": "null"},
+        {"model": "{"},
+        {"model": '{"backbone": 3}'},
+        {"model": '{"layers": "deep"}'},
+        {"model": '{"layers": [1e999]}'},
+        {"model": '{"image_side": "wide"}'},
+        {"model": '{"image_side": 1e999}'},
+        {"model": '{"exponent": null}'},
+        {"model": '{"weights": 7}'},
+        {"model": '{"selection": []}'},
+        {"model": '{"unknown": 1}'},
+        {"model": "[" * 100_000},
+    ],
+)
+def test_a_header_that_describes_no_model_is_refused(header: dict[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    safetensors.torch.save_file({"x": torch.zeros(1)}, path, metadata={"format": FORMAT} | header)
+    with pytest.raises(InputError):
+        load_network(path)

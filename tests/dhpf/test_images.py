@@ -1,12 +1,16 @@
 import io
+import re
 import struct
 import zlib
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
-from dhpf.images import ImageError, decode_image, read_image
+from dhpf.images import ImageError, decode_image, read_image, rgb_of
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -33,9 +37,62 @@ def test_sixteen_bits_keep_their_greys() -> None:
     assert np.abs(decoded[..., 0].astype(int) - np.rint(values / 257)).max() <= 1
 
 
-def test_a_dark_image_of_sixteen_bits_stays_dark() -> None:
-    values = np.full((4, 4), 250, np.uint16)  # less than one level of 8 bits
-    assert (decode_image(encoded(Image.fromarray(values), "PNG"), "x") == 1).all()
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+def test_white_is_the_largest_value_of_the_bits_that_are_used(bits: int) -> None:
+    values = np.linspace(0, 2**bits - 1, 48 * 64).reshape(48, 64).astype(np.uint16)
+    decoded = decode_image(encoded(Image.fromarray(values), "PNG"), "x")
+    assert np.abs(decoded[..., 1].astype(int) - np.rint(values * (255 / (2**bits - 1)))).max() <= 1
+
+
+def turned(picture: Image.Image) -> Image.Image:
+    picture.getexif()[0x0112] = 6  # to be shown turned by a quarter
+    return picture
+
+
+PICTURES = {
+    "colours": Image.fromarray(RGB),
+    "turned": turned(Image.fromarray(RGB)),
+    "greys": Image.fromarray(GRADIENT),
+    "greys of 16 bits": Image.fromarray(GRADIENT.astype(np.uint16) * 16),
+    "see-through": Image.fromarray(np.dstack([RGB, GRADIENT])),
+    "grey and see-through": Image.fromarray(np.dstack([GRADIENT, GRADIENT]), "LA"),
+    "palette": Image.fromarray(RGB).quantize(),
+    "two colours": Image.fromarray(GRADIENT > 100),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_picture_in_memory_is_decoded_as_its_file(name: str, tmp_path: Path) -> None:
+    picture = PICTURES[name]
+    picture.save(tmp_path / "x.png", exif=picture.getexif())
+    from_file = read_image(tmp_path / "x.png")
+    with Image.open(tmp_path / "x.png") as opened:
+        np.testing.assert_array_equal(rgb_of(opened, "x"), from_file)
+    np.testing.assert_array_equal(rgb_of(picture, "x"), from_file)
+    assert name == "turned" or from_file.shape == (48, 64, 3)
+    assert name != "turned" or from_file.shape == (64, 48, 3)
+    if picture.mode in ("L", "RGB", "RGBA", "I;16") and name != "turned":
+        np.testing.assert_array_equal(rgb_of(np.asarray(picture), "x"), from_file)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [RGB.astype(np.float32), RGB.astype(np.uint16), RGB[None], RGB[..., :2], GRADIENT.astype(bool), RGB[:0]],
+)
+def test_other_arrays_are_refused_with_their_shape(array: NDArray[Any]) -> None:
+    with pytest.raises(ImageError, match=f"image x: an array must be .*{re.escape(str(array.shape))} {array.dtype}"):
+        rgb_of(array, "x")
+
+
+def test_a_picture_whose_file_ends_early_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").write_bytes(encoded(Image.fromarray(np.tile(RGB, (9, 9, 1))), "JPEG")[:-900])
+    with Image.open(tmp_path / "x.jpg") as opened, pytest.raises(ImageError, match="image x: damaged or truncated"):
+        rgb_of(opened, "x")
+
+
+def test_a_picture_of_too_many_pixels_is_refused() -> None:
+    with pytest.raises(ImageError, match="20000 x 6000 pixels"):
+        rgb_of(Image.new("1", (20_000, 6_000)), "x")
 
 
 def test_sixteen_bits_in_the_other_byte_order() -> None:
