@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
-from dhpf.matcher import Matcher
+from dhpf.matcher import UNTRAINED, Matcher
 from dhpf.storage import location_of
 
 
@@ -26,7 +27,7 @@ def load_matcher(
         InputError: there is no such model, or it cannot be used.
     """
     if reference is None:
-        return Matcher()
+        return Matcher(dataclasses.replace(UNTRAINED, weights=weights))
     if not reference.startswith("models:/"):
         return Matcher.load(reference, weights)
     # MLflow takes seconds to import.

@@ -14,6 +14,7 @@ from PIL import Image
 from dhpf.drawing.charts import draw_differences, draw_layer_selection, draw_pck_bars
 from dhpf.drawing.class_bars import draw_class_bars
 from dhpf.drawing.curves import draw_curves
+from dhpf.drawing.figures import take_names_literally
 from dhpf.drawing.found_matches import TransferredPoints, draw_found_matches, draw_transferred_points
 from dhpf.drawing.layer_search import draw_layer_search
 from dhpf.drawing.masks import draw_masks
@@ -51,6 +52,7 @@ CHART_DPI = 130
 def save_picture(picture: Picture, path: str | Path) -> None:
     """Writes a picture as PNG; the folder must exist."""
     if isinstance(picture, Figure):
+        take_names_literally(picture)
         picture.savefig(path, format="png", dpi=CHART_DPI, facecolor="white")
     else:
         Image.fromarray(picture).save(path, format="PNG")

@@ -9,6 +9,7 @@ from typing import Literal
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from dhpf.drawing.style import CATEGORIES, TEXT_POINTS, TITLE_POINTS
 
@@ -40,6 +41,18 @@ def new_figure(width: float, height: float, title: str) -> Figure:
     text.set_fontsize(TITLE_POINTS)
     text.set_fontweight("bold")
     return figure
+
+
+def take_names_literally(figure: Figure) -> None:
+    """Shows a dollar sign in a name as it is; Matplotlib would set what is between two as a formula, or fail to.
+
+    The powers of ten on a logarithmic axis are formulas, and stay.
+    """
+    axes = (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) if axis.get_scale() == "log")
+    powers = {label for axis in axes for label in axis.get_ticklabels(which="both")}
+    for text in figure.findobj(Text):
+        if isinstance(text, Text) and text not in powers:
+            text.set_parse_math(False)
 
 
 def bar_look(index: int) -> tuple[str, str]:
