@@ -10,7 +10,7 @@ import typer
 from typer.main import get_command
 
 from dhpf.errors import InputError
-from dhpf.pipelines.commands import doctor, jobs, match, models, pairs, run, submit, workflows
+from dhpf.pipelines.commands import doctor, jobs, match, models, pairs, run, submit, track, workflows
 from dhpf.pipelines.commands.answers import BAD_INPUT, INTERRUPTED, complain, shown_log
 
 WORKFLOWS, CLUSTER, IMAGES, MODELS = "Workflows", "Cluster", "Images", "Models"
@@ -32,6 +32,9 @@ application.command(rich_help_panel=CLUSTER)(jobs.stop)
 application.command(rich_help_panel=CLUSTER)(doctor.doctor)
 application.command(rich_help_panel=IMAGES)(match.match)
 application.command(rich_help_panel=IMAGES)(pairs.pairs)
+application.add_typer(
+    track.commands, name="track", rich_help_panel=WORKFLOWS, help="Fill in what MLflow missed of runs."
+)
 application.add_typer(
     models.commands,
     name="models",

@@ -18,7 +18,7 @@ from dhpf.pipelines.stage_runs.match import MATCH
 from dhpf.pipelines.stage_runs.search import SEARCH
 from dhpf.pipelines.stage_runs.shard import SHARD
 from dhpf.pipelines.stage_runs.train import TRAIN
-from dhpf.pipelines.tracking.runs import LoggedRun, run_page, stage_run, workflow_run
+from dhpf.pipelines.tracking.runs import StageRun, WorkflowLog, workflow_run
 from dhpf.pipelines.tracking.tracker import Tracker
 from dhpf.storage import Location
 
@@ -60,23 +60,21 @@ class WorkflowRun:
 
     def run(self, only: str | None = None) -> Outcome:
         """Runs the stages that the workflow has, or only one of them; needs a Ray cluster."""
-        experiment, model = self.workflow.name, dataclasses.asdict(self.workflow.model)
-        with workflow_run(self.tracker, experiment, self.folder) as parent:
-            self.context.outcome.run_page = run_page(self.tracker, parent)
-            stages = self.stages(only)
+        model, stages, outcome = dataclasses.asdict(self.workflow.model), self.stages(only), self.context.outcome
+        runs: dict[str, StageRun] = {}
+        with workflow_run(self.tracker, self.workflow.name, self.folder) as parent:
             parent.set_tags(job_tags())
-            parent.describe(description(self.workflow, stages, self.folder, self.context.outcome))
+            parent.describe(description(self.workflow, stages, self.folder, outcome))
             for name, config in stages.items():
-                with stage_run(self.tracker, experiment, parent, name, self.folder.name) as run:
-                    run.log_config(_settings(config) | {"model": model}, _identity(config, model))
-                    STAGE_RUNS[name].run(config, self.context, run)
-                    pictures = run.picture_folder()
-                    if pictures is not None:
-                        self.context.outcome.pictures[name] = pictures
+                with parent.stage(name) as runs[name]:
+                    runs[name].log_config(_settings(config) | {"model": model}, _identity(config, model))
+                    STAGE_RUNS[name].run(config, self.context, runs[name])
             self._log_results(parent, stages)
-        return self.context.outcome
+        outcome.run_page = parent.page()
+        outcome.pictures |= {name: folder for name, run in runs.items() if (folder := run.picture_folder())}
+        return outcome
 
-    def _log_results(self, parent: LoggedRun, stages: Mapping[str, StageConfig]) -> None:
+    def _log_results(self, parent: WorkflowLog, stages: Mapping[str, StageConfig]) -> None:
         """What runs are compared by, in the run of the workflow itself."""
         outcome = self.context.outcome
         parent.log_metrics(outcome.metrics)

@@ -19,13 +19,17 @@ WITHOUT_OWN_TEST = {
     "pipelines/commands/": "tested as a user meets them, test_main.py, test_pair_table.py and test_contest.py",
     "pipelines/submission/examination.py": "what others send and answer, test_doctor.py and test_diagnosis.py",
     "pipelines/load.py": "tested by the command line, test_main.py",
+    "pipelines/outputs/package_files.py": "tested by what is sent, submission/test_upload.py",
+    "pipelines/tracking/mlflow_runs.py": "tested by its player, test_player.py",
+    "pipelines/tracking/run_log.py": "tested by every run, test_runs.py",
+    "pipelines/tracking/entries.py": "tested by every verdict, promotion/test_contest.py",
     "pipelines/matching/matched_pair.py": "tested with matching, test_block_matching.py",
     "pipelines/worker_reports.py": "tested by every run, test_workflow.py",
     "pipelines/inputs/planned_pairs.py": "tested through its two users, test_pairs.py and test_collection.py",
     "pipelines/layer_search/set_scores.py": "tested by every search, test_search.py",
 }
 
-MOST_FILES, MOST_CALLING_FILES, MOST_CARRIERS = 67, 48, 34
+MOST_FILES, MOST_CALLING_FILES, MOST_CARRIERS = 71, 50, 34
 """That one follows from `dhpf run match-folder` to the row of a pair; of them those that call others, and those that
 run in the actor, from its block to the row: see trace_match.py."""
 
@@ -70,7 +74,7 @@ def test_no_excuse_outlives_its_reason() -> None:
 
 
 def test_one_pair_is_followed_through_few_files() -> None:
-    """Hardly more than now (67, 48 and 34); a change that needs fewer lowers the numbers."""
+    """Hardly more than now (71, 50 and 34); a change that needs fewer lowers the numbers."""
     done = subprocess.run(
         [sys.executable, ROOT / "tests" / "trace_match.py"], capture_output=True, text=True, check=False, cwd=ROOT
     )

@@ -5,7 +5,8 @@
 A folder of two images is matched in this process, driver and actor alike: Ray is not started, and an actor is an object
 whose methods run when they are called. A file counts if one of its functions or methods ran. What runs when a module is
 imported does not count (all modules are imported before), nor do methods that `dataclass` made, nor the pictures that
-the run draws of its result: dhpf/drawing/ and every module called pictures.
+the run draws of its result: dhpf/drawing/ and every module called pictures; nor does the thread beside the run that
+plays its journal into MLflow.
 
 Files that called a function of another file are marked with an arrow: through these one reads on. The others are ends,
 whose functions are often understood from their names where they are called. A star marks the files that ran in the
@@ -111,7 +112,7 @@ class Trace:
 
 @contextlib.contextmanager
 def traced(trace: Trace) -> Iterator[None]:
-    """Notes each function of the project that runs, in all threads."""
+    """Notes each function of the project that runs, in all threads but the one that tells MLflow of it."""
     known: dict[str, str] = {}
 
     def file_of(frame: FrameType | None) -> str:
@@ -121,7 +122,8 @@ def traced(trace: Trace) -> Iterator[None]:
         return known[filename]
 
     def note(frame: FrameType, event: str, _: object) -> None:  # of calls only: it answers None
-        if frame.f_code.co_flags & inspect.CO_OPTIMIZED:  # a function, not a class's body
+        is_told = threading.current_thread().name.startswith("dhpf-journal")
+        if frame.f_code.co_flags & inspect.CO_OPTIMIZED and not is_told:  # a function, not a class's body
             called = file_of(frame)
             if called:
                 trace.calls.add((file_of(frame.f_back), called))

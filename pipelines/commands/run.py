@@ -164,6 +164,8 @@ def _show_summary(answer: Answer, name: str, outcome: Outcome, folder: Location,
 
 def _tracking_line(outcome: Outcome, tracking_uri: str) -> str:
     """Where to look at the run: a server's page of it, or how to see a file's."""
+    if tracking_uri.startswith("http") and not outcome.run_page:
+        return f"{tracking_uri} does not answer; when it does: dhpf track sync"
     if tracking_uri.startswith("http"):
         return f"{tracking_uri.rstrip('/')}/#/{outcome.run_page}?workflowType=machine_learning"
     return f"{tracking_uri}   (look: mlflow ui --backend-store-uri {tracking_uri})"

@@ -20,7 +20,7 @@ from dhpf.pipelines.promotion.registry import (
 )
 from dhpf.pipelines.promotion.verdict import Verdict
 from dhpf.pipelines.registered_source import registered_source
-from dhpf.pipelines.tracking.runs import log_picture_to_run, log_text_to_run
+from dhpf.pipelines.tracking.entries import log_picture_to_run, log_text_to_run
 from dhpf.pipelines.tracking.tracker import Tracker
 from dhpf.storage import Location
 

@@ -15,10 +15,8 @@ from dhpf.pipelines.stage_runs.context import Stage, StageContext
 from dhpf.pipelines.stages.search import complete_search, searched_model
 from dhpf.pipelines.stages.train import planned_settings, train
 from dhpf.pipelines.tracking.model_card import ModelCard, TrainingData
-from dhpf.pipelines.tracking.registering import register_model
 from dhpf.pipelines.tracking.runs import StageRun
 from dhpf.pipelines.training.pictures import training_pictures
-from dhpf.storage.copies import local_file
 
 
 def _run(config: TrainConfig, context: StageContext, run: StageRun) -> None:
@@ -28,26 +26,28 @@ def _run(config: TrainConfig, context: StageContext, run: StageRun) -> None:
     run.log_datasets([context.dataset(part, "training") for part in parts])
     run.log_datasets([context.dataset(validation, "validation")])
     config = _with_found_layers(config, context)
-    where = (run.tracking_uri, run.run_id)
-    trained = train(workflow.model, config, joined(parts), validation, context.folder_of("train"), where)
+    trained = train(workflow.model, config, joined(parts), validation, context.folder_of("train"), run.for_workers())
     metric = f"PCK@{config.supervision.alpha:g} {validation.thresholds[0]}"
     for name, picture in training_pictures(trained.history, metric, _baselines(context, validation, metric)):
         run.log_picture(picture, f"pictures/{name}.png")
-    checkpoint = local_file(trained.checkpoint)
-    run.log_file(checkpoint, "checkpoint")
+    run.log_file(trained.checkpoint, "checkpoint")
     best = trained.history[trained.best_epoch - 1]
     metrics = {"val_pck": best["val_pck"], "epoch": trained.best_epoch}
     context.outcome.measure("train", metrics)
     card = _model_card(context, config, (*parts, validation), metrics)
-    version = register_model(context.tracker, run, workflow.registered_model, checkpoint, card)
+    version = run.register(workflow.registered_model, trained.checkpoint, card)
     lines = [
         f"best of {len(trained.history)} epochs is {trained.best_epoch} "
         f"(validation PCK {100 * best['val_pck']:.1f}): {trained.checkpoint}",
-        f"registered as {workflow.registered_model} version {version}",
+        f"registered as {workflow.registered_model} version {version}"
+        if version
+        else f"not registered as {workflow.registered_model} yet: MLflow does not answer; dhpf track sync does it then",
     ]
     if workflow.promotion is not None:
         lines.append(f"dhpf models promote {workflow.name} makes it champion if it passes")
-    facts = {"checkpoint": str(trained.checkpoint), "model": workflow.registered_model, "version": version}
+    facts = {"checkpoint": str(trained.checkpoint), "model": workflow.registered_model}
+    if version:
+        facts["version"] = version
     context.outcome.report("train", facts | metrics, *lines)
 
 

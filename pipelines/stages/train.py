@@ -29,6 +29,7 @@ from dhpf.pipelines.config import TrainConfig, deciding_settings
 from dhpf.pipelines.inputs.shard_set import ShardSet
 from dhpf.pipelines.outputs.code_version import code_version
 from dhpf.pipelines.outputs.store import StageOutput
+from dhpf.pipelines.tracking.run_log import RunLog
 from dhpf.pipelines.training.all_workers import all_workers
 from dhpf.pipelines.training.freed_memory import return_freed_memory
 from dhpf.pipelines.training.frozen_maps import maps_folder
@@ -67,8 +68,7 @@ class WorkerTask:
     config: TrainConfig
     train: ShardSet
     val: ShardSet
-    tracking_uri: str
-    run_id: str
+    log: RunLog
     board: Any
     """A ProgressBoard."""
     maps: str
@@ -81,13 +81,13 @@ def train(
     train_set: ShardSet,
     val_set: ShardSet,
     folder: Location,
-    run: tuple[str, str],
+    log: RunLog,
 ) -> TrainedModel:
     """Trains, or goes on where an earlier run of the same plan stopped; a complete training is left as it is.
 
     Args:
         folder: of the stage.
-        run: tracking URI, and id of the run that the first worker logs to.
+        log: the run that the first worker logs to.
 
     Raises:
         InputError: the model has nothing to learn, settings contradict each other, or a shard set has too few pairs or
@@ -106,7 +106,7 @@ def train(
     if output.manifest() is None:
         digest = hashlib.sha256(canonical_json(plan)).hexdigest()[:16]
         with shown_progress("pair") as board:
-            files = _fit(WorkerTask(model, config, train_set, val_set, *run, board, digest), folder)
+            files = _fit(WorkerTask(model, config, train_set, val_set, log, board, digest), folder)
         progress = json.loads(files[PROGRESS])
         output.commit("model", files, {"best_epoch": progress["best_epoch"], "best_pck": progress["best_pck"]})
         record = {"stage": "train", "num_pairs": train_set.num_pairs, "code_version": code_version()}
@@ -270,19 +270,16 @@ class Worker:
         self.state.seconds += time.monotonic() - started
         entry = self.state.end_epoch(pck, self.learner)
         if self.is_first:
-            self._log({k: v for k, v in entry.items() if k not in ("epoch", "selection_rates")}, epoch + 1)
+            self.task.log.log_metrics(
+                {k: v for k, v in entry.items() if k not in ("epoch", "selection_rates")}, epoch + 1
+            )
             rates = {f"selection_rate/layer-{n:02d}": rate for n, rate in enumerate(entry["selection_rates"])}
-            self._log(rates, epoch + 1)
+            self.task.log.log_metrics(rates, epoch + 1)
             self._log_backbone_work(epoch)
             self._log_sample(epoch, checked)
         self._report({"val_pck": pck})
 
-    # -- tracking, checkpoints; MLflow and drawing are imported here, because only the first worker uses them --
-
-    def _log(self, numbers: Mapping[str, float], step: int) -> None:
-        from dhpf.pipelines.tracking.runs import log_to_run
-
-        log_to_run(self.task.tracking_uri, self.task.run_id, numbers, step)
+    # -- tracking, checkpoints; drawing is imported here, because only the first worker uses it --
 
     def _log_step(self, epoch: int, number: int, num_steps: int, objective: Objective, step: list[int]) -> None:
         if not self.is_first:
@@ -291,30 +288,26 @@ class Worker:
         done = min(number * self.config.batch_size + len(step), len(self.learner.train_data))
         self.task.board.write.remote(title, done, len(self.learner.train_data))
         if number % LOGGED_EVERY == 0:
-            self._log({f"step/{k}": v for k, v in objective.terms.items()}, epoch * num_steps + number)
+            self.task.log.log_metrics({f"step/{k}": v for k, v in objective.terms.items()}, epoch * num_steps + number)
         if epoch == number == 0:
             from dhpf.pipelines.training.pictures import step_picture
 
-            self._log_picture(step_picture(self.learner.train_data, step), "first-step")
+            picture = step_picture(self.learner.train_data, step)
+            self.task.log.log_picture(picture, "pictures/first-step.png")
 
     def _log_backbone_work(self, epoch: int) -> None:
         """Logs what the first worker has saved so far by keeping the frozen backbone's maps."""
         maps = self.learner.maps
         per_image = maps.seconds_computing / max(maps.num_computed, 1)
         work = {"computed": maps.num_computed, "read": maps.num_read, "saved_seconds": maps.num_read * per_image}
-        self._log({f"backbone/{name}": value for name, value in work.items()}, epoch + 1)
+        self.task.log.log_metrics({f"backbone/{name}": value for name, value in work.items()}, epoch + 1)
 
     def _log_sample(self, epoch: int, checked: list[CheckedPair]) -> None:
         if checked:
             from dhpf.pipelines.training.pictures import checked_picture
 
             picture = checked_picture(self.learner.val_data, checked, f"Validation after epoch {epoch + 1}")
-            self._log_picture(picture, f"validation/epoch-{epoch + 1:03d}")
-
-    def _log_picture(self, picture: Any, name: str) -> None:
-        from dhpf.pipelines.tracking.runs import log_picture_to_run
-
-        log_picture_to_run(self.task.tracking_uri, self.task.run_id, picture, f"pictures/{name}.png")
+            self.task.log.log_picture(picture, f"pictures/validation/epoch-{epoch + 1:03d}.png")
 
     def _report(self, metrics: dict[str, float]) -> None:
         """Reports to Ray Train, which every worker must do equally often; the first one hands over the checkpoint."""

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
-import dhpf
 from dhpf.errors import InputError
+from dhpf.pipelines.outputs.package_files import copy_package
 
 UPLOADED_FILE = "workflows.yaml"
 """The workflow file's name in the folder that is uploaded."""
-
-_NAMES = ("*.py", "py.typed", "workflows.yaml")
-"""Of the package's files that are uploaded."""
 
 MOST_BYTES = 5_000_000
 """The packages have 0.7 MB; what is larger, holds something that does not belong there."""
@@ -28,11 +23,7 @@ def pack(workflow_file: Path, folder: Path) -> None:
     Raises:
         InputError: it is too large to be sent.
     """
-    package = Path(dhpf.__path__[0])
-    for path in _package_files(package):
-        copy = folder / "dhpf" / path.relative_to(package)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, copy)
+    copy_package(folder)
     shutil.copyfile(workflow_file, folder / UPLOADED_FILE)
     _require_small(folder)
 
@@ -41,11 +32,6 @@ def said_size(folder: Path) -> str:
     """How many files and bytes are in a packed folder."""
     sizes = _sizes(folder)
     return f"{len(sizes)} files, {sum(sizes.values()) / 1e6:.2f} MB"
-
-
-def _package_files(package: Path) -> Iterator[Path]:
-    for folder, _, names in os.walk(package, followlinks=True):  # in a checkout dhpf/pipelines is a link
-        yield from (Path(folder, name) for name in names if any(Path(name).match(wanted) for wanted in _NAMES))
 
 
 def _sizes(folder: Path) -> dict[str, int]:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlparse
-
 import mlflow
 import requests
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from dhpf.errors import InputError
-from dhpf.pipelines.tracking.tracker import UNREACHED, short_text
+from dhpf.pipelines.tracking.tracker import DEFAULT_EXPERIMENT, UNREACHED, is_server, short_text
 
 ANSWER_SECONDS = 10.0
 
-DEFAULT_EXPERIMENT = "0"
-"""MLflow's own, which every store has; its artifacts lie where a new experiment's would."""
 
+def require_answer(uri: str) -> None:
+    """Asks whether an MLflow server answers at all, in less time than MLflow's client does.
 
-def is_server(uri: str) -> bool:
-    """Whether this is a server's address, rather than a store in files of one machine."""
-    return urlparse(uri).scheme in ("http", "https")
+    Raises:
+        RequestException: it does not.
+    """
+    if is_server(uri):
+        requests.get(f"{uri.rstrip('/')}/health", timeout=ANSWER_SECONDS)
 
 
 def require_reachable(uri: str) -> str:

@@ -1,14 +1,16 @@
 """The MLflow store of a work folder, and what happens when it cannot be reached.
 
-By default everything lies in the work folder: mlflow.db and mlartifacts. Where MLflow must answer, to open a run or to
-register a model, and cannot be reached, there is an InputError; the same command goes on from there.
+By default everything lies in the work folder: mlflow.db and mlartifacts. Where MLflow must answer, as to fetch a model,
+and cannot be reached, there is an InputError; the same command goes on from there.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -31,6 +33,9 @@ CODE_TAG = "dhpf.code_version"
 Found = TypeVar("Found")
 """The type of a search's results: runs, models or versions."""
 
+DEFAULT_EXPERIMENT = "0"
+"""MLflow's own, which every store has; its artifacts lie where a new experiment's would."""
+
 UNREACHED = (MlflowException, RequestException)
 """Errors that MLflow raises when its server or store does not work."""
 
@@ -43,20 +48,26 @@ class Tracker:
         uri: of the tracking server; None: MLFLOW_TRACKING_URI, or SQLite in `work`.
 
     Attributes:
-        client: MLflow's own, of this store.
+        work: the work folder.
         artifacts: where artifacts of the default store lie; None where a server keeps them.
 
     Raises:
-        InputError: MLflow has no store for such a URI, or `work` is a bucket and no URI is given.
+        InputError: `work` is a bucket and no URI is given.
     """
 
     def __init__(self, work: Location | Path, uri: str | None = None) -> None:
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-        self.uri, self.artifacts = _stores(location_of(work), uri or os.environ.get(TRACKING_VARIABLE))
+        self.work = location_of(work)
+        self.uri, self.artifacts = _stores(self.work, uri or os.environ.get(TRACKING_VARIABLE))
+        self._default_lock = threading.RLock()
+
+    @functools.cached_property
+    def client(self) -> mlflow.MlflowClient:
+        """MLflow's own, of this store; a store in files is made when it is first used."""
         with self.reaching():
-            self.client = mlflow.MlflowClient(self.uri, self.uri)
+            return mlflow.MlflowClient(self.uri, self.uri)
 
     @contextlib.contextmanager
     def reaching(self) -> Iterator[None]:
@@ -70,6 +81,16 @@ class Tracker:
                 f"from here{', ' + remedy if TRACKING_VARIABLE in os.environ else ''}"
             ) from error
 
+    def require_usable(self) -> None:
+        """Opens a store in files, and makes it where there is none; a server may be away.
+
+        Raises:
+            InputError: MLflow has no store for such a URI, or this one is damaged.
+        """
+        if not is_server(self.uri):
+            with self.reaching():
+                self.client.get_experiment(DEFAULT_EXPERIMENT)
+
     def registered_models(self) -> Iterator[RegisteredModel]:
         """Every model of the registry."""
         return all_pages(lambda token: self.client.search_registered_models(page_token=token))
@@ -81,17 +102,23 @@ class Tracker:
     @contextlib.contextmanager
     def as_default(self) -> Iterator[None]:
         """Makes this store MLflow's process-wide default within the block, as registering and downloading need it."""
-        before = {name: os.environ.get(name) for name in (TRACKING_VARIABLE, REGISTRY_VARIABLE)}
-        mlflow.set_tracking_uri(self.uri)
-        mlflow.set_registry_uri(self.uri)
-        try:
-            yield
-        finally:
-            # MLflow writes both into the environment, where the next Tracker would take them for the user's wish.
-            mlflow.set_tracking_uri(before[TRACKING_VARIABLE])  # type: ignore[arg-type]  # None unsets it
-            mlflow.set_registry_uri(before[REGISTRY_VARIABLE])  # type: ignore[arg-type]
-            if before[REGISTRY_VARIABLE] is None:
-                os.environ.pop(REGISTRY_VARIABLE, None)
+        with self._default_lock:
+            before = {name: os.environ.get(name) for name in (TRACKING_VARIABLE, REGISTRY_VARIABLE)}
+            mlflow.set_tracking_uri(self.uri)
+            mlflow.set_registry_uri(self.uri)
+            try:
+                yield
+            finally:
+                # MLflow writes both into the environment, where the next Tracker would take them for the user's wish.
+                mlflow.set_tracking_uri(before[TRACKING_VARIABLE])  # type: ignore[arg-type]  # None unsets it
+                mlflow.set_registry_uri(before[REGISTRY_VARIABLE])  # type: ignore[arg-type]
+                if before[REGISTRY_VARIABLE] is None:
+                    os.environ.pop(REGISTRY_VARIABLE, None)
+
+
+def is_server(uri: str) -> bool:
+    """Whether this is a server's address, rather than a store in files of one machine."""
+    return urlparse(uri).scheme in ("http", "https")
 
 
 def _stores(work: Location, uri: str | None) -> tuple[str, Path | None]:
@@ -104,8 +131,8 @@ def _stores(work: Location, uri: str | None) -> tuple[str, Path | None]:
         return uri, None
     folder = work.path.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    is_server = uri is not None and urlparse(uri).scheme in ("http", "https")
-    return uri or f"sqlite:///{folder / 'mlflow.db'}", None if is_server else folder / "mlartifacts"
+    store = uri or f"sqlite:///{folder / 'mlflow.db'}"
+    return store, None if is_server(store) else folder / "mlartifacts"
 
 
 def all_pages(search: Callable[[str | None], PagedList[Found]]) -> Iterator[Found]:

@@ -18,6 +18,8 @@ from PIL import Image
 
 import dhpf.results
 from dhpf.errors import InputError
+from dhpf.pipelines import cluster
+from dhpf.pipelines.__main__ import main
 from dhpf.pipelines.stage_states import stage_states
 from dhpf.pipelines.tracking.tracker import Tracker
 from dhpf.pipelines.workflow import WorkflowRun
@@ -194,6 +196,22 @@ def test_another_configuration_is_refused_by_name(quickstart: Path, run: Run) ->
     done = run(quickstart, "quickstart", "--only", "train", settings=[*TINY, "train.learning_rate=0.5"])
     assert done.returncode == 2
     assert "config.learning_rate: 0.1 -> 0.5" in done.stderr and "--restart train" in done.stderr
+
+
+def test_a_run_whose_settings_are_refused_starts_neither_ray_nor_mlflow(
+    cats_and_cups: Path, tmp_path: Path, tasks_here: None, blocks_here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ["run", "match-collection", "--file", str(WORKFLOWS), "--data", str(cats_and_cups), "--work"]
+    assert main([*run, str(tmp_path), "--set", "shard.max_pairs=5"]) == 0
+    (tmp_path / "mlflow.db").unlink()
+    before = sorted(tmp_path.rglob("*"))
+
+    def never(*_: object) -> None:
+        raise AssertionError("Ray is started")
+
+    monkeypatch.setattr(cluster, "ray_cluster", never)
+    assert main([*run, str(tmp_path), "--set", "shard.max_pairs=6"]) == 2
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.slow

@@ -27,8 +27,7 @@ from dhpf.pipelines.promotion.contest import Contest
 from dhpf.pipelines.promotion.registry import Registry
 from dhpf.pipelines.stages.evaluate import MethodScores
 from dhpf.pipelines.tracking.model_card import ModelCard, TrainingData
-from dhpf.pipelines.tracking.registering import register_model
-from dhpf.pipelines.tracking.runs import stage_run, workflow_run
+from dhpf.pipelines.tracking.runs import workflow_run
 from dhpf.pipelines.tracking.tracker import Tracker
 from dhpf.pipelines.workflow import WorkflowRun
 from dhpf.pipelines.workflow_file import load_workflow
@@ -53,12 +52,12 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         work = tmp_path_factory.mktemp("work")
         tracker = Tracker(work)
         data = [TrainingData("none/train", "photo_warps", 2, "f1")]
-        with workflow_run(tracker, "w", work) as parent, stage_run(tracker, "w", parent, "train") as run:
+        with workflow_run(tracker, "w", work) as parent, parent.stage("train") as run:
             run.log_config({})
             for number, config in enumerate((GOOD, BAD, AS_GOOD)):
                 Matcher(config).save(work / "m.safetensors")
                 card = ModelCard(config, {}, data, {"val_pck": number / 10})
-                register_model(tracker, run, "dhpf", work / "m.safetensors", card)
+                run.register("dhpf", location_of(work / "m.safetensors"), card)
     return work
 
 

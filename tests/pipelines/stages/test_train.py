@@ -23,9 +23,11 @@ from dhpf.pipelines.config import TrainConfig
 from dhpf.pipelines.inputs.shard_set import ShardSet
 from dhpf.pipelines.stages import train as train_stage
 from dhpf.pipelines.stages.train import train
-from dhpf.pipelines.tracking import runs
+from dhpf.pipelines.tracking.journal import Journal, Writer
+from dhpf.pipelines.tracking.run_log import RunLog
 from dhpf.pipelines.training.learner import Learner
 from dhpf.pipelines.training.pair_dataset import PairDataset
+from dhpf.storage import location_of
 from tests.pipelines.stage_outputs import manifest, parts
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ Run = Callable[..., "Ended"]
 
 FIXED = ModelConfig(selection="fixed", layers=(5,), projection="residual")
 STRONG = TrainConfig(on="photos")
+LOG = RunLog(Writer(location_of("nowhere"), 1, "worker"), "run")
 SMALL = ModelConfig(projection_divisor=8, image_side=96)
 
 
@@ -51,7 +54,7 @@ def test_what_cannot_be_trained_is_one_sentence(
     training_sets: tuple[ShardSet, ShardSet], model: ModelConfig, config: TrainConfig, sentence: str, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=sentence):
-        train(model, config, *training_sets, tmp_path, ("", ""))
+        train(model, config, *training_sets, tmp_path, LOG)
     assert not list(tmp_path.iterdir())
 
 
@@ -62,7 +65,7 @@ def test_validation_needs_pairs_also_where_learning_needs_no_keypoints(
     train_set, val_set = training_sets
     bare = dataclasses.replace(val_set, shards=())
     with pytest.raises(InputError, match="no usable pair"):
-        train(FIXED, config, train_set, dataclasses.replace(bare, record={"num_pairs": 0}), tmp_path, ("", ""))
+        train(FIXED, config, train_set, dataclasses.replace(bare, record={"num_pairs": 0}), tmp_path, LOG)
 
 
 class Reports:
@@ -86,14 +89,12 @@ class Reports:
 def test_a_worker_reports_logs_and_goes_on_within_an_epoch(
     training_sets: tuple[ShardSet, ShardSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    logged: list[tuple[dict[str, float], int]] = []
-    pictures: list[str] = []
     titles: list[str] = []
-    monkeypatch.setattr(runs, "log_to_run", lambda uri, run, numbers, step: logged.append((numbers, step)))
-    monkeypatch.setattr(runs, "log_picture_to_run", lambda uri, run, picture, name: pictures.append(name))
+    journal = Journal(location_of(tmp_path / "journal"))
+    log = RunLog(Writer(journal.place, 1, "worker"), "run")
     board = SimpleNamespace(write=SimpleNamespace(remote=lambda title, done, total: titles.append(f"{done}/{total}")))
     config = TrainConfig(on="photos", batch_size=6, epochs=2, checkpoint_steps=1, learning_rate=0.05)
-    task = train_stage.WorkerTask(SMALL, config, *training_sets, "uri", "run", board, str(tmp_path / "maps"))
+    task = train_stage.WorkerTask(SMALL, config, *training_sets, log, board, str(tmp_path / "maps"))
 
     def work(reports: Reports) -> train_stage.Worker:
         monkeypatch.setattr("ray.train.report", reports.report)
@@ -112,6 +113,9 @@ def test_a_worker_reports_logs_and_goes_on_within_an_epoch(
     assert [entry["epoch"] for entry in undisturbed] == [1, 2]
     assert [m["val_pck"] for m in whole.metrics if m] == [entry["val_pck"] for entry in undisturbed]
     assert titles == 2 * [f"{min(6 * n, num_pairs)}/{num_pairs}" for n in range(1, num_steps + 1)]
+    records = [journal.read("000001/worker", n + 1) for n in range(journal.counts()["000001/worker"])]
+    logged = [(record.facts["metrics"], record.facts["step"]) for record in records if record.kind == "metrics"]
+    pictures = [record.facts["artifact"] for record in records if record.kind == "artifact"]
     assert [step for numbers, step in logged if "step/loss" in numbers] == [0, num_steps]
     assert [step for numbers, step in logged if "val_pck" in numbers] == [1, 2]
     assert pictures == [f"pictures/{n}.png" for n in ("first-step", "validation/epoch-001", "validation/epoch-002")]

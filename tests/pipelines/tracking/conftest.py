@@ -7,7 +7,7 @@ import pytest
 from dhpf.config import ModelConfig
 from dhpf.matcher import Matcher
 from dhpf.pipelines.tracking.model_card import ModelCard, TrainingData
-from dhpf.pipelines.tracking.runs import StageRun, stage_run, workflow_run
+from dhpf.pipelines.tracking.runs import StageRun, workflow_run
 from dhpf.pipelines.tracking.tracker import Tracker
 from dhpf.storage import location_of
 
@@ -25,7 +25,7 @@ def train_run(tracker: Tracker, tmp_path: Path) -> Iterator[StageRun]:
     """The open run of a train stage."""
     with (
         workflow_run(tracker, "w", location_of(tmp_path / "f")) as parent,
-        stage_run(tracker, "w", parent, "train") as run,
+        parent.stage("train") as run,
     ):
         run.log_config({"epochs": 2})
         yield run

@@ -8,15 +8,15 @@ from mlflow.store.model_registry import SEARCH_REGISTERED_MODEL_MAX_RESULTS_DEFA
 from dhpf.errors import InputError
 from dhpf.pipelines.tracking.fetching import fetch_version
 from dhpf.pipelines.tracking.model_card import ModelCard
-from dhpf.pipelines.tracking.registering import register_model
 from dhpf.pipelines.tracking.runs import StageRun
 from dhpf.pipelines.tracking.tracker import Tracker
+from dhpf.storage import location_of
 
 
 def test_a_checkpoint_that_was_changed_in_the_store_is_refused(
     tracker: Tracker, checkpoints: list[Path], card: ModelCard, train_run: StageRun, tmp_path: Path
 ) -> None:
-    register_model(tracker, train_run, "changed", checkpoints[0], card)
+    train_run.register("changed", location_of(checkpoints[0]), card)
     assert tracker.artifacts is not None
     stored = [p for p in tracker.artifacts.rglob("checkpoint.safetensors") if tmp_path not in p.parents]
     max(stored, key=lambda path: path.stat().st_mtime_ns).write_bytes(checkpoints[1].read_bytes())

@@ -1,6 +1,12 @@
 """The model as MLflow loads it: by alias, without pickle, with a reason for a pair that cannot be used."""
 
+import base64
 import io
+import os
+import subprocess
+import sys
+import sysconfig
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +14,18 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import requests
 import skimage.data
 from PIL import Image
 
 from dhpf.config import ModelConfig
 from dhpf.matcher import Matcher
 from dhpf.pipelines.tracking.model_card import ModelCard
-from dhpf.pipelines.tracking.registering import SIGNATURE, register_model
-from dhpf.pipelines.tracking.runs import stage_run, workflow_run
+from dhpf.pipelines.tracking.registering import SIGNATURE
+from dhpf.pipelines.tracking.runs import workflow_run
 from dhpf.pipelines.tracking.tracker import Tracker
+from dhpf.storage import location_of
+from tests.pipelines.tracking.served import answers, stop
 
 POINTS = [[100.0, 80.0], [300.0, 200.0]]
 
@@ -37,9 +46,9 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, Mat
         matcher = Matcher(ModelConfig(selection="all", image_side=128))
         matcher.save(work / "m.safetensors")
         tracker = Tracker(work)
-        with workflow_run(tracker, "w", work) as parent, stage_run(tracker, "w", parent, "train") as run:
+        with workflow_run(tracker, "w", work) as parent, parent.stage("train") as run:
             run.log_config({})
-            register_model(tracker, run, "dhpf", work / "m.safetensors", ModelCard(matcher.network.config, {}, (), {}))
+            run.register("dhpf", location_of(work / "m.safetensors"), ModelCard(matcher.network.config, {}, (), {}))
         patch.setenv("MLFLOW_TRACKING_URI", tracker.uri)
         return work, mlflow.pyfunc.load_model("models:/dhpf@latest-trained"), matcher
 
@@ -79,4 +88,54 @@ def test_nothing_is_pickled(registered: tuple[Path, Any, Matcher]) -> None:
     work, _, _ = registered
     names = {path.name for path in (work / "mlartifacts").rglob("*") if path.is_file()}
     assert {"MLmodel", "checkpoint.safetensors", "registered_model.py"} <= names
+    code = next((work / "mlartifacts").rglob("code"))
+    assert (code / "dhpf" / "matcher.py").is_file() and not (code / "dhpf" / "pipelines").exists()
     assert not [name for name in names if name.endswith((".pkl", ".pickle", ".pth", ".pt"))]
+
+
+def environment_without_dhpf(folder: Path) -> dict[str, str]:
+    """Variables of an environment that has all packages of this one but dhpf."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True, timeout=120)
+    packages = folder / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
+    # Folders that a .pth file names are not searched for such files in their turn, as one that installs dhpf in place.
+    (packages / "others.pth").write_text(sysconfig.get_path("purelib"))
+    program = folder / "bin" / "uvicorn"  # MLflow calls it
+    program.write_text(f"#!{folder}/bin/python\nfrom uvicorn.main import main\n\nmain()\n")
+    program.chmod(0o755)
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return variables | {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
+
+
+@pytest.mark.slow
+def test_mlflow_serves_it_where_dhpf_is_not_installed(
+    registered: tuple[Path, Any, Matcher], tmp_path: Path, free_port: int
+) -> None:
+    work, _, matcher = registered
+    variables = environment_without_dhpf(tmp_path / "venv") | {"MLFLOW_TRACKING_URI": f"sqlite:///{work / 'mlflow.db'}"}
+    variables |= {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+    python = str(tmp_path / "venv" / "bin" / "python")
+    without = subprocess.run(
+        [python, "-c", "import dhpf"], env=variables, cwd=tmp_path, capture_output=True, check=False
+    )
+    assert b"No module named 'dhpf'" in without.stderr
+    serve = [python, "-m", "mlflow", "models", "serve", "-m", "models:/dhpf/1", "--env-manager", "local"]
+    with (tmp_path / "log").open("wb") as log:
+        server = subprocess.Popen(
+            [*serve, "--port", str(free_port)], env=variables, cwd=tmp_path, stdout=log, stderr=log
+        )
+    try:
+        uri, deadline = f"http://127.0.0.1:{free_port}", time.monotonic() + 300
+        while not answers(f"{uri}/ping"):
+            assert server.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()[-3000:]
+            time.sleep(0.5)
+        source, target = skimage.data.chelsea(), skimage.data.chelsea()[:, 40:]
+        images = [base64.b64encode(encoded(image, "PNG")).decode() for image in (source, target)]
+        sent = {"dataframe_split": {"columns": ["source", "target", "points"], "data": [[*images, POINTS]]}}
+        answer = requests.post(f"{uri}/invocations", json=sent, timeout=120)
+    finally:
+        stop(server)
+    assert answer.status_code == 200, answer.text
+    (row,) = answer.json()["predictions"]
+    points, valid, _ = matcher.transfer(source, target, POINTS)
+    np.testing.assert_allclose(row["points"], points, atol=1e-3)
+    assert row["valid"] == valid.tolist() == [True, True] and row["reason"] == ""

@@ -8,9 +8,9 @@ import pytest
 
 from dhpf.pipelines.tracking.fetching import fetch_version
 from dhpf.pipelines.tracking.model_card import ModelCard
-from dhpf.pipelines.tracking.registering import register_model
-from dhpf.pipelines.tracking.runs import StageRun, stage_run, workflow_run
+from dhpf.pipelines.tracking.runs import StageRun, workflow_run
 from dhpf.pipelines.tracking.tracker import Tracker
+from dhpf.storage import location_of
 
 
 def test_a_checkpoint_is_registered_once_and_each_version_keeps_its_own(
@@ -18,7 +18,7 @@ def test_a_checkpoint_is_registered_once_and_each_version_keeps_its_own(
 ) -> None:
     versions = []
     for checkpoint in (*checkpoints, checkpoints[0]):
-        versions.append(register_model(tracker, train_run, "once", checkpoint, card))
+        versions.append(train_run.register("once", location_of(checkpoint), card))
         assert tracker.client.get_run(train_run.run_id).info.status == "RUNNING"
     assert versions == ["1", "2", "1"]
     fetched = [fetch_version(tracker, f"models:/once/{version}", tmp_path / "models") for version in ("1", "2")]
@@ -34,7 +34,7 @@ def test_a_version_has_its_card_and_can_be_searched_by_its_facts(
 ) -> None:
     long = dataclasses.replace(card, training={"notes": "x" * 6000})
     for checkpoint, its_card in zip(checkpoints, (card, long), strict=True):
-        register_model(tracker, train_run, "carded", checkpoint, its_card)
+        train_run.register("carded", location_of(checkpoint), its_card)
     versions = [tracker.client.get_model_version("carded", number) for number in ("1", "2")]
     assert versions[0].description == card.text()
     assert versions[1].description == long.text()[:5000], "no longer than the database takes"
@@ -51,9 +51,9 @@ def test_stores_of_one_process_are_apart(
     monkeypatch.delenv("MLFLOW_REGISTRY_URI", raising=False)
     for work, checkpoint in zip((tmp_path / "a", tmp_path / "b"), checkpoints, strict=True):
         tracker = Tracker(work)
-        with workflow_run(tracker, "w", work) as parent, stage_run(tracker, "w", parent, "train") as run:
+        with workflow_run(tracker, "w", work) as parent, parent.stage("train") as run:
             run.log_config({})
-            assert register_model(tracker, run, "dhpf", checkpoint, card) == "1"
+            assert run.register("dhpf", location_of(checkpoint), card) == "1"
         found = fetch_version(tracker, "models:/dhpf/1", work / "models")
         assert found.checkpoint.read_bytes() == checkpoint.read_bytes()
         assert not {"MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"} & set(os.environ)
