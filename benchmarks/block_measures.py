@@ -33,7 +33,7 @@ from dhpf.pipelines.outputs.writers import PART, file_name
 from dhpf.pipelines.stages.match import CorrespondenceRows
 from dhpf.planning.blocks import PlannedBlock, block_name
 from dhpf.planning.spans import Span
-from dhpf.storage import FileLocation, Location, location_of
+from dhpf.storage import FileLocation, location_of
 
 PART_BYTES = 4_000
 PAIRS = 10
@@ -133,47 +133,33 @@ def counted_requests() -> Iterator[Counter[str]]:
 
 
 def measure_pool(place: str, work: Path, num_blocks: int) -> Mapping[str, float]:
-    """Handing out empty blocks to real actors that commit them: seconds and the driver's CPU seconds, per 1,000.
+    """Handing out empty blocks to real actors that commit them, once all actors have begun.
 
-    A run of two blocks, which takes as long as actors take to start, is not counted. Also the driver's growth in MB per
-    1,000 blocks, from the first third on.
+    Returns:
+        seconds, the driver's CPU seconds, and the driver's growth in MB, each per 1,000 blocks.
     """
-    sizes: list[float] = []
-    with (
-        ray_cluster(None, ACTORS + 2, location_of(work), ""),
-        mock.patch.object(pool, "BlockMatcher", EmptyBlockMatcher),
-    ):
-        start, start_cpu = commit_empty_blocks(location_of(place) / "start", ACTORS, [])
-        seconds, cpu = commit_empty_blocks(location_of(place) / "pool", num_blocks, sizes)
-    begin = len(sizes) // 3
-    return {
-        "start_s": round(start, 2),
-        "seconds": round(1000 * (seconds - start) / num_blocks, 2),
-        "driver_cpu_s": round(1000 * (cpu - start_cpu) / num_blocks, 2),
-        "driver_mb": round(1000 * (sizes[-1] - sizes[begin]) / (num_blocks - begin), 2),
-    }
-
-
-def commit_empty_blocks(root: Location, num_blocks: int, sizes: list[float]) -> tuple[float, float]:
-    """Has actors commit blocks; gives the seconds and the driver's CPU seconds.
-
-    Args:
-        sizes: gets the driver's memory in MB as each job is made.
-    """
-    pairs, output, settings = EmptyBlocks(num_blocks), StageOutput(root), settings_of(str(root))
+    pairs, root = EmptyBlocks(num_blocks), location_of(place) / "pool"
+    output, settings = StageOutput(root), settings_of(str(root))
     output.plan({"stage": "match", "tasks": pairs.tasks})
+    marks: list[tuple[float, float, float]] = []
     jobs = pairs.jobs
 
     def watched(missing: set[str]) -> Iterator[CollectionJob]:
         for job in jobs(missing):
-            sizes.append(resident_megabytes())
+            marks.append((time.perf_counter(), time.process_time(), resident_megabytes()))
             yield job
 
     config = MatchingConfig(num_actors=ACTORS)
-    started, cpu = time.perf_counter(), time.process_time()
-    with mock.patch.object(pairs, "jobs", watched):
+    with (
+        ray_cluster(None, ACTORS, location_of(work), ""),
+        mock.patch.object(pool, "BlockMatcher", EmptyBlockMatcher),
+        mock.patch.object(pairs, "jobs", watched),
+    ):
         match_blocks(pairs, settings.model, settings.rows, output, config, title="empty blocks", options=AS_SUITS)
-    return time.perf_counter() - started, time.process_time() - cpu
+    begin = num_blocks // 5
+    grown = [last - first for first, last in zip(marks[begin], marks[-1], strict=True)]
+    names = ("seconds", "driver_cpu_s", "driver_mb")
+    return {name: round(1000 * one / (num_blocks - begin), 2) for name, one in zip(names, grown, strict=True)}
 
 
 def resident_megabytes() -> float:
@@ -213,8 +199,8 @@ def commit_quickly(output: StageOutput, tasks: list[str]) -> None:
     """Commits many tasks at once; files are not forced to the disk."""
     threads = 4 if isinstance(output.root, FileLocation) else 32
     with mock.patch.object(os, "fsync", lambda _: None), ThreadPoolExecutor(threads) as executor:
-        for _ in executor.map(lambda task: commit_and_note(output, [task]), tasks):
-            pass
+        for commit in executor.map(lambda task: commit_part(output, task), tasks):
+            output.note(commit)
 
 
 def timed(work: Callable[[], object]) -> dict[str, float]:

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from dhpf.pipelines.config import MatchingConfig, StageConfig
-
-CPUS_BESIDE_ACTORS = 2
-"""CPUs kept free for Ray Data's own tasks, which otherwise wait for ever when its actors take all CPUs."""
+from dhpf.pipelines.config import StageConfig
 
 KINDS = ("CPU", "GPU")
 
@@ -20,22 +17,20 @@ class Demand:
     Attributes:
         processes: the fewest workers or actors that it begins with.
         cpus, gpus: of each of them.
-        beside: CPUs that have to be free beside them.
     """
 
     stage: str
     processes: int
     cpus: float
     gpus: float
-    beside: int = 0
 
     def each(self, kind: str) -> float:
         """What one process reserves of a kind."""
         return self.cpus if kind == "CPU" else self.gpus
 
     def together(self, kind: str) -> float:
-        """What all processes reserve of a kind, with what has to be free beside them."""
-        return self.processes * self.each(kind) + (self.beside if kind == "CPU" else 0)
+        """What all processes reserve of a kind."""
+        return self.processes * self.each(kind)
 
 
 @dataclass(frozen=True)
@@ -54,12 +49,10 @@ class Lack:
 
 def demands_of(stages: Mapping[str, StageConfig]) -> tuple[Demand, ...]:
     """What stages reserve."""
-    return tuple(_demand(stage, config) for stage, config in stages.items())
-
-
-def _demand(stage: str, config: StageConfig) -> Demand:
-    beside = CPUS_BESIDE_ACTORS if isinstance(config, MatchingConfig) else 0
-    return Demand(stage, config.processes[0], config.resources.cpus, config.resources.gpus, beside)
+    return tuple(
+        Demand(stage, config.processes[0], config.resources.cpus, config.resources.gpus)
+        for stage, config in stages.items()
+    )
 
 
 def lacking(

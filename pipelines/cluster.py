@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from dhpf.errors import InputError
-from dhpf.pipelines.capacity import CPUS_BESIDE_ACTORS, demands_of, lacking
+from dhpf.pipelines.capacity import demands_of, lacking
 from dhpf.pipelines.config import StageConfig, Workflow
 from dhpf.pipelines.outputs.shared_work import require_one_winner, require_shared
 from dhpf.pipelines.progress import doing
@@ -44,7 +44,7 @@ def needed_cpus(workflow: Workflow) -> int:
     On a private cluster these are logical: the machine may have fewer.
     """
     reserved = (config.processes[1] * config.resources.cpus for config in workflow.stages.values())
-    return math.ceil(max(reserved, default=1)) + CPUS_BESIDE_ACTORS
+    return math.ceil(max(reserved, default=1))
 
 
 @contextmanager

@@ -14,7 +14,7 @@ def test_what_the_stages_reserve_at_least() -> None:
     settings = ["match.num_actors=3", "match.min_actors=2", "match.resources={cpus: 2, gpus: 0.5}"]
     workflow = load_workflow(PACKAGED_FILE, "quickstart", settings, location_of("data"))
     demands = {demand.stage: demand for demand in demands_of(workflow.stages)}
-    assert demands["match"] == Demand("match", 2, 2, 0.5, 2)
+    assert demands["match"] == Demand("match", 2, 2, 0.5)
     assert demands["train"] == Demand("train", 2, 1, 0) and demands["shard"] == Demand("shard", 1, 1, 0)
 
 
@@ -35,7 +35,7 @@ def test_what_fits(demand: Demand, nodes: list[dict[str, float]]) -> None:
 @pytest.mark.parametrize(
     ("demand", "nodes", "what", "found"),
     [
-        (Demand("match", 5, 1, 0, 2), [SMALL, SMALL], "CPUs", "6, 7 asked by match"),
+        (Demand("match", 7, 1, 0), [SMALL, SMALL], "CPUs", "6, 7 asked by match"),
         (Demand("train", 1, 4, 0), [SMALL, SMALL], "CPUs", "4 asked at once, 3 on the largest node"),
         (Demand("train", 2, 1, 1), [SMALL, SMALL], "GPUs", "0, 2 asked by train"),
         (Demand("train", 1, 1, 3), [WITH_GPUS] * 2, "GPUs", "3 asked at once, 2 on the largest node"),

@@ -25,7 +25,7 @@ def failed(report: Report) -> dict[str, Check]:
 
 @pytest.mark.slow
 def test_a_cluster_that_can_do_it(ray_cluster: None, tmp_path: Path) -> None:
-    demands = (Demand("shard", 1, 1, 0), Demand("match", 2, 2, 0, 2))
+    demands = (Demand("shard", 1, 1, 0), Demand("match", 2, 2, 0))
     wanted = dataclasses.replace(
         NOTHING, work=str(tmp_path), folder=str(tmp_path / "run"), job="run-a-0", demands=demands
     )
@@ -40,7 +40,7 @@ def test_a_cluster_that_can_do_it(ray_cluster: None, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("demand", "what", "remedy"),
     [
-        (Demand("match", 5, 1, 0, 2), "CPUs", "set fewer workers or actors, or smaller resources, for match"),
+        (Demand("match", 7, 1, 0), "CPUs", "set fewer workers or actors, or smaller resources, for match"),
         (Demand("train", 2, 1, 1), "GPUs", "set fewer workers or actors, or smaller resources, for train"),
     ],
 )
