@@ -108,6 +108,10 @@ class Cluster:
     def start_again(self, name: str, *, with_s3_keys: bool = True) -> None:
         """Starts a machine that was killed, and waits until it answers."""
         machine = self.machines[name]
+        # Ray notices after some seconds that a node is lost; until then the lost one would be taken for the new one.
+        services.wait_until(
+            lambda: machine.address not in services.alive_nodes(self.head, self.secrets), name, machine.log, 180
+        )
         self.start(name, with_s3_keys=with_s3_keys)
         services.wait_until(
             lambda: self._answers(machine, services.alive_nodes(self.head, self.secrets)), name, machine.log, 180

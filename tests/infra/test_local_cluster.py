@@ -118,12 +118,26 @@ def test_machines_are_cut_off_killed_and_come_back(cluster: Cluster) -> None:
     assert requests.get(f"http://{storage}/", timeout=20).status_code == requests.codes.forbidden
 
     killed = cluster.machines["worker2"]
+    before = node_ids(cluster)[killed.address]
     assert command("kill-node", "worker2").returncode == 0
     assert killed.pids() == [] and (killed.folder / "tmp" / "ray").is_dir()
     assert "stopped" in state(killed)
     assert command("start-node", "worker2").returncode == 0
+    assert node_ids(cluster)[killed.address] != before
     assert command("restart-head").returncode == 0
     assert [" answers" in state(machine) for machine in cluster.workers] == [True, True]
+
+
+def node_ids(cluster: Cluster) -> dict[str, str]:
+    """Ray's id of each node that it holds for alive, by the node's address."""
+    environment = client(cluster)
+    token = Path(environment["RAY_AUTH_TOKEN_PATH"]).read_text()
+    nodes = requests.get(
+        f"{environment['RAY_API_SERVER_ADDRESS']}/api/v0/nodes",
+        headers={"Authorization": f"Bearer {token}"},
+        timeout=30,
+    ).json()["data"]["result"]["result"]
+    return {node["node_ip"]: node["node_id"] for node in nodes if node["state"] == "ALIVE"}
 
 
 def state(machine: Machine) -> str:
