@@ -31,7 +31,7 @@ from dhpf.pipelines.commands.options import (
     require_stage,
     run_folder,
 )
-from dhpf.storage import is_uri
+from dhpf.storage import location_of
 
 if TYPE_CHECKING:
     from dhpf.pipelines.submission.job_server import JobServer
@@ -87,6 +87,7 @@ def _submission(
     places: tuple[str, str, str | None],
     stages: tuple[str | None, str | None],
 ) -> Submission:
+    from dhpf.pipelines.outputs.shared_work import require_server
     from dhpf.pipelines.submission.submission import (
         Submission,
         refers_to,
@@ -98,8 +99,7 @@ def _submission(
     (work, data, tracking), (only, restart) = places, stages
     require_known_everywhere("--work", work)
     require_no_secrets("--tracking", tracking)
-    if is_uri(work) and tracking is None:
-        raise InputError(f"--work {work}: runs and models are not kept in a bucket; give MLflow's server by --tracking")
+    require_server(location_of(work), tracking)
     data_folder = place_of("--data", data)
     loaded = load_workflow(file, workflow, settings, data_folder)
     reads_data = refers_to(loaded, data_folder)

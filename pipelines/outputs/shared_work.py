@@ -43,6 +43,19 @@ def require_shared(work: Location, tracking_uri: str) -> None:
         marker.delete()
 
 
+def require_server(work: Location, tracking_uri: str | None) -> None:
+    """Refuses a bucket as the work folder where MLflow has no server, since its own store is a file.
+
+    Raises:
+        InputError: see above.
+    """
+    if tracking_uri is None and not isinstance(work, FileLocation):
+        raise InputError(
+            f"--work {work}: MLflow keeps runs and models in a folder or on a server, not in a bucket; give its "
+            "server by --tracking URI"
+        )
+
+
 def ask_each(
     nodes: Sequence[Mapping[str, Any]],
     look: Callable[..., Any],

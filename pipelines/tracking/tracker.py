@@ -23,6 +23,7 @@ from mlflow.store.entities import PagedList
 from requests import RequestException
 
 from dhpf.errors import InputError
+from dhpf.pipelines.outputs.shared_work import require_server
 from dhpf.storage import FileLocation, Location, location_of
 
 TRACKING_VARIABLE, REGISTRY_VARIABLE = "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"
@@ -122,12 +123,9 @@ def is_server(uri: str) -> bool:
 
 
 def _stores(work: Location, uri: str | None) -> tuple[str, Path | None]:
+    require_server(work, uri)
     if not isinstance(work, FileLocation):
-        if uri is None:
-            raise InputError(
-                f"--work {work}: MLflow keeps runs and models in a folder or on a server, not in a bucket; give its "
-                "server by --tracking URI"
-            )
+        assert uri is not None
         return uri, None
     folder = work.path.resolve()
     folder.mkdir(parents=True, exist_ok=True)

@@ -131,7 +131,7 @@ def test_a_data_folder_is_named_to_the_job_where_the_workflow_reads_it(data: str
     ("arguments", "sentence"),
     [
         (["--work", "here"], "--work here: a relative path means another folder on every machine; give s3://"),
-        (["--work", "s3://b/w"], "runs and models are not kept in a bucket; give MLflow's server by --tracking"),
+        (["--work", "s3://b/w"], "not in a bucket; give its server by --tracking"),
         (["--work", "/w", "--tracking", "http://me:secret@host:5000"], "set MLFLOW_TRACKING_USERNAME and"),
         (["--work", "/w", "--only", "mtch"], "--only mtch: no such stage; did you mean 'match'"),
         (["--work", "/w", "--set", "match.colour=3"], "unknown key 'colour'"),
