@@ -199,7 +199,7 @@ def test_another_configuration_is_refused_by_name(quickstart: Path, run: Run) ->
 
 
 def test_a_run_whose_settings_are_refused_starts_neither_ray_nor_mlflow(
-    cats_and_cups: Path, tmp_path: Path, tasks_here: None, blocks_here: None, monkeypatch: pytest.MonkeyPatch
+    cats_and_cups: Path, tmp_path: Path, tasks_here: None, no_cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = ["run", "match-collection", "--file", str(WORKFLOWS), "--data", str(cats_and_cups), "--work"]
     assert main([*run, str(tmp_path), "--set", "shard.max_pairs=5"]) == 0
