@@ -3,47 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-import yaml
-
 from dhpf.config import ModelConfig, located_weights, nearest_name
 from dhpf.errors import InputError
 from dhpf.pairs import open_pair_source
 from dhpf.pipelines.config import SourceConfig, Workflow
+from dhpf.pipelines.strict_yaml import parse_yaml
 from dhpf.planning.select import SELECT_OPTIONS, PairList, PairSelect, gather_select
 from dhpf.storage import Location, is_uri, location_of
 
 PATH_OPTIONS = ("root", "pair_list")
 """Options of pair sources that are paths, relative to the data folder."""
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Reads plain YAML values only, refuses duplicate keys, and takes only `true` and `false` as truth values."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise InputError(
-                    f"{node.start_mark.name}: key {key!r} stands twice in line {node.start_mark.line + 1} ff."
-                )
-        return super().construct_mapping(node, deep)
-
-
-_StrictLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(true|false)$"), list("tf"))
-# YAML 1.1 takes 1e-3 for text, because it has no point.
-_StrictLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
 
 
 PACKAGED_FILE = Path(__file__).with_name("workflows.yaml")
@@ -67,13 +41,13 @@ def read_workflows(path: Path) -> dict[str, dict[str, Any]]:
         InputError: the file is missing or cannot be read, or is not a YAML mapping of names to workflows.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)  # noqa: S506 (a SafeLoader)
+        content = parse_yaml(path.read_text(encoding="utf-8"), f"workflow file {path}")
     except FileNotFoundError as error:
         raise InputError(f"workflow file {path}: no such file; name one with --file") from error
     except OSError as error:
         raise InputError(f"workflow file {path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"workflow file {path}: not YAML ({' '.join(str(error).split())})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"workflow file {path}: not YAML ({error})") from error
     if not isinstance(content, dict):
         raise InputError(f"workflow file {path}: must map workflow names to their stages")
     for name, workflow in content.items():
@@ -146,10 +120,7 @@ def _override(raw: dict[str, Any], text: str) -> None:
     keys = place.strip().split(".")
     if not separator or not all(keys):
         raise InputError(f"--set {text!r}: write stage.key=value")
-    try:
-        parsed = yaml.load(value, _StrictLoader)  # noqa: S506 (a SafeLoader)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise InputError(f"--set {text!r}: the value is not YAML") from error
+    parsed = parse_yaml(value, f"--set {text if len(text) <= 200 else text[:200] + '...'!r}")
     level = raw
     for depth, key in enumerate(keys[:-1]):
         if keys[:depth] == ["shard", "sources"] and key not in level:

@@ -85,7 +85,7 @@ def test_matches_as_facts_and_in_silence(folder: Path, capsys: pytest.CaptureFix
         (["match", "none.jpg", "a.jpg"], "image none.jpg: no such file"),
         (["match", "cut.jpg", "a.jpg"], "image cut.jpg: damaged or truncated"),
         (["match", "a.jpg", "notes.txt"], "image notes.txt: not a JPEG"),
-        (["match", "a.jpg", "a.jpg", "--model", "evil.pth"], "a pickle that holds more than tensors"),
+        (["match", "a.jpg", "a.jpg", "--model", "evil.pth"], "a pickle of anything else is never loaded"),
         (["match", "a.jpg", "a.jpg", "--model", "r.safetensors"], "4 layers; published ones have 17"),
         (["match", "a.jpg", "a.jpg", "--model", "none.safetensors"], "none.safetensors: no such file"),
         (["match", "a.jpg", "a.jpg", "--points", "1,2;x"], "write x,y;x,y"),
@@ -266,3 +266,10 @@ print([name for name in {unneeded!r} if name in sys.modules], file=sys.stderr)
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
+
+
+def test_weights_count_without_a_model_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGB", (80, 80)).save(tmp_path / "a.png")
+    picture = str(tmp_path / "a.png")
+    assert main(["match", picture, picture, "--weights", str(tmp_path / "none.pth")]) == 2
+    assert "none.pth: no such file" in capsys.readouterr().err
