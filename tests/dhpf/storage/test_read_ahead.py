@@ -4,10 +4,13 @@ import itertools
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from dhpf.storage import Location, location_of
 from dhpf.storage.read_ahead import AT_ONCE, read_ahead
+from infra.s3_server import Bucket
 
 
 def test_contents_come_in_the_order_of_the_items() -> None:
@@ -16,6 +19,16 @@ def test_contents_come_in_the_order_of_the_items() -> None:
         return number * number
 
     assert list(read_ahead(read, range(200))) == [number * number for number in range(200)]
+
+
+@pytest.mark.parametrize("kind", ["folder", "bucket"])
+def test_many_objects_and_one_that_is_not_there(kind: str, tmp_path: Path, bucket: Bucket) -> None:
+    root = location_of(str(tmp_path / "many") if kind == "folder" else bucket.uri("many"))
+    for number in range(50):
+        (root / f"{number}").put(b"%d" % number)
+    found = list(read_ahead(Location.find, (root / f"{number}" for number in range(51))))
+    assert found == [b"%d" % number for number in range(50)] + [None]
+    assert list(read_ahead(Location.find, [])) == []
 
 
 def test_reads_are_under_way_together() -> None:
