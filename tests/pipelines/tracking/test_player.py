@@ -59,7 +59,7 @@ def content(tracker: Tracker) -> dict[str, Any]:
         return {}
     for run in client.search_runs([experiment.experiment_id]):
         run_id = run.info.run_id
-        tags = {key: value for key, value in run.data.tags.items() if key != "dhpf.played"}
+        tags = {key: value for key, value in run.data.tags.items() if key not in ("dhpf.played", "dhpf.was_finished")}
         history = [m for name in run.data.metrics for m in client.get_metric_history(run_id, name)]
         found[run_id] = (
             run.info.status,
@@ -70,7 +70,7 @@ def content(tracker: Tracker) -> dict[str, Any]:
             [(d.dataset.name, d.dataset.digest) for d in run.inputs.dataset_inputs],
             [output.model_id for output in run.outputs.model_outputs] if run.outputs else [],
         )
-    versions = [(v.version, sorted(v.tags.items())) for v in tracker.versions("dhpf")]
+    versions = [(str(v.version), sorted(v.tags.items())) for v in tracker.versions("dhpf")]
     return {"runs": found, "versions": versions, "models": len(client.search_logged_models([experiment.experiment_id]))}
 
 
@@ -257,3 +257,15 @@ def test_the_next_run_fills_in_what_earlier_ones_left(
         "train": ("KILLED", {}, {"b": "2"}),
         "match": ("FINISHED", {}, {"c": "3"}),
     }
+
+
+def test_playing_everything_again_changes_nothing(checkpoint: Path, card: ModelCard) -> None:
+    own = Tracker(checkpoint.parent, f"sqlite:///{checkpoint.parent / 'mlflow.db'}")
+    run_stages(own, checkpoint, card, nothing())
+    once = content(own)
+    assert_whole(once)
+    (journal,) = journals(own.work)
+    (parent,) = (run_id for run_id, (_, tags, *_) in once["runs"].items() if dict(tags)["dhpf.stage"] == "workflow")
+    own.client.delete_tag(parent, "dhpf.played")
+    again = Player(own, journal).play()
+    assert again.entries > STEPS and again.files == 5 and content(own) == once
