@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from dhpf.storage.location import Location
+
 AT_ONCE = 32
 """Reads that are under way at the same time."""
 
@@ -28,3 +30,12 @@ def read_ahead(read: Callable[[Item], Content], items: Iterable[Item]) -> Iterat
                 yield under_way.popleft().result()
         while under_way:
             yield under_way.popleft().result()
+
+
+def find_ahead(places: Iterable[Location]) -> Iterator[bytes | None]:
+    """The content of each, in order, read ahead; None where there is nothing.
+
+    Raises:
+        InputError: the store does not answer.
+    """
+    return read_ahead(lambda place: place.find(), places)

@@ -24,7 +24,7 @@ from dhpf.manifest import (
 )
 from dhpf.storage import Location
 from dhpf.storage.location import gone
-from dhpf.storage.read_ahead import read_ahead
+from dhpf.storage.read_ahead import find_ahead
 
 COMMITS, GATHERED = "commits", "gathered"
 
@@ -86,11 +86,11 @@ class Commits(Mapping[str, CommitRecord]):
         unknown = self.done() - self._lines.keys()
         if unknown:
             places = [self._root / GATHERED / entry.key for entry in (self._root / GATHERED).entries()]
-            for place, content in zip(places, read_ahead(Location.find, places), strict=True):
+            for place, content in zip(places, find_ahead(places), strict=True):
                 self._know((content or b"").splitlines(), place)
         tasks = sorted(unknown - self._lines.keys())
         places = [self._place(task) for task in tasks]
-        for place, content in zip(places, read_ahead(Location.find, places), strict=True):
+        for place, content in zip(places, find_ahead(places), strict=True):
             if content is None:
                 raise gone(place)
             self._not_gathered += self._know([content], place)

@@ -33,7 +33,7 @@ from dhpf.manifest import (
 from dhpf.pipelines.outputs.commits import GATHERED, Commits
 from dhpf.planning.blocks import block_name
 from dhpf.storage import Location, is_uri, location_of
-from dhpf.storage.read_ahead import read_ahead
+from dhpf.storage.read_ahead import find_ahead
 
 PLAN, DATA, SCRATCH, OBJECTS = "PLAN.json", "data", "scratch", "objects-put"
 
@@ -215,7 +215,7 @@ class StageOutput:
         notes = _notes(self.root / OBJECTS)
         if notes:
             keys = {str(entry["key"]) for commit in manifest.commits for entry in commit.files.values()}
-            for note, key in zip(notes, read_ahead(Location.find, notes), strict=True):
+            for note, key in zip(notes, find_ahead(notes), strict=True):
                 if key is not None and key.decode() not in keys:
                     with contextlib.suppress(InputError):  # the store cannot be reached: the note stays, for --restart
                         _remove_noted(note)

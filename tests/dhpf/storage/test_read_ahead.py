@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dhpf.storage import Location, location_of
-from dhpf.storage.read_ahead import AT_ONCE, read_ahead
+from dhpf.storage import location_of
+from dhpf.storage.read_ahead import AT_ONCE, find_ahead, read_ahead
 from infra.s3_server import Bucket
 
 
@@ -26,9 +26,9 @@ def test_many_objects_and_one_that_is_not_there(kind: str, tmp_path: Path, bucke
     root = location_of(str(tmp_path / "many") if kind == "folder" else bucket.uri("many"))
     for number in range(50):
         (root / f"{number}").put(b"%d" % number)
-    found = list(read_ahead(Location.find, (root / f"{number}" for number in range(51))))
+    found = list(find_ahead(root / f"{number}" for number in range(51)))
     assert found == [b"%d" % number for number in range(50)] + [None]
-    assert list(read_ahead(Location.find, [])) == []
+    assert list(find_ahead([])) == []
 
 
 def test_reads_are_under_way_together() -> None:
