@@ -198,6 +198,34 @@ def test_another_configuration_is_refused_by_name(quickstart: Path, run: Run) ->
     assert "config.learning_rate: 0.1 -> 0.5" in done.stderr and "--restart train" in done.stderr
 
 
+def test_a_run_without_mlflow_ends_well_and_says_what_fills_it_in(
+    cats_and_cups: Path,
+    tmp_path: Path,
+    tasks_here: None,
+    no_cluster: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    run = ["run", "match-collection", "--file", str(WORKFLOWS), "--data", str(cats_and_cups), "--work", str(tmp_path)]
+    assert main([*run, "--set", "shard.max_pairs=5", "--tracking", "http://127.0.0.1:9"]) == 0
+    said = capsys.readouterr()
+    assert "http://127.0.0.1:9 does not answer; when it does: dhpf track sync" in said.out
+    assert said.err.count("the run goes on") == 1
+    assert main(["track", "sync", "--work", str(tmp_path)]) == 0
+    assert "match-collection: " in capsys.readouterr().out
+    client = Tracker(tmp_path).client
+    runs = client.search_runs([client.get_experiment_by_name("match-collection").experiment_id])
+    assert {r.data.tags["dhpf.stage"]: r.info.status for r in runs} == dict.fromkeys(
+        ("workflow", "shard", "match"), "FINISHED"
+    )
+    matched = next(r.info.run_id for r in runs if r.data.tags["dhpf.stage"] == "match")
+    assert len(client.list_artifacts(matched, "pictures/photos/all")) == 3
+    assert main(["track", "sync", "--work", str(tmp_path), "--json", "--quiet"]) == 0
+    assert json.loads(capsys.readouterr().out) == [{"run": "match-collection", "entries": 0, "files": 0}]
+
+
 def test_a_run_whose_settings_are_refused_starts_neither_ray_nor_mlflow(
     cats_and_cups: Path, tmp_path: Path, tasks_here: None, no_cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
