@@ -7,6 +7,7 @@
 # make bench-gpu   - the same on a CUDA GPU; adds its figures to bench.json (a minute)
 # make bench-scaling - cost per pair as a collection grows, and the gain of a second actor; writes docs/scaling*
 # make bench-blocks - what handing out, committing and finishing blocks costs, in a folder and a bucket (20 minutes)
+# make estimate-10m - what 10 million images take on 64 GPUs, from measured pieces; writes docs/scale.md
 # make cluster     - starts a Ray cluster of three machines with S3 and MLflow servers on this one; needs root
 # make cluster-down - takes it down
 # make docs        - the documentation, built into site/
@@ -15,7 +16,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: quickstart test test-cluster lint docs bench bench-gpu bench-scaling bench-blocks curves cluster cluster-down lock
+.PHONY: quickstart test test-cluster lint docs bench bench-gpu bench-scaling bench-blocks estimate-10m curves cluster cluster-down lock
 
 quickstart: .venv/installed
 	$(BIN)/dhpf run quickstart
@@ -39,6 +40,9 @@ bench-scaling: .venv/installed
 
 bench-blocks: .venv/installed
 	$(BIN)/python -m benchmarks.blocks
+
+estimate-10m: .venv/installed
+	$(BIN)/python -m benchmarks.ten_million
 
 curves: .venv/installed
 	$(BIN)/python -m benchmarks.training_curves

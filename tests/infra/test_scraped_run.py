@@ -190,7 +190,7 @@ def _asked(prometheus: str, what: str, *, until_answered: bool = False, **parame
 
 def _host(discovery: Path) -> str:
     """The machine whose metrics Prometheus is told to scrape, once there is one."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not (found := json.loads(discovery.read_text()) if discovery.exists() else []):
         assert time.monotonic() < deadline, f"{discovery} names no machine"
         time.sleep(0.5)
