@@ -108,6 +108,7 @@ class Cluster:
     def start_again(self, name: str, *, with_s3_keys: bool = True) -> None:
         """Starts a machine that was killed, and waits until it answers."""
         machine = self.machines[name]
+        machine.require_stopped()
         # Ray notices after some seconds that a node is lost; until then the lost one would be taken for the new one.
         services.wait_until(
             lambda: machine.address not in services.alive_nodes(self.head, self.secrets), name, machine.log, 180

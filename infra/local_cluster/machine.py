@@ -66,8 +66,7 @@ class Machine:
 
     def start(self, command: Sequence[str | Path], environment: Mapping[str, str]) -> None:
         """Runs a command as the machine's only service; the machine stops when the command ends."""
-        if self.pids():
-            raise MachineError(f"{self.name} runs already")
+        self.require_stopped()
         namespaces = ["--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc"]
         boot: list[str | Path] = ["ip", "netns", "exec", self.namespace, "unshare", *namespaces, BOOT]
         own = {"MACHINE": self.name, "DISK": str(self.folder), "PROJECT": str(PROJECT), "VENV": sys.prefix}
@@ -83,6 +82,11 @@ class Machine:
                 stderr=log,
                 start_new_session=True,
             )
+
+    def require_stopped(self) -> None:
+        """Refuses a machine that is running."""
+        if self.pids():
+            raise MachineError(f"{self.name} runs already")
 
     def pids(self) -> list[int]:
         """The machine's processes, by the numbers that the outside gives them."""

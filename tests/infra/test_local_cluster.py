@@ -124,6 +124,7 @@ def test_machines_are_cut_off_killed_and_come_back(cluster: Cluster) -> None:
     assert "stopped" in state(killed)
     assert command("start-node", "worker2").returncode == 0
     assert node_ids(cluster)[killed.address] != before
+    assert "worker2 runs already" in command("start-node", "worker2").stderr
     assert command("restart-head").returncode == 0
     assert [" answers" in state(machine) for machine in cluster.workers] == [True, True]
 

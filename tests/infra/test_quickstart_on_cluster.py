@@ -28,19 +28,20 @@ SMALLER = [
 @pytest.mark.cluster
 @pytest.mark.slow
 def test_every_stage_runs_on_two_machines_and_all_is_found_afterwards(wheel_client: WheelClient) -> None:
-    done = ended(wheel_client.submit("quickstart", "quickstart", SMALLER))
+    done = ended(wheel_client.submit("quickstart", "whole", SMALLER), seconds=900)
     assert done.returncode == 0, done.stderr
-    [job] = wheel_client.jobs("quickstart")
+    [job] = wheel_client.jobs("whole")
     for task in ("_shard_block", "BlockMatcher", "SetScorer.score", "RayTrainWorker.run_train_fn"):
         assert set(wheel_client.machines_of(task, job)) == {"worker1", "worker2"}, task
 
     client = mlflow.MlflowClient(wheel_client.environment["MLFLOW_TRACKING_URI"])
     experiment = client.get_experiment_by_name("quickstart")
-    runs = {run.data.tags["dhpf.stage"]: run for run in client.search_runs([experiment.experiment_id])}
+    found = client.search_runs([experiment.experiment_id], "attributes.run_name LIKE 'whole%'")
+    runs = {run.data.tags["dhpf.stage"]: run for run in found}
     assert set(runs) == STAGES | {"workflow"}
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
-    [version] = client.search_model_versions("name = 'dhpf'")
-    assert version.run_id == runs["train"].info.run_id
+    [version] = client.search_model_versions(f"run_id = '{runs['train'].info.run_id}'")
+    assert version.name == "dhpf"
     for stage in ("train", "evaluate", "match"):
         assert client.list_artifacts(runs[stage].info.run_id, "pictures"), stage
         assert runs[stage].inputs.dataset_inputs, stage
