@@ -98,7 +98,17 @@ def with_wheel_alone(folder: Path, wheel: Path) -> Path:
     python = folder / "bin" / "python"
     own_packages = next((folder / "lib").glob("python*/site-packages"))
     (own_packages / "borrowed.pth").write_text(f"{SITE_PACKAGES}\n")
-    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index"]
+    pip: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        python,
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+    ]
     subprocess.run([*pip, "--ignore-installed", wheel], check=True)
     return folder / "bin" / "dhpf"
 

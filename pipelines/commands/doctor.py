@@ -49,13 +49,17 @@ def doctor(
         wanted = _examination(workflow, file, work, data, tracking, is_here=address is None)
         report = _of_this_machine(wanted) if address is None else _of_cluster(address, file, wanted)
     show_report(answer, report)
-    return DONE if all(check.ok for _, check in report.rows) else BAD_INPUT
+    return DONE if report.ready else BAD_INPUT
 
 
 def show_report(answer: Answer, report: Report) -> None:
     """Says what was seen, with the remedy of each check that failed."""
     answer.facts(dataclasses.asdict(report))
-    rows = [(where, check.what, "ok" if check.ok else "FAILED", check.found) for where, check in report.rows]
+    words = {True: "ok", False: "FAILED"}
+    rows = [
+        (where, check.what, words[check.ok] if check.needed or check.ok else "warning", check.found)
+        for where, check in report.rows
+    ]
     answer.table(["where", "check", "", "found"], rows)
     for where, check in report.rows:
         if not check.ok:

@@ -132,9 +132,12 @@ def _submitted(server: JobServer, submission: Submission, file: Path, answer: An
         pack(file, Path(folder))
         with doing(f"sending {said_size(Path(folder))}, looking at the cluster"):
             report = diagnose(server, Path(folder), submission.examination(job))
-        if any(not check.ok for _, check in report.rows):
+        if not report.ready:
             show_report(answer, report)
             raise InputError("the cluster is not ready for this run, see above; nothing was submitted")
+        for where, check in report.rows:
+            if not check.ok:
+                complain(f"warning: {where}, {check.what}: {check.found}; {check.remedy}")
         return job, not begin(server, submission, Path(folder), job)
 
 

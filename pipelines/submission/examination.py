@@ -49,15 +49,17 @@ class Check:
 
     Attributes:
         what: its name.
-        ok: whether a run can begin with it as it is.
+        ok: whether it is as it should be.
         found: what was seen.
         remedy: what to do if it is not ok.
+        needed: whether no run can begin without it.
     """
 
     what: str
     ok: bool
     found: str
     remedy: str = ""
+    needed: bool = True
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,11 @@ class Report:
         """(where, check) of every check."""
         of_nodes = [(report.node, check) for report in self.nodes for check in report.checks]
         return of_nodes + [("cluster", check) for check in self.cluster]
+
+    @property
+    def ready(self) -> bool:
+        """Whether a run can begin."""
+        return all(check.ok or not check.needed for _, check in self.rows)
 
     @staticmethod
     def from_plain(content: Mapping[str, Any]) -> Report:

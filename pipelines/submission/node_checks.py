@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 import shutil
 import socket
@@ -23,6 +24,9 @@ LEAST_DISK = 2_000_000_000
 LEAST_SHARED_MEMORY = 250_000_000
 """Bytes of /dev/shm, through which Ray and torch hand data from one process to another; a container has 64 MB."""
 
+NOT_NEEDED = ("tracking",)
+"""Checks without which a run can begin: what MLflow misses stays in the run's journal."""
+
 _SHARED_MEMORY = Path("/dev/shm")
 
 Looked = tuple[bool, str]
@@ -37,6 +41,7 @@ def examine_machine(wanted: Examination, address: str | None = None) -> NodeRepo
     """
     name = socket.gethostname()
     checks = [_looked(what, remedy, look) for what, remedy, look in _checks(wanted)]
+    checks = [dataclasses.replace(check, needed=check.what not in NOT_NEEDED) for check in checks]
     own = address or _address_of(name)
     return NodeReport(f"{name} ({own})", time.time(), checks)
 
@@ -66,7 +71,10 @@ def _checks(wanted: Examination) -> Iterator[tuple[str, str, Callable[[], Looked
         yield "weights", remedy, lambda: _weights(wanted)
     tracking = wanted.tracking
     if tracking is not None:
-        remedy = "start mlflow server with an artifact store, and let every machine reach it"
+        remedy = (
+            "start mlflow server with an artifact store, and let every machine reach it; a run goes on without it, and "
+            "dhpf track sync fills in what it missed"
+        )
         yield "tracking", remedy, lambda: _tracking(tracking)
     yield "disk", f"free some of it, or set TMPDIR to a larger disk; {LEAST_DISK / 1e9:g} GB are needed", _disk
     yield "/dev/shm", "start the container with more shared memory, such as --shm-size=2g", _shared_memory

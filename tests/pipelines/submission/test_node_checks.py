@@ -9,7 +9,7 @@ import pytest
 
 from dhpf.pipelines.outputs.code_version import code_version
 from dhpf.pipelines.submission import node_checks
-from dhpf.pipelines.submission.examination import Check, Examination
+from dhpf.pipelines.submission.examination import Check, Examination, NodeReport, Report
 from dhpf.pipelines.submission.node_checks import examine_machine
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def test_each_lack_is_seen_with_its_remedy(tmp_path: Path, bucket: Bucket, monke
         "/dev/shm",
     }
     assert all(check.remedy for check in seen.values() if not check.ok)
+    assert [what for what, check in seen.items() if not check.needed] == ["tracking"]
     assert seen["data"].found.endswith("no such folder") and "does not answer" in seen["tracking"].found
 
 
@@ -64,3 +65,12 @@ def test_a_machine_without_credentials(bucket: Bucket, monkeypatch: pytest.Monke
     seen = checks(Examination(code=code_version(), work=uri, data=uri))
     assert not seen["work"].ok and not seen["data"].ok
     assert "denies access" in seen["work"].found
+
+
+def test_only_what_is_needed_keeps_a_run_from_beginning() -> None:
+    def report(*, ok: bool, needed: bool) -> Report:
+        return Report([NodeReport("here", 0.0, [Check("disk", True, ""), Check("x", ok, "", needed=needed)])])
+
+    assert report(ok=True, needed=True).ready and report(ok=False, needed=False).ready
+    assert not report(ok=False, needed=True).ready
+    assert not Report([], [Check("lease", False, "")]).ready
