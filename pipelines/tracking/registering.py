@@ -128,7 +128,7 @@ def _upload(
             None,
             mlflow.pyfunc,
             name="model",
-            run_id=run_id,
+            run_id=None if _is_output(tracker, run_id, model_id) else run_id,
             model_id=model_id,
             python_model=str(Path(__file__).with_name("registered_model.py")),
             artifacts={CHECKPOINT_ARTIFACT: str(weights), CARD_ARTIFACT: str(written)},
@@ -137,6 +137,12 @@ def _upload(
             pip_requirements=[f"{name}=={_public_version(name)}" for name in SERVED_WITH],
             metadata={"metrics": dict(facts["metrics"])},
         )
+
+
+def _is_output(tracker: Tracker, run_id: str, model_id: str) -> bool:
+    """Whether an interrupted upload noted the model as the run's output already; MLflow refuses to note it again."""
+    outputs = tracker.client.get_run(run_id).outputs
+    return outputs is not None and model_id in {output.model_id for output in outputs.model_outputs}
 
 
 def _public_version(distribution: str) -> str:

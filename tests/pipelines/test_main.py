@@ -272,4 +272,4 @@ def test_weights_count_without_a_model_too(tmp_path: Path, capsys: pytest.Captur
     Image.new("RGB", (80, 80)).save(tmp_path / "a.png")
     picture = str(tmp_path / "a.png")
     assert main(["match", picture, picture, "--weights", str(tmp_path / "none.pth")]) == 2
-    assert "none.pth: no such file" in capsys.readouterr().err
+    assert "no weights file" in capsys.readouterr().err

@@ -124,6 +124,10 @@ def a_model(found: dict[str, Any]) -> bool:
     return bool(found.get("models"))
 
 
+def an_output(found: dict[str, Any]) -> bool:
+    return a_run(found) and any(models for *_, models in found["runs"].values())
+
+
 @pytest.fixture
 def checkpoint(checkpoints: list[Path], tmp_path: Path) -> Path:
     (tmp_path / "work").mkdir()
@@ -153,8 +157,8 @@ def test_mlflow_that_was_away_or_died_has_everything_once(
     assert len(warnings) == 2 and "the run goes on" in warnings[0] and "`dhpf track sync`" in warnings[1]
 
     with running_server(tmp_path, uri):
-        left = [killed_when(tracker, there_is) for there_is in (a_run, a_metric, an_artifact, a_model)]
-        assert [bool(found) for found in left] == [True] * 4 and not a_metric(left[0]) and not a_model(left[1])
+        left = [killed_when(tracker, there_is) for there_is in (a_run, a_metric, an_artifact, a_model, an_output)]
+        assert [bool(found) for found in left] == [True] * 5 and not a_metric(left[0]) and not a_model(left[1])
         assert main(["track", "sync", "--work", str(work), "--tracking", uri]) == 0
         once = content(tracker)
         assert_whole(once)
