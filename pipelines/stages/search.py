@@ -188,9 +188,13 @@ class _Scorers:
         self, config: SearchConfig, source: ModelSource, shards: ShardSet, pairs: Sequence[PairRecord]
     ) -> None:
         resources = config.resources
-        actor = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_restarts=4, max_task_retries=2)(
-            SetScorer
-        )
+        actor = ray.remote(
+            num_cpus=resources.cpus,
+            num_gpus=resources.gpus,
+            max_restarts=4,
+            max_task_retries=2,
+            scheduling_strategy="SPREAD",
+        )(SetScorer)
         max_images = images_within(config.feature_memory_mb * 10**6, source.bytes_per_image())
         if any(pair.mirrored for pair in pairs):
             max_images = max(2, max_images // 2)  # an image may be described twice, as it is and mirrored
