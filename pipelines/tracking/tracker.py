@@ -11,6 +11,7 @@ import functools
 import logging
 import os
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +22,7 @@ from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.store.entities import PagedList
 from requests import RequestException
+from sqlalchemy.engine import make_url
 
 from dhpf.errors import InputError
 from dhpf.pipelines.outputs.shared_work import require_server
@@ -68,6 +70,7 @@ class Tracker:
     def client(self) -> mlflow.MlflowClient:
         """MLflow's own, of this store; a store in files is made when it is first used."""
         with self.reaching():
+            _make_whole(self.uri)
             return mlflow.MlflowClient(self.uri, self.uri)
 
     @contextlib.contextmanager
@@ -120,6 +123,24 @@ class Tracker:
 def is_server(uri: str) -> bool:
     """Whether this is a server's address, rather than a store in files of one machine."""
     return urlparse(uri).scheme in ("http", "https")
+
+
+def _make_whole(uri: str) -> None:
+    """Makes a SQLite store, if there is none, under another name first.
+
+    MLflow makes its tables one after the other: a process that is killed meanwhile would leave a store that can neither
+    be opened nor be made.
+    """
+    url = make_url(uri) if urlparse(uri).scheme.startswith("sqlite") else None
+    if url is None or not url.database or Path(url.database).exists():
+        return
+    path = Path(url.database)
+    new = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        mlflow.MlflowClient(url.set(database=str(new)).render_as_string(False)).get_experiment(DEFAULT_EXPERIMENT)
+        FileLocation(path).put_if_absent(new.read_bytes())
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def _stores(work: Location, uri: str | None) -> tuple[str, Path | None]:

@@ -1,6 +1,8 @@
 """MLflow that cannot be reached, and searches of several pages."""
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -59,3 +61,31 @@ def test_work_in_a_bucket_needs_a_server(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(InputError, match="--work s3://bucket/work: MLflow keeps .*; give its server by --tracking URI"):
         Tracker(work)
     assert Tracker(work, "http://127.0.0.1:9").artifacts is None
+
+
+MAKES_A_STORE = "import sys; from dhpf.pipelines.tracking.tracker import Tracker; Tracker(sys.argv[1]).require_usable()"
+
+
+@pytest.mark.slow
+@pytest.mark.chaos
+def test_a_process_that_is_killed_while_it_makes_the_store_leaves_none_that_cannot_be_opened(tmp_path: Path) -> None:
+    began_late = 0
+    for number, seconds in enumerate((0.05, 0.4)):
+        work = tmp_path / str(number)
+        process = subprocess.Popen([sys.executable, "-c", MAKES_A_STORE, str(work)])
+        while process.poll() is None and not list(work.glob("*mlflow.db*")):
+            time.sleep(0.01)
+        time.sleep(seconds)
+        began_late += process.poll() is not None
+        process.kill()
+        process.wait()
+        tracker = Tracker(work)
+        tracker.require_usable()
+        tracker.client.create_experiment("after")
+        assert [experiment.name for experiment in tracker.client.search_experiments()] == ["after", "Default"]
+    assert began_late < 2, "no process was killed while it made its store"
+
+
+def test_a_store_is_made_whole_and_alone(tmp_path: Path) -> None:
+    Tracker(tmp_path).require_usable()
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
