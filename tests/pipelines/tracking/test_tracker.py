@@ -70,7 +70,7 @@ MAKES_A_STORE = "import sys; from dhpf.pipelines.tracking.tracker import Tracker
 @pytest.mark.chaos
 def test_a_process_that_is_killed_while_it_makes_the_store_leaves_none_that_cannot_be_opened(tmp_path: Path) -> None:
     began_late = 0
-    for number, seconds in enumerate((0.05, 0.4)):
+    for number, seconds in enumerate((0.3, 0.6)):
         work = tmp_path / str(number)
         process = subprocess.Popen([sys.executable, "-c", MAKES_A_STORE, str(work)])
         while process.poll() is None and not list(work.glob("*mlflow.db*")):
