@@ -7,6 +7,7 @@ again, charts are matplotlib figures; `save_picture` writes both.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import BinaryIO
 
 from matplotlib.figure import Figure
 from PIL import Image
@@ -49,8 +50,8 @@ Picture = RGB | Figure
 CHART_DPI = 130
 
 
-def save_picture(picture: Picture, path: str | Path) -> None:
-    """Writes a picture as PNG; the folder must exist."""
+def save_picture(picture: Picture, path: str | Path | BinaryIO) -> None:
+    """Writes a picture as PNG to a path, whose folder must exist, or to an open file."""
     if isinstance(picture, Figure):
         take_names_literally(picture)
         picture.savefig(path, format="png", dpi=CHART_DPI, facecolor="white")

@@ -55,9 +55,8 @@ def doctor(
 def show_report(answer: Answer, report: Report) -> None:
     """Says what was seen, with the remedy of each check that failed."""
     answer.facts(dataclasses.asdict(report))
-    words = {True: "ok", False: "FAILED"}
     rows = [
-        (where, check.what, words[check.ok] if check.needed or check.ok else "warning", check.found)
+        (where, check.what, "ok" if check.ok else "FAILED" if check.needed else "warning", check.found)
         for where, check in report.rows
     ]
     answer.table(["where", "check", "", "found"], rows)

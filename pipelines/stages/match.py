@@ -126,7 +126,8 @@ class MatchResult:
         if not found["best"]:
             return {}
         chosen = {"best": min(found["best"]), "median": _middle(found["median"]), "worst": max(found["worst"])}
-        return {name: self._row(number, self.manifest_commits[place]) for name, (_, number, _, place) in chosen.items()}
+        parts = {place: self._part(self.manifest_commits[place]) for *_, place in chosen.values()}
+        return {name: _row_of(parts[place], number) for name, (_, number, _, place) in chosen.items()}
 
     def _ranks_of(self, commit: CommitRecord) -> Mapping[str, Any]:
         """What `ranked_pairs` says of the part that a task wrote."""
@@ -134,14 +135,17 @@ class MatchResult:
             return {}
         if "scores" in commit.info:
             return dict(commit.info["scores"])
-        part = self.output.read(commit, file_name(PART))
-        return ranked_pairs(read_parquet([part], CORRESPONDENCES, ("number", "score"), where=self.output.root))
+        return ranked_pairs(self._part(commit, ("number", "score")))
 
-    def _row(self, number: int, commit: CommitRecord) -> dict[str, Any]:
+    def _part(self, commit: CommitRecord, columns: Sequence[str] | None = None) -> pa.Table:
+        """The part of the table that a task wrote; only these columns where some are named."""
         part = self.output.read(commit, file_name(PART))
-        table = read_parquet([part], CORRESPONDENCES, where=self.output.root)
-        [row] = table.filter(pc.equal(table["number"], number)).to_pylist()
-        return dict(row)
+        return read_parquet([part], CORRESPONDENCES, columns, where=self.output.root)
+
+
+def _row_of(part: pa.Table, number: int) -> dict[str, Any]:
+    [row] = part.filter(pc.equal(part["number"], number)).to_pylist()
+    return dict(row)
 
 
 def _middle(ranked: list[_Ranked]) -> _Ranked:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import platform
 import shutil
 import socket
@@ -41,7 +40,6 @@ def examine_machine(wanted: Examination, address: str | None = None) -> NodeRepo
     """
     name = socket.gethostname()
     checks = [_looked(what, remedy, look) for what, remedy, look in _checks(wanted)]
-    checks = [dataclasses.replace(check, needed=check.what not in NOT_NEEDED) for check in checks]
     own = address or _address_of(name)
     return NodeReport(f"{name} ({own})", time.time(), checks)
 
@@ -85,7 +83,7 @@ def _looked(what: str, remedy: str, look: Callable[[], Looked]) -> Check:
         ok, found = look()
     except (InputError, OSError) as error:
         ok, found = False, str(error)
-    return Check(what, ok, found, remedy)
+    return Check(what, ok, found, remedy, needed=what not in NOT_NEEDED)
 
 
 def _work(work: Location) -> Looked:

@@ -11,14 +11,15 @@ import contextlib
 import json
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from dhpf.errors import InputError
 from dhpf.pipelines.tracking.journal import DRIVER, Journal, Record
 from dhpf.pipelines.tracking.mlflow_runs import MlflowRuns
 from dhpf.pipelines.tracking.reachable import require_answer
 from dhpf.pipelines.tracking.tracker import Tracker, short_text
+from dhpf.storage.read_ahead import read_ahead
 
 PLAYED_TAG = "dhpf.played"
 
@@ -29,10 +30,7 @@ MOST_WRITERS = 150
 """Writers that the tag of what has been played names, so that MLflow's database takes it: 8000 characters."""
 
 PLAYING_THREAD = "dhpf-journal"
-"""Name of the thread that plays beside a run, and the beginning of the names of those that read for it."""
-
-READING_THREADS = 8
-"""Records are read from a bucket this many at a time."""
+"""Name of the thread that plays beside a run."""
 
 _FILE_KINDS = ("artifact", "model")
 """Kinds of records that need the store of artifacts. They are played last: without it the rest is still there."""
@@ -120,9 +118,7 @@ class Player:
     def _read(self, writer: str, marks: Sequence[int], last: int) -> list[tuple[int, Record]]:
         """The records of a writer that are to be played, each with its number."""
         numbers = range(min(marks) + 1, last + 1)
-        with ThreadPoolExecutor(READING_THREADS, PLAYING_THREAD) as pool:
-            records = list(pool.map(lambda number: self._journal.read(writer, number), numbers))
-        return list(zip(numbers, records, strict=True))
+        return list(zip(numbers, read_ahead(partial(self._journal.read, writer), numbers), strict=True))
 
     def _play_records(self, writer: str, records: Sequence[tuple[int, Record]], marks: list[int], part: int) -> int:
         """Plays a writer's entries, or its files.

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dhpf.pipelines.tracking.journal import Writer
@@ -68,10 +67,9 @@ class RunLog:
         """Writes a picture as the PNG artifact FOLDER/NAME.png."""
         from dhpf.drawing import save_picture
 
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "picture.png"
-            save_picture(picture, path)
-            self._log_content(path.read_bytes(), artifact)
+        content = io.BytesIO()
+        save_picture(picture, content)
+        self._log_content(content.getvalue(), artifact)
 
     def _log_content(self, content: bytes, artifact: str) -> None:
         name = artifact.rpartition("/")[2]
