@@ -136,19 +136,24 @@ def checkpoint(checkpoints: list[Path], tmp_path: Path) -> Path:
     return copy
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that does not answer is given up at once, and asked again soon."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr(live, "AGAIN_SECONDS", 1.0)
+
+
 @pytest.mark.slow
 @pytest.mark.chaos
+@pytest.mark.usefixtures("impatient")
 def test_mlflow_that_was_away_or_died_has_everything_once(
     checkpoint: Path,
     card: ModelCard,
     free_port: int,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     uri, work = f"http://127.0.0.1:{free_port}", checkpoint.parent
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setattr(live, "AGAIN_SECONDS", 1.0)
     tracker = Tracker(work, uri)
     began = time.monotonic()
     run_stages(tracker, checkpoint, card, nothing())
@@ -168,6 +173,7 @@ def test_mlflow_that_was_away_or_died_has_everything_once(
 
 @pytest.mark.slow
 @pytest.mark.chaos
+@pytest.mark.usefixtures("impatient")
 def test_a_server_that_dies_and_comes_back_in_a_run_has_everything_once(
     checkpoint: Path,
     card: ModelCard,
@@ -177,9 +183,7 @@ def test_a_server_that_dies_and_comes_back_in_a_run_has_everything_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     uri = f"http://127.0.0.1:{free_port}"
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setattr(live, "PLAYED_SECONDS", 0.1)
-    monkeypatch.setattr(live, "AGAIN_SECONDS", 1.0)
     tracker = Tracker(checkpoint.parent, uri)
     with contextlib.ExitStack() as servers:
         first = servers.enter_context(running_server(tmp_path, uri))
