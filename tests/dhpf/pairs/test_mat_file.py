@@ -44,11 +44,11 @@ def test_the_benchmarks_annotations_are_read_as_scipy_reads_them(data_folder: Pa
         np.testing.assert_array_equal(read_array(file.read_bytes(), "kps"), scipy.io.loadmat(file)["kps"])
 
 
-def big_endian() -> bytes:
+def big_endian(flags: int = 6) -> bytes:
     def element(kind: int, data: bytes) -> bytes:
         return struct.pack(">II", kind, len(data)) + data + bytes(-len(data) % 8)
 
-    array = element(6, struct.pack(">II", 6, 0)) + element(5, struct.pack(">ii", 1, 2)) + element(1, b"kps")
+    array = element(6, struct.pack(">II", flags, 0)) + element(5, struct.pack(">ii", 1, 2)) + element(1, b"kps")
     array += element(9, struct.pack(">dd", 7, 8))
     return bytes(124) + struct.pack(">H", 0x0100) + b"MI" + element(14, array)
 
@@ -70,6 +70,7 @@ def bomb() -> bytes:
         (written(POINTS, name="points"), "holds no array 'kps'"),
         (written("text"), "no real array of numbers"),
         (written(np.array([[1j, 2]])), "no real array of numbers"),
+        (big_endian(flags=0x0806), "no real array of numbers"),  # complex, by its flag alone
         (written({"x": 1}), "no real array of numbers"),
         (written(POINTS)[:-150], "longer than the file"),
         (bytes(MAX_BYTES + 1), "more than"),

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from dhpf.pairs.spair import SPair
+from dhpf.pairs.spair import SPair, _record
 from dhpf.records import PairRecord, Rejection
 
 ANNOTATION = {
@@ -71,6 +71,12 @@ def test_a_bad_annotation_costs_its_pair_alone(tmp_path: Path, annotation: bytes
     assert isinstance(good, PairRecord)
 
 
+def test_a_third_number_is_said_not_cut_off() -> None:
+    annotation = ANNOTATION | {"trg_kps": [[20, 21, 1], [22, 23, 0]]}
+    with pytest.raises(ValueError, match=r"^trg_kps must be a list of \[x, y\]$"):
+        _record("x", annotation)
+
+
 def test_files_that_failed_are_rows_with_reasons(failed_inputs: Path, tmp_path: Path) -> None:
     (tmp_path / "Layout" / "large").mkdir(parents=True)
     listing = (failed_inputs / "spair-listing-long-name.txt").read_text()
@@ -91,8 +97,6 @@ def test_real_files_in_this_layout(data_folder: Path) -> None:
 
 
 def test_the_true_format(data_folder: Path) -> None:
-    from dhpf.pairs.spair import _record
-
     for path in (data_folder / "SPair-71k-official-samples").glob("0*.json"):
         pair = _record(path.stem, json.loads(path.read_text()))
         assert pair.source_keypoints is not None
