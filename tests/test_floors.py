@@ -29,7 +29,7 @@ WITHOUT_OWN_TEST = {
     "pipelines/layer_search/set_scores.py": "tested by every search, test_search.py",
 }
 
-MOST_FILES, MOST_CALLING_FILES, MOST_CARRIERS = 72, 49, 34
+MOST_FILES, MOST_CALLING_FILES, MOST_CARRIERS = 72, 49, 35
 """That one follows from `dhpf run match-folder` to the row of a pair; of them those that call others, and those that
 run in the actor, from its block to the row: see trace_match.py."""
 
@@ -76,7 +76,7 @@ def test_no_excuse_outlives_its_reason() -> None:
 
 
 def test_one_pair_is_followed_through_few_files() -> None:
-    """Hardly more than now (72, 49 and 34); a change that needs fewer lowers the numbers."""
+    """Hardly more than now (72, 49 and 35); a change that needs fewer lowers the numbers."""
     done = subprocess.run(
         [sys.executable, ROOT / "tests" / "trace_match.py"], capture_output=True, text=True, check=False, cwd=ROOT
     )
