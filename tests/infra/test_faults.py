@@ -7,6 +7,7 @@ import re
 import time
 from typing import TYPE_CHECKING
 
+import mlflow
 import pytest
 import skimage.data
 from PIL import Image
@@ -18,6 +19,8 @@ from tests.infra.cluster_client import command, ended, needs_root
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Sequence
+
+    from mlflow.entities import Run
 
     from tests.infra.cluster_client import WheelClient
 
@@ -108,3 +111,39 @@ def test_a_machine_without_keys_is_named_before_anything_is_submitted(
     assert re.search(r"^worker2 \(.*\), work: give the machine credentials", done.stdout, re.M), done.stdout
     assert not re.search(r"^(worker1|head) .*FAILED", done.stdout, re.M)
     assert wheel_client.jobs("keys") == {}
+
+
+@needs_root
+@pytest.mark.cluster
+@pytest.mark.slow
+@pytest.mark.chaos
+def test_a_run_without_mlflow_is_filled_in_afterwards(
+    wheel_client: WheelClient, photos: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command("cut", "tracking").returncode == 0
+    done = ended(wheel_client.submit("match-folder", "unseen", SETTINGS, *photos))
+    assert command("reconnect", "tracking").returncode == 0
+    assert done.returncode == 0, done.stderr
+    assert list(statuses(wheel_client, "unseen", monkeypatch)) == ["matched"] * NUM_PAIRS
+    server = mlflow.MlflowClient(wheel_client.environment["MLFLOW_TRACKING_URI"])
+    assert runs_of(server, "unseen") == {}
+
+    sync = ["track", "sync", "--work", wheel_client.work]
+    first = ended(wheel_client.begin(*sync))
+    assert first.returncode == 0, first.stderr
+    found = runs_of(server, "unseen")
+    assert sorted(run.data.tags["dhpf.stage"] for run in found.values()) == ["match", "workflow"]
+    assert {run.info.status for run in found.values()} == {"FINISHED"}
+    [matching] = [run for run in found.values() if run.data.tags["dhpf.stage"] == "match"]
+    assert server.list_artifacts(matching.info.run_id, "pictures")
+
+    second = ended(wheel_client.begin(*sync))
+    assert re.search(r"^unseen: 0 entries and 0 files were not", second.stdout, re.M), second.stdout
+    assert runs_of(server, "unseen").keys() == found.keys()
+
+
+def runs_of(server: mlflow.MlflowClient, name: str) -> dict[str, Run]:
+    """The runs of a workflow's run, by their ids."""
+    experiments = [experiment.experiment_id for experiment in server.search_experiments()]
+    found = server.search_runs(experiments, f"attributes.run_name LIKE '{name}%'")
+    return {run.info.run_id: run for run in found}
