@@ -25,7 +25,7 @@ from dhpf.pipelines.tracking.tracker import Tracker
 from dhpf.pipelines.workflow import WorkflowRun
 from dhpf.pipelines.workflow_file import load_workflow
 from dhpf.storage import location_of
-from tests.flaky_proxy import flaky_proxy
+from infra.flaky_proxy import flaky_proxy
 from tests.pipelines.stage_outputs import history, manifest, parts, wait_for
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 
 from dhpf.errors import InputError
 from dhpf.storage.bucket import PATIENCE_VARIABLE, AccessDenied, BucketLocation, require_uri
-from tests.flaky_proxy import flaky_proxy
+from infra.flaky_proxy import flaky_proxy
 
 if TYPE_CHECKING:
     from infra.s3_server import Bucket
