@@ -29,6 +29,9 @@ WITHOUT_OWN_TEST = {
     "pipelines/layer_search/set_scores.py": "tested by every search, test_search.py",
 }
 
+WITHOUT_OWN_MODULE = ("tests/parity/", "tests/infra/", "tests/benchmarks/", "tests/protocol/")
+"""Folders of tests of something larger than a module."""
+
 MOST_FILES, MOST_CALLING_FILES, MOST_CARRIERS = 72, 49, 35
 """That one follows from `dhpf run match-folder` to the row of a pair; of them those that call others, and those that
 run in the actor, from its block to the row: see trace_match.py."""
@@ -63,9 +66,7 @@ def test_every_test_file_has_its_module() -> None:
         f"tests/test_{name}.py" for name in ("docs", "examples", "floors", "install")
     }
     files = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("test_*.py")}
-    assert {
-        file for file in files - known if not file.startswith(("tests/parity/", "tests/infra/", "tests/benchmarks/"))
-    } == set()
+    assert {file for file in files - known if not file.startswith(WITHOUT_OWN_MODULE)} == set()
 
 
 def test_no_excuse_outlives_its_reason() -> None:
