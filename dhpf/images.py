@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dhpf.errors import InputError
+from dhpf.regular_files import UnreadableFile, read_regular
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 """Raster formats that are read; of an animation or a multi-page file, the first frame."""
@@ -31,6 +32,9 @@ GREY_BITS = (10, 12, 14, 16)
 
 MAX_PIXELS = 100_000_000
 """Images that declare more pixels than this are refused."""
+
+MAX_FILE_BYTES = 1_000_000_000
+"""Image files of more bytes than this are not read."""
 
 RGB = NDArray[np.uint8]
 
@@ -164,10 +168,12 @@ def read_bytes(path: str | Path) -> bytes:
     """The bytes of an image file.
 
     Raises:
-        ImageError: the file is missing or cannot be read.
+        ImageError: the file is missing, no regular file, too large, or cannot be read.
     """
     try:
-        return Path(path).read_bytes()
+        return read_regular(path, f"image {path}", MAX_FILE_BYTES)
+    except UnreadableFile as error:
+        raise ImageError(str(error)) from error
     except FileNotFoundError as error:
         raise ImageError(f"image {path}: no such file") from error
     except OSError as error:

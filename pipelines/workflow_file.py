@@ -12,16 +12,19 @@ from dhpf.config import ModelConfig, located_weights, nearest_name
 from dhpf.errors import InputError
 from dhpf.pairs import open_pair_source
 from dhpf.pipelines.config import SourceConfig, Workflow
-from dhpf.pipelines.strict_yaml import parse_yaml
+from dhpf.pipelines.strict_yaml import MAX_LETTERS, parse_yaml
 from dhpf.planning.select import SELECT_OPTIONS, PairList, PairSelect, gather_select
+from dhpf.regular_files import read_regular
 from dhpf.storage import Location, is_uri, location_of
 
 PATH_OPTIONS = ("root", "pair_list")
 """Options of pair sources that are paths, relative to the data folder."""
 
-
 PACKAGED_FILE = Path(__file__).with_name("workflows.yaml")
 """The workflows that come with the package."""
+
+MAX_FILE_BYTES = 4 * MAX_LETTERS
+"""Workflow files of more bytes than this are not read."""
 
 FILE_HERE = Path("workflows.yaml")
 """The user's own workflow file, in the current folder."""
@@ -41,7 +44,8 @@ def read_workflows(path: Path) -> dict[str, dict[str, Any]]:
         InputError: the file is missing or cannot be read, or is not a YAML mapping of names to workflows.
     """
     try:
-        content = parse_yaml(path.read_text(encoding="utf-8"), f"workflow file {path}")
+        text = read_regular(path, f"workflow file {path}", MAX_FILE_BYTES).decode()
+        content = parse_yaml(text, f"workflow file {path}")
     except FileNotFoundError as error:
         raise InputError(f"workflow file {path}: no such file; name one with --file") from error
     except OSError as error:

@@ -11,8 +11,12 @@ from torch import Tensor, nn
 
 from dhpf.config import located_weights
 from dhpf.errors import InputError
+from dhpf.regular_files import UnreadableFile, open_regular
 
 StateDict = dict[str, Tensor]
+
+MAX_FILE_BYTES = 10_000_000_000
+"""Files of more bytes than this are not read; the largest network's weights have a tenth."""
 
 
 def read_state_dict(path: str | Path) -> StateDict:
@@ -37,10 +41,13 @@ def read_safetensors(file: Path, where: str) -> StateDict:
         where: how to call the file in an error.
 
     Raises:
-        InputError: it is none.
+        InputError: it is none, or too large.
     """
     try:
+        open_regular(file, where, MAX_FILE_BYTES).close()
         tensors: StateDict = safetensors.torch.load_file(file)
+    except UnreadableFile:
+        raise
     # The header is JSON of anybody's, and its errors are of many kinds; each means the same here.
     except Exception as error:
         raise InputError(f"{where}: not a safetensors file ({error})") from error
@@ -51,7 +58,10 @@ def _read_torch(file: Path, path: str | Path) -> StateDict:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickles that are refused anyway
-            state = torch.load(file, map_location="cpu", weights_only=True)
+            with open_regular(file, f"weights {path}", MAX_FILE_BYTES) as opened:
+                state = torch.load(opened, map_location="cpu", weights_only=True)
+    except UnreadableFile:
+        raise
     # Hostile bytes make the reader fail in many ways; each means the same here.
     except Exception as error:
         what = "not a torch or safetensors file of weights alone; a pickle of anything else is never loaded"

@@ -20,6 +20,7 @@ from dhpf.pairs.source import pair_id_of, points_of, read_table, require_columns
 from dhpf.planning.blocks import LISTED_PAIRS
 from dhpf.planning.listed_blocks import POINTS, ListedPlan, Progress, plan_listed
 from dhpf.records import Points, Rejection
+from dhpf.regular_files import open_regular
 from dhpf.storage import is_uri, location_of
 from dhpf.storage.copies import local_file
 
@@ -214,7 +215,10 @@ def _parquet_batches(path: Path, wanted: Sequence[str] | None, batch_rows: int) 
     """Batches of a Parquet file's wanted columns, as far as it has them."""
     try:
         # Without pre_buffer=False the reader keeps all of the file that it has read until it is closed.
-        with pq.ParquetFile(path, page_checksum_verification=True, buffer_size=2**20, pre_buffer=False) as file:
+        with (
+            open_regular(path, f"pair list {path}") as opened,
+            pq.ParquetFile(opened, page_checksum_verification=True, buffer_size=2**20, pre_buffer=False) as file,
+        ):
             names = file.schema_arrow.names
             require_columns(path, names, _REQUIRED)
             columns = wanted and [name for name in wanted if name in names]

@@ -11,8 +11,17 @@ from numpy.typing import NDArray
 
 from dhpf.errors import InputError
 from dhpf.pairs.mat_file import read_array
-from dhpf.pairs.source import coordinates, points_of, read_inside, read_table, require_root, require_split
+from dhpf.pairs.source import (
+    MAX_ANNOTATION_BYTES,
+    coordinates,
+    points_of,
+    read_inside,
+    read_table,
+    require_root,
+    require_split,
+)
 from dhpf.records import PairRecord, Points, Rejection
+from dhpf.regular_files import UnreadableFile
 from dhpf.storage import location_of
 
 CLASSES = (
@@ -81,7 +90,10 @@ class PFPascal:
     def _annotation(self, category: str, image: str) -> NDArray[np.float32]:
         """(K, 2) keypoints of an image, NaN where absent."""
         path = location_of(self.root) / "Annotations" / category / f"{PurePosixPath(image).stem}.mat"
-        content = path.find()
+        try:
+            content = path.find(MAX_ANNOTATION_BYTES)
+        except UnreadableFile as error:
+            raise InputError(f"annotation {error}") from error
         if content is None:
             raise InputError(f"annotation {path}: no such file")
         try:

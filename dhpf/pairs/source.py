@@ -13,10 +13,20 @@ import numpy as np
 
 from dhpf.config import nearest_name
 from dhpf.errors import InputError
-from dhpf.images import ImageError, read_bytes
+from dhpf.images import MAX_FILE_BYTES, ImageError, read_bytes
 from dhpf.records import PairRecord, Points, Rejection
+from dhpf.regular_files import UnreadableFile, open_regular
 from dhpf.storage import BucketLocation, FileLocation, Location, is_uri
 from dhpf.storage.bucket import AccessDenied, require_uri
+
+MAX_ANNOTATION_BYTES = 16_000_000
+"""Files with the annotation of one image or pair are not read if they are larger; published ones have some kB."""
+
+MAX_LISTING_BYTES = 1_000_000_000
+"""Lists of pairs that are read whole, which those of a folder are not, are not read if they are larger."""
+
+MAX_LINE_LETTERS = 10_000_000
+"""Nor are lists with a line as long as this."""
 
 
 class PairSource(Protocol):
@@ -90,9 +100,11 @@ def read_inside(root: Location, image_id: str) -> bytes:
     if path.is_absolute() or ".." in path.parts:
         raise ImageError(f"image {image_id!r}: lies outside {root}")
     try:
-        data = (root / image_id).find()
+        data = (root / image_id).find(MAX_FILE_BYTES)
     except AccessDenied as error:
         raise ImageError(f"image {image_id}: the store denies access to it") from error
+    except UnreadableFile as error:
+        raise ImageError(f"image {error}") from error
     if data is None:
         raise ImageError(f"image {image_id}: no such object")
     return data
@@ -111,27 +123,37 @@ def read_below(root: Path, image_id: str) -> bytes:
 
 
 @contextlib.contextmanager
-def open_text(place: Path | Location) -> Iterator[TextIO]:
-    """A pair list for the csv module: a file row by row, an object whole.
+def open_text(place: Path | Location) -> Iterator[Iterator[str]]:
+    """The lines of a pair list for the csv module: of a file one by one, of an object from memory.
 
     Raises:
-        InputError: it is missing or not text.
+        InputError: it is missing, no regular file, too large, or not text.
     """
     if isinstance(place, FileLocation):
         place = place.path
     try:
         if isinstance(place, Path):
-            with place.open(newline="", encoding="utf-8-sig") as file:
-                yield file
+            file = open_regular(place, f"pair list {place}")
+            with io.TextIOWrapper(file, newline="", encoding="utf-8-sig") as text:
+                yield _lines(text, place)
         else:
-            content = place.find()
+            content = place.find(MAX_LISTING_BYTES)
             if content is None:
                 raise FileNotFoundError
-            yield io.StringIO(content.decode("utf-8-sig"), newline="")
+            yield _lines(io.StringIO(content.decode("utf-8-sig"), newline=""), place)
     except FileNotFoundError as error:
         raise InputError(f"pair list {place}: no such file") from error
+    except OSError as error:
+        raise InputError(f"pair list {place}: cannot be read ({error.strerror})") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"pair list {place}: not a CSV file ({error})") from error
+
+
+def _lines(text: TextIO, place: Path | Location) -> Iterator[str]:
+    while line := text.readline(MAX_LINE_LETTERS):
+        if len(line) == MAX_LINE_LETTERS:
+            raise InputError(f"pair list {place}: a line of {MAX_LINE_LETTERS:,} letters or more; is it a CSV file?")
+        yield line
 
 
 def read_table(path: Path | Location, required: tuple[str, ...]) -> Iterator[tuple[int, Mapping[str, str]]]:

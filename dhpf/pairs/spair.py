@@ -9,8 +9,16 @@ from functools import partial
 from typing import Any
 
 from dhpf.errors import InputError
-from dhpf.pairs.source import points_of, read_inside, require_root, require_split
+from dhpf.pairs.source import (
+    MAX_ANNOTATION_BYTES,
+    MAX_LISTING_BYTES,
+    points_of,
+    read_inside,
+    require_root,
+    require_split,
+)
 from dhpf.records import Box, PairRecord, Points, Rejection
+from dhpf.regular_files import UnreadableFile
 from dhpf.storage import Location, location_of
 from dhpf.storage.read_ahead import read_ahead
 
@@ -42,15 +50,15 @@ class SPair:
         require_split(split, self.splits, "spair")
         root = require_root(self.root, "pair source spair")
         listing = root / "Layout" / self.layout / f"{_FILES[split]}.txt"
-        content = listing.find()
+        content = listing.find(MAX_LISTING_BYTES)
         if content is None:
             raise InputError(f"pair list {listing}: no such file")
         names = _text(listing, content).split()
         folder = root / "PairAnnotation" / _FILES[split]
         for name, annotation in zip(names, read_ahead(partial(_find_annotation, folder), names), strict=True):
             place = folder / f"{name}.json"
-            if annotation is None:
-                yield Rejection(name, "", "", f"annotation {place}: no such file")
+            if isinstance(annotation, str):
+                yield Rejection(name, "", "", f"annotation {annotation}")
                 continue
             try:
                 yield _record(name, json.loads(annotation))
@@ -68,16 +76,22 @@ def _text(place: Location, content: bytes) -> str:
         raise InputError(f"pair list {place}: not text ({error})") from error
 
 
-def _find_annotation(folder: Location, name: str) -> bytes | None:
-    """The pair's file; a name's colon is an underscore where the archive was unpacked without colons."""
+def _find_annotation(folder: Location, name: str) -> bytes | str:
+    """The pair's file, or why it is not read.
+
+    A name's colon is an underscore where the archive was unpacked without colons.
+    """
+    missing = f"{folder / f'{name}.json'}: no such file"
     for known in dict.fromkeys((name, name.replace(":", "_"))):
         try:
-            found = (folder / f"{known}.json").find()
+            found = (folder / f"{known}.json").find(MAX_ANNOTATION_BYTES)
+        except UnreadableFile as error:
+            return str(error)
         except (OSError, ValueError):  # too long a name, or one that no file can have
-            return None
+            return missing
         if found is not None:
             return found
-    return None
+    return missing
 
 
 def _record(name: str, annotation: dict[str, Any]) -> PairRecord:

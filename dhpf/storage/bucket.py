@@ -20,6 +20,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedEr
 from obstore.store import S3Store
 
 from dhpf.errors import InputError
+from dhpf.regular_files import UnreadableFile, require_size_within
 from dhpf.storage.credentials import profile_credentials
 from dhpf.storage.location import Entry, Location, gone
 
@@ -139,9 +140,13 @@ class BucketLocation(Location):
                     raise self._error(error) from error
                 time.sleep(1)
 
-    def find(self) -> bytes | None:
+    def find(self, limit: int | None = None) -> bytes | None:
         try:
-            return bytes(obstore.get(self._store, self._key).bytes())
+            found = obstore.get(self._store, self._key)
+            require_size_within(int(found.meta["size"]), self.uri, limit)
+            return bytes(found.bytes())
+        except UnreadableFile:
+            raise
         except FileNotFoundError:
             return None
         except (BaseError, ValueError) as error:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dhpf.errors import InputError
+from dhpf.regular_files import open_regular, read_regular
 from dhpf.storage.location import Entry, Location, gone
 
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -67,15 +68,15 @@ class FileLocation(Location):
         _sync_folder(self.path.parent)
         return True
 
-    def find(self) -> bytes | None:
+    def find(self, limit: int | None = None) -> bytes | None:
         try:
-            return self.path.read_bytes()
+            return read_regular(self.path, str(self), limit)
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def read_range(self, begin: int, size: int) -> bytes:
         try:
-            with self.path.open("rb") as file:
+            with open_regular(self.path, str(self)) as file:
                 file.seek(begin)
                 return file.read(size)
         except FileNotFoundError as error:

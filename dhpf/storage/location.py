@@ -66,8 +66,15 @@ class Location(ABC):
         """Writes what a file of this machine holds, as `put` does, however large it is."""
 
     @abstractmethod
-    def find(self) -> bytes | None:
-        """The content, or None where there is nothing."""
+    def find(self, limit: int | None = None) -> bytes | None:
+        """The content, or None where there is nothing.
+
+        Args:
+            limit: bytes that it may hold; to be given for what others have put there.
+
+        Raises:
+            UnreadableFile: it holds more, or is no regular file.
+        """
 
     def read(self) -> bytes:
         """The content.

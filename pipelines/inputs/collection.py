@@ -20,6 +20,7 @@ from dhpf.pipelines.inputs.planned_pairs import PlannedPairs, planned_pairs
 from dhpf.pipelines.outputs.store import REJECTS_TASK
 from dhpf.planning.blocks import LARGEST_BLOCK, block_name, images_within
 from dhpf.planning.select import PairList
+from dhpf.regular_files import open_regular
 from dhpf.storage import FileLocation, Location, location_of
 
 
@@ -54,7 +55,8 @@ class Collection:
         """sha256 over the image ids and the pair list; digests of the images themselves stand in the results."""
         digest = hashlib.sha256("\n".join(self.plan.images).encode("utf-8", "surrogateescape"))
         if isinstance(self.config.select, PairList):
-            with pair_list_file(self.config.select.pair_list).open("rb") as file:
+            path = pair_list_file(self.config.select.pair_list)
+            with open_regular(path, f"pair list {path}") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         return digest.hexdigest()
 

@@ -206,7 +206,7 @@ def test_a_workflow_needs_a_name_for_its_folder(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_no_workflow_file(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="a folder, not a file that can be read"):
         read_workflows(tmp_path)
 
 
