@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from dhpf.config import ModelConfig, located_weights, nearest_name
-from dhpf.errors import InputError
+from dhpf.errors import InputError, require_no_credentials
 from dhpf.pairs import open_pair_source
 from dhpf.pipelines.config import SourceConfig, Workflow
 from dhpf.pipelines.strict_yaml import MAX_LETTERS, parse_yaml
@@ -75,6 +75,7 @@ def load_workflow(path: Path, name: str, overrides: Sequence[str], data_folder: 
     raw = dict(workflows[name])
     for override in overrides:
         _override(raw, override)
+    require_no_credentials(name, raw, "give them to the machines, in their environment or by a role")
     if "name" in raw:
         raise InputError(f"{name}: unknown key 'name'; a workflow's name is the one that it stands under")
     if "gates" in raw:

@@ -19,7 +19,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import S3Store
 
-from dhpf.errors import InputError
+from dhpf.errors import InputError, require_no_credentials
 from dhpf.regular_files import UnreadableFile, require_size_within
 from dhpf.storage.credentials import profile_credentials
 from dhpf.storage.location import Entry, Location, gone
@@ -58,12 +58,6 @@ def require_uri(uri: str, what: str) -> None:
     parts = urlsplit(uri)
     if parts.scheme != SCHEME:
         raise InputError(f"{what} {uri!r}: {parts.scheme}:// is not read; give a folder, or {SCHEME}://")
-    if "@" in parts.netloc:
-        where = uri.replace(parts.netloc, f"...@{parts.netloc.rpartition('@')[2]}")
-        raise InputError(
-            f"{what} {where!r}: holds credentials, which logs would show; "
-            "give them as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"
-        )
     if not parts.netloc:
         raise InputError(f"{what} {uri!r}: names no bucket; write {SCHEME}://BUCKET/PREFIX")
     unknown = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True) if name not in QUERY_FIELDS]
@@ -73,6 +67,7 @@ def require_uri(uri: str, what: str) -> None:
             f"{what} {where!r}: not a URI that can be used, its query has {unknown[0]!r}; "
             f"it may have {', '.join(QUERY_FIELDS)}"
         )
+    require_no_credentials(what, uri, "give them as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dhpf.errors import redacted
+
 DONE, BAD_INPUT, LEFT_OUT, REFUSED, INTERRUPTED = 0, 2, 3, 4, 130
 """Exit statuses: all is done; input cannot be used; done, but some pairs were rejected or failed; a model version does
 not hold what a champion must; interrupted."""
@@ -37,13 +39,13 @@ class Answer:
     def facts(self, value: Any) -> None:
         """Prints the facts, if JSON is wanted."""
         if self.as_json:
-            print(json.dumps(value, indent=1, ensure_ascii=False))
+            print(redacted(json.dumps(value, indent=1, ensure_ascii=False)))
 
     def text(self, *lines: str) -> None:
         """Prints lines for people."""
         if not self.quiet and not self.as_json:
             for line in lines:
-                print(line)
+                print(redacted(line))
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, has_header: bool = True) -> None:
         """Prints a table for people; long cells are wrapped on a terminal only."""
@@ -56,7 +58,7 @@ class Answer:
         console = Console(width=None if sys.stdout.isatty() else NO_TERMINAL_WIDTH)
         table = Table(*columns, box=None, pad_edge=False, show_header=has_header, header_style="bold")
         for row in rows:
-            table.add_row(*map(Text, row))
+            table.add_row(*(Text(redacted(cell)) for cell in row))
         with console.capture() as printed:
             console.print(table)
         for line in printed.get().splitlines():
@@ -67,6 +69,7 @@ class Answer:
 def shown_log() -> Iterator[None]:
     """Shows on the error stream what the project logs, the progress of its work included, until the block ends."""
     logger, handler = logging.getLogger("dhpf"), logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_WithoutSecrets())
     before = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
@@ -77,6 +80,11 @@ def shown_log() -> Iterator[None]:
         logger.setLevel(before)
 
 
+class _WithoutSecrets(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return redacted(super().format(record))
+
+
 def complain(sentence: str) -> None:
     """Prints one sentence on the error stream."""
-    print(f"dhpf: {sentence}", file=sys.stderr)
+    print(f"dhpf: {redacted(sentence)}", file=sys.stderr)

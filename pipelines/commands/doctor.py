@@ -90,11 +90,12 @@ def _examination(
     """What to look at; a folder that was not named is looked at on this machine only."""
     from dhpf.pipelines.capacity import demands_of
     from dhpf.pipelines.outputs.code_version import code_version
+    from dhpf.pipelines.outputs.shared_work import require_no_password
     from dhpf.pipelines.submission.examination import Examination
-    from dhpf.pipelines.submission.submission import refers_to, require_known_everywhere, require_no_secrets
+    from dhpf.pipelines.submission.submission import refers_to, require_known_everywhere
     from dhpf.pipelines.workflow_file import load_workflow, workflow_file
 
-    require_no_secrets("--tracking", tracking)
+    require_no_password("--tracking", tracking)
     has_work, has_data = is_here or work != DEFAULT_WORK, data != DEFAULT_DATA
     loaded = None
     if name is not None:

@@ -87,18 +87,17 @@ def _submission(
     places: tuple[str, str, str | None],
     stages: tuple[str | None, str | None],
 ) -> Submission:
-    from dhpf.pipelines.outputs.shared_work import require_server
+    from dhpf.pipelines.outputs.shared_work import require_no_password, require_server
     from dhpf.pipelines.submission.submission import (
         Submission,
         refers_to,
         require_known_everywhere,
-        require_no_secrets,
     )
     from dhpf.pipelines.workflow_file import load_workflow
 
     (work, data, tracking), (only, restart) = places, stages
     require_known_everywhere("--work", work)
-    require_no_secrets("--tracking", tracking)
+    require_no_password("--tracking", tracking)
     require_server(location_of(work), tracking)
     data_folder = place_of("--data", data)
     loaded = load_workflow(file, workflow, settings, data_folder)

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from dhpf.errors import InputError
+from dhpf.errors import InputError, require_no_credentials
 from dhpf.storage import FileLocation, Location, location_of
 
 ANSWER_SECONDS = 120.0
@@ -54,6 +54,20 @@ def require_server(work: Location, tracking_uri: str | None) -> None:
             f"--work {work}: MLflow keeps runs and models in a folder or on a server, not in a bucket; give its "
             "server by --tracking URI"
         )
+
+
+def require_no_password(option: str, tracking_uri: str | None) -> None:
+    """Refuses MLflow's URI with a user and a password in it.
+
+    Raises:
+        InputError: see above.
+    """
+    if tracking_uri is not None:
+        remedy = (
+            "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment of all machines; a database "
+            "needs a mlflow server in front of it"
+        )
+        require_no_credentials(option, tracking_uri, remedy)
 
 
 def ask_each(

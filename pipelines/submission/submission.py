@@ -7,7 +7,6 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from dhpf.errors import InputError
 from dhpf.pipelines.capacity import demands_of
@@ -116,19 +115,6 @@ def require_known_everywhere(option: str, place: str) -> None:
         raise InputError(
             f"{option} {place}: a relative path means another folder on every machine; give s3://BUCKET/PREFIX, or "
             "the absolute path of a folder that all nodes share"
-        )
-
-
-def require_no_secrets(option: str, uri: str | None) -> None:
-    """Refuses a URI with a user or a password in it: everybody who may list jobs can read how they were called.
-
-    Raises:
-        InputError: see above.
-    """
-    if uri is not None and "@" in urlsplit(uri).netloc:
-        raise InputError(
-            f"{option}: holds credentials, which the list of jobs would show; set MLFLOW_TRACKING_USERNAME and "
-            "MLFLOW_TRACKING_PASSWORD in the environment of the nodes"
         )
 
 

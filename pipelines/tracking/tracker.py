@@ -25,7 +25,7 @@ from requests import RequestException
 from sqlalchemy.engine import make_url
 
 from dhpf.errors import InputError
-from dhpf.pipelines.outputs.shared_work import require_server
+from dhpf.pipelines.outputs.shared_work import require_no_password, require_server
 from dhpf.storage import FileLocation, Location, location_of
 
 TRACKING_VARIABLE, REGISTRY_VARIABLE = "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"
@@ -144,6 +144,7 @@ def _make_whole(uri: str) -> None:
 
 
 def _stores(work: Location, uri: str | None) -> tuple[str, Path | None]:
+    require_no_password("--tracking", uri)
     require_server(work, uri)
     if not isinstance(work, FileLocation):
         assert uri is not None
