@@ -7,7 +7,9 @@ is, as pyarrow and Ray Train take it, too: ?endpoint_override=HOST:PORT&scheme=h
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,6 +32,18 @@ QUERY_FIELDS = ("endpoint_override", "scheme", "region")
 
 PATIENCE_VARIABLE = "DHPF_S3_PATIENCE"
 """Environment variable: seconds for which a store that does not answer is asked again; 120 if it is not set."""
+
+SILENT_SECONDS = 20.0
+"""How long a request may be without any byte of an answer before it is made again."""
+
+MOST_READS = 5
+"""How often an object is read whose content is not what its ETag says, before the store is held to be wrong."""
+
+_MD5 = re.compile('"?([0-9a-f]{32})"?')
+"""The ETag of an object that was put at once, in most stores: the MD5 of its content."""
+
+_SLOWEST_ANSWER = timedelta(minutes=10)
+"""How long an answer may take that keeps coming: of a large object, over a slow line."""
 
 _DELETED_AT_ONCE = 1000
 
@@ -136,16 +150,26 @@ class BucketLocation(Location):
                 time.sleep(1)
 
     def find(self, limit: int | None = None) -> bytes | None:
+        before: bytes | None = None
         try:
-            found = obstore.get(self._store, self._key)
-            require_size_within(int(found.meta["size"]), self.uri, limit)
-            return bytes(found.bytes())
+            for _ in range(MOST_READS):
+                found = obstore.get(self._store, self._key)
+                require_size_within(int(found.meta["size"]), self.uri, limit)
+                content = bytes(found.bytes())
+                # Where ETags are no MD5s, as with some encryption, the same content comes twice.
+                if _is_as_put(content, found.meta["e_tag"]) or content == before:
+                    return content
+                before = content
         except UnreadableFile:
             raise
         except FileNotFoundError:
             return None
         except (BaseError, ValueError) as error:
             raise self._error(error) from error
+        raise InputError(
+            f"{self.uri}: read {MOST_READS} times, and each time with other bytes, none of which the store has; look "
+            "for what changes them on the way"
+        )
 
     def read_range(self, begin: int, size: int) -> bytes:
         if not size:
@@ -220,6 +244,12 @@ def first_line(error: Exception) -> str:
     return text if len(text) <= 300 else f"{text[:297]}..."
 
 
+def _is_as_put(content: bytes, etag: str | None) -> bool:
+    """Whether content is what the ETag says; true where it says nothing."""
+    digest = _MD5.fullmatch(etag or "")
+    return digest is None or hashlib.md5(content, usedforsecurity=False).hexdigest() == digest[1]
+
+
 def _patience() -> float:
     text = os.environ.get(PATIENCE_VARIABLE, "120")
     try:
@@ -239,7 +269,12 @@ def _opened(bucket: str, query: str) -> S3Store:
         settings["endpoint"] = f"{scheme}://{fields['endpoint_override']}"
     return S3Store(
         bucket,
-        client_options={"allow_http": scheme == "http", "connect_timeout": "10s", "timeout": "120s"},
+        client_options={
+            "allow_http": scheme == "http",
+            "connect_timeout": "10s",
+            "read_timeout": timedelta(seconds=SILENT_SECONDS),
+            "timeout": _SLOWEST_ANSWER,
+        },
         retry_config={"max_retries": 100, "retry_timeout": timedelta(seconds=_patience())},
         **settings,  # type: ignore[arg-type]  # obstore declares each key by itself
     )

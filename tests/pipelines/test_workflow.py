@@ -25,7 +25,7 @@ from dhpf.pipelines.tracking.tracker import Tracker
 from dhpf.pipelines.workflow import WorkflowRun
 from dhpf.pipelines.workflow_file import load_workflow
 from dhpf.storage import location_of
-from infra.flaky_proxy import flaky_proxy
+from infra.flaky_proxy import busy, flaky_proxy
 from tests.pipelines.stage_outputs import history, manifest, parts, wait_for
 
 if TYPE_CHECKING:
@@ -375,7 +375,7 @@ def test_a_store_that_refuses_some_requests_for_now_changes_nothing(
 ) -> None:
     workflow = load_workflow(WORKFLOWS, "match-collection", ["shard.max_pairs=5"], cats_and_cups)
     endpoint = bucket.query.partition("endpoint_override=")[2].partition("&")[0]
-    with flaky_proxy(endpoint, share=0.15) as (proxied, failures):
+    with flaky_proxy(endpoint, busy(0.15)) as (proxied, failures):
         work = location_of(bucket.uri("busy").replace(endpoint, proxied))
         outcome = WorkflowRun(workflow, work / "match-collection", Tracker(tmp_path / "w")).run()
     assert outcome.num_rejected == outcome.num_failed == 0 and failures.num_failed > 5

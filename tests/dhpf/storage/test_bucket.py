@@ -10,7 +10,7 @@ import pytest
 
 from dhpf.errors import InputError
 from dhpf.storage.bucket import PATIENCE_VARIABLE, AccessDenied, BucketLocation, require_uri
-from infra.flaky_proxy import flaky_proxy
+from infra.flaky_proxy import Fault, busy, flaky_proxy
 
 if TYPE_CHECKING:
     from infra.s3_server import Bucket
@@ -72,7 +72,7 @@ def test_a_key_that_no_bucket_takes_is_said(bucket: Bucket) -> None:
 def test_a_store_that_refuses_every_third_request_for_now_gives_the_same(bucket: Bucket) -> None:
     """Some of the requests have been done when they are refused, so that a winner meets its own object."""
     endpoint = bucket.query.partition("endpoint_override=")[2].partition("&")[0]
-    with flaky_proxy(endpoint, share=0.3) as (proxied, failures):
+    with flaky_proxy(endpoint, busy(0.3)) as (proxied, failures):
         folder = BucketLocation(bucket.uri("busy").replace(endpoint, proxied))
         for number in range(12):
             place = folder / f"{number}.json"
@@ -83,3 +83,36 @@ def test_a_store_that_refuses_every_third_request_for_now_gives_the_same(bucket:
         folder.delete_all()
         assert list(folder.entries()) == []
     assert failures.num_failed > 12
+
+
+@pytest.mark.parametrize("fault", ["stalled", "done and stalled", "cut", "flipped"])
+def test_a_store_that_spoils_some_answers_gives_the_same(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, fault: Fault
+) -> None:
+    """What does not come, ends too soon or holds other bits than were put is asked for again."""
+    monkeypatch.setattr("dhpf.storage.bucket.SILENT_SECONDS", 1.0)
+    endpoint = bucket.query.partition("endpoint_override=")[2].partition("&")[0]
+    with flaky_proxy(endpoint, {fault: 0.4}) as (proxied, failures):
+        folder = BucketLocation(bucket.uri("spoilt").replace(endpoint, proxied))
+        for number in range(6):
+            place, content = folder / f"{number}.bin", bytes(range(256)) * (40 + number)
+            assert place.put_if_absent(b"mine") and not place.put_if_absent(b"another's")
+            place.put(content)
+            assert place.read() == content and place.size() == len(content)
+    assert failures.counts[fault] >= 1
+
+
+def test_a_store_whose_etags_are_no_digests_is_read(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = BucketLocation(bucket.uri("encrypted.bin"))
+    place.put(b"content")
+    monkeypatch.setattr("dhpf.storage.bucket._is_as_put", lambda content, etag: False)
+    assert place.read() == b"content"
+
+
+def test_content_that_never_comes_as_it_is_is_said(bucket: Bucket) -> None:
+    endpoint = bucket.query.partition("endpoint_override=")[2].partition("&")[0]
+    BucketLocation(bucket.uri("bent.bin")).put(bytes(1000))
+    with flaky_proxy(endpoint, {"flipped": 1.0}) as (proxied, _):
+        place = BucketLocation(bucket.uri("bent.bin").replace(endpoint, proxied))
+        with pytest.raises(InputError, match="read 5 times, and each time with other bytes"):
+            place.read()
