@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -20,14 +21,13 @@ import obstore
 from benchmarks.memory import extra_megabytes
 from dhpf.config import ModelConfig
 from dhpf.manifest import CommitRecord
+from dhpf.pipelines.blocks.caution import Caution
+from dhpf.pipelines.blocks.pool import BlockActor, do_blocks
 from dhpf.pipelines.cluster import ray_cluster
-from dhpf.pipelines.config import MatchingConfig, Resources
+from dhpf.pipelines.config import Resources
 from dhpf.pipelines.inputs.block_source import BlockJob, CollectionJob
 from dhpf.pipelines.inputs.model_source import ModelSource
-from dhpf.pipelines.matching import pool
-from dhpf.pipelines.matching.block_matching import AS_SUITS, WorkerSettings
-from dhpf.pipelines.matching.describing import Caution
-from dhpf.pipelines.matching.pool import BlockMatcher, match_blocks
+from dhpf.pipelines.matching.block_matching import WorkerSettings
 from dhpf.pipelines.outputs.store import StageOutput
 from dhpf.pipelines.outputs.writers import PART, file_name
 from dhpf.pipelines.stages.match import CorrespondenceRows
@@ -67,23 +67,24 @@ class EmptyBlocks:
         raise NotImplementedError
 
 
+@dataclass(frozen=True)
+class EmptySettings(WorkerSettings):
+    """Makes an `EmptyWorker`; what is sent to the actors is as large as for a real one."""
+
+    def worker(self) -> EmptyWorker:  # type: ignore[override]
+        """Loads no model."""
+        return EmptyWorker(self)
+
+
 class EmptyWorker:
     """Commits a part of the usual size for each block, without matching."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._output = StageOutput(settings.root)
 
-    def match(self, job: BlockJob, caution: Caution) -> CommitRecord:
+    def work(self, job: BlockJob, caution: Caution) -> CommitRecord:
         """Commits the block of a job."""
         return commit_part(self._output, job.task)
-
-
-class EmptyBlockMatcher(BlockMatcher):
-    """The actor, with an `EmptyWorker`."""
-
-    def prepare(self) -> None:
-        with mock.patch.object(pool, "BlockWorker", EmptyWorker):
-            super().prepare()
 
 
 def commit_part(output: StageOutput, task: str) -> CommitRecord:
@@ -92,21 +93,21 @@ def commit_part(output: StageOutput, task: str) -> CommitRecord:
     return output.commit(task, {file_name(PART): bytes(PART_BYTES)}, info)
 
 
-def settings_of(root: str) -> WorkerSettings:
+def settings_of(root: str) -> EmptySettings:
     """What the actors of an output are made from."""
     model = ModelSource(ModelConfig(selection="fixed", layers=(11,)))
-    return WorkerSettings(model, CorrespondenceRows(50, False, "model", "code"), root, Resources(), "torch")
+    return EmptySettings(model, CorrespondenceRows(50, False, "model", "code"), root, Resources(), "torch")
 
 
 def measure_requests(place: str) -> Mapping[str, float]:
     """How many requests of each kind an actor makes for a block, in a bucket."""
     output = StageOutput(location_of(place) / "requests")
-    pairs, actor = EmptyBlocks(20), EmptyBlockMatcher(settings_of(str(output.root)))
+    pairs, actor = EmptyBlocks(20), BlockActor(settings_of(str(output.root)))
     actor.prepare()
-    jobs = [job.to_json() for job in pairs.jobs(set(pairs.tasks))]
+    jobs = list(pairs.jobs(set(pairs.tasks)))
     with counted_requests() as counts:
         for job in jobs:
-            actor.match(job, 1, {})
+            actor.work(job, 1, {})
     return {name: round(number / len(jobs), 2) for name, number in sorted(counts.items())} | {
         "all": round(counts.total() / len(jobs), 2)
     }
@@ -142,20 +143,15 @@ def measure_pool(place: str, work: Path, num_blocks: int) -> Mapping[str, float]
     output, settings = StageOutput(root), settings_of(str(root))
     output.plan({"stage": "match", "tasks": pairs.tasks})
     marks: list[tuple[float, float, float]] = []
-    jobs = pairs.jobs
 
-    def watched(missing: set[str]) -> Iterator[CollectionJob]:
-        for job in jobs(missing):
+    def watched() -> Iterator[CollectionJob]:
+        for job in pairs.jobs(set(pairs.tasks)):
             marks.append((time.perf_counter(), time.process_time(), resident_megabytes()))
             yield job
 
-    config = MatchingConfig(num_actors=ACTORS)
-    with (
-        ray_cluster(None, ACTORS, location_of(work), ""),
-        mock.patch.object(pool, "BlockMatcher", EmptyBlockMatcher),
-        mock.patch.object(pairs, "jobs", watched),
-    ):
-        match_blocks(pairs, settings.model, settings.rows, output, config, title="empty blocks", options=AS_SUITS)
+    with ray_cluster(None, ACTORS, location_of(work), ""):
+        for _ in do_blocks(settings, watched(), output, Resources(), num_blocks=num_blocks, least=ACTORS, most=ACTORS):
+            pass
     begin = num_blocks // 5
     grown = [last - first for first, last in zip(marks[begin], marks[-1], strict=True)]
     names = ("seconds", "driver_cpu_s", "driver_mb")

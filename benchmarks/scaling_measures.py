@@ -21,7 +21,7 @@ from dhpf.config import ModelConfig
 from dhpf.model.engines.choose import choose_engine
 from dhpf.pipelines.cluster import ray_cluster
 from dhpf.pipelines.config import CollectionConfig, FeatureType, MatchConfig, Resources
-from dhpf.pipelines.inputs.block_source import BlockJob, block_job_from_json
+from dhpf.pipelines.inputs.block_source import BlockJob
 from dhpf.pipelines.inputs.collection import Collection, open_collection
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.matching.block_matching import AS_SUITS, MatchOptions, match_block
@@ -178,7 +178,7 @@ def measure_half_precision(folder: Path) -> dict[str, float]:
 def middle_job(collection: Collection) -> BlockJob:
     """The job of the block in the middle of the plan, as an actor gets it."""
     [job] = collection.jobs({block_name(collection.plan.summary.num_blocks // 2)})
-    return block_job_from_json(job.to_json())
+    return job
 
 
 def costs(work: Callable[[], Any]) -> tuple[Any, float, float]:

@@ -1,11 +1,10 @@
 """Sources of blocks of pairs, which are shard sets and collections, and the job of matching one block.
 
-A job holds all that a worker needs to open the block's pairs and images. It is sent to workers as JSON.
+A job holds all that a worker needs to open the block's pairs and images.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +15,7 @@ import numpy as np
 
 from dhpf.pairs.image_folder import folder_pair, open_image_store
 from dhpf.pairs.source import pair_id_of
-from dhpf.planning.blocks import PlannedBlock, pairs_of, planned_block_from_json
+from dhpf.planning.blocks import PlannedBlock, pairs_of
 from dhpf.records import PairRecord
 from dhpf.shards.shards import Shard
 from dhpf.storage import location_of
@@ -129,10 +128,6 @@ class ShardJob:
         shard = Shard(self.tar, self.index)
         return OpenBlock(range(self.first, self.first + len(shard.pairs)), shard.pairs, shard.image_bytes)
 
-    def to_json(self) -> str:
-        """As `block_job_from_json` takes it."""
-        return json.dumps({"kind": "shard"} | vars(self))
-
 
 @dataclass(frozen=True)
 class CollectionJob:
@@ -170,23 +165,8 @@ class CollectionJob:
         records = [make(row, self.images[row["source"]], self.images[row["target"]]) for row in rows]
         return OpenBlock([row["number"] for row in rows], records, open_image_store(self.root, "collection").read)
 
-    def to_json(self) -> str:
-        """As `block_job_from_json` takes it."""
-        images = [[position, image] for position, image in self.images.items()]
-        values = {"kind": "collection", "root": self.root, "block": self.block.to_json()}
-        return json.dumps(values | {"pairs_file": self.pairs_file, "images": images})
-
 
 BlockJob = ShardJob | CollectionJob
-
-
-def block_job_from_json(text: str) -> BlockJob:
-    """The inverse of a job's `to_json`, for text that this software wrote."""
-    values: dict[str, Any] = json.loads(text)
-    if values.pop("kind") == "shard":
-        return ShardJob(**values)
-    block, images = planned_block_from_json(values["block"]), dict(values["images"])
-    return CollectionJob(values["root"], block, values["pairs_file"], images)
 
 
 def _closed_pair(row: Mapping[str, Any], source: str, target: str) -> PairRecord:

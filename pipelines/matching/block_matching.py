@@ -20,11 +20,12 @@ from dhpf.model.engines.engine import MatchEngine
 from dhpf.model.joint import JointMatching
 from dhpf.model.network import HyperpixelNetwork
 from dhpf.model.transfer import PairMatch, cells_of_points
-from dhpf.pipelines.cluster_metrics import CountedReads, Work, count_work, reasons_of, set_gpu_memory
+from dhpf.pipelines.blocks.caution import NO_CAUTION, WHOLE_BLOCK, Caution, Step
+from dhpf.pipelines.cluster_metrics import CountedReads, StageName, Work, count_work, reasons_of, set_gpu_memory
 from dhpf.pipelines.config import FeatureType, Resources
 from dhpf.pipelines.inputs.block_source import BlockJob, OpenBlock
 from dhpf.pipelines.inputs.model_source import ModelSource
-from dhpf.pipelines.matching.describing import NO_CAUTION, Caution, DescribedBlock, ImageFacts, describe_block
+from dhpf.pipelines.matching.describing import DescribedBlock, ImageFacts, describe_block
 from dhpf.pipelines.matching.matched_pair import MatchedPair, RowMaker, common_row, table_row
 from dhpf.pipelines.outputs.store import StageOutput
 from dhpf.pipelines.outputs.tables import MATCHED, ranked_pairs, table_of
@@ -79,20 +80,21 @@ def match_block(
     usable = []
     for place, (number, record) in enumerate(zip(block.numbers, block.pairs, strict=True)):
         source, target = described.facts[record.source], described.facts[record.target]
-        failure = source.failure or target.failure or caution.pairs.get(place) or _misplaced(record, source)
+        failure = source.failure or target.failure or _left_out(record, place, caution) or _misplaced(record, source)
         if failure:
             yield common_row(number, record, source, target) | {"status": failure}
         else:
             usable.append((place, number, record))
     joint = None
     if options.intermediates:
+        caution.step(WHOLE_BLOCK)
         kinds = [block.kinds[image] for image in described.places]
         joint = JointMatching(network, described.features, kinds, options.intermediates)
     batch_size = options.batch_size or MATCH_BATCH[described.features.squared_norms.device.type]
     batch_size = 1 if caution.is_stepwise else batch_size
     for begin in range(0, len(usable), batch_size):
         batch = usable[begin : begin + batch_size]
-        caution.step(len(block.images) + batch[0][0])
+        caution.step(Step.of_pair(batch[0][0]))
         started = time.perf_counter()
         found = _match_batch(network, engine, described, joint, [record for _, _, record in batch], rows)
         seconds = describe_share + (time.perf_counter() - started) / len(batch)
@@ -124,6 +126,11 @@ def _match_batch(
             matches.append(PairMatch.jointly(one, joint.match(source, target).to("cpu")))
     layers = [tuple(selected.nonzero().flatten().tolist()) for selected in selection]
     return list(zip(matches, layers, strict=True))
+
+
+def _left_out(record: PairRecord, place: int, caution: Caution) -> str | None:
+    reason = caution.pairs.get(place)
+    return reason and f"pair {record.pair_id}: {reason}"
 
 
 def _misplaced(record: PairRecord, source: ImageFacts) -> str | None:
@@ -162,6 +169,14 @@ class WorkerSettings:
     engine: EngineName
     options: MatchOptions = AS_SUITS
 
+    @property
+    def stage(self) -> StageName:
+        return self.rows.stage
+
+    def worker(self) -> BlockWorker:
+        """Loads the model."""
+        return BlockWorker(self)
+
 
 class BlockWorker:
     """Holds a network; matches one block after another and commits a table for each."""
@@ -172,7 +187,7 @@ class BlockWorker:
         self._rows, self._options = settings.rows, settings.options
         self._output = StageOutput(settings.root)
 
-    def match(self, job: BlockJob, caution: Caution) -> CommitRecord:
+    def work(self, job: BlockJob, caution: Caution) -> CommitRecord:
         """Matches the block of a job and commits its table.
 
         Raises:
@@ -191,6 +206,7 @@ class BlockWorker:
         block = replace(block, read=reads)
         pairs = match_block(self._network, self._engine, block, self._rows, self._options, caution)
         rows = [table_row(self._rows, pair) for pair in pairs]
+        caution.step(WHOLE_BLOCK)
         failures = [row["status"] for row in rows if row["status"] != MATCHED]
         table = table_of(rows, self._rows.schema)
         info = {

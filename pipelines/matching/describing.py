@@ -9,7 +9,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from dhpf.frame import Size, to_square
 from dhpf.images import ImageError, decode_image, require_text
 from dhpf.model.features import ImageFeatures
 from dhpf.model.network import HyperpixelNetwork
+from dhpf.pipelines.blocks.caution import NO_CAUTION, Caution, Step
 from dhpf.pipelines.config import FeatureType
 from dhpf.pipelines.inputs.block_source import OpenBlock
 
@@ -27,36 +28,6 @@ DECODED_AHEAD = 4
 DESCRIBE_BATCH = {"cpu": 1, "cuda": 8}
 """Images that pass through the backbone together, by type of device. On a CPU one at a time is as fast, and an image's
 features are then the same to the last bit in every block."""
-
-
-@dataclass(frozen=True)
-class Caution:
-    """What a worker leaves out of a block, and what it calls before each step.
-
-    Attributes:
-        images: why images, by id, are left out.
-        pairs: why pairs, by their place in the block, are left out.
-        on_step: called before each step with its number: the place of an image in OpenBlock.images, or the number of
-            images plus the place of a pair in the block. If given, images and pairs are processed one at a time.
-    """
-
-    images: Mapping[str, str] = field(default_factory=dict)
-    pairs: Mapping[int, str] = field(default_factory=dict)
-    on_step: Callable[[int], object] | None = None
-
-    @property
-    def is_stepwise(self) -> bool:
-        """Whether images and pairs are processed one at a time."""
-        return self.on_step is not None
-
-    def step(self, number: int) -> None:
-        """Announces the next step, if `on_step` is given."""
-        if self.on_step is not None:
-            self.on_step(number)
-
-
-NO_CAUTION = Caution()
-"""Nothing is left out, and no step is announced."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +70,8 @@ def describe_block(
     num_ahead = 1 if caution.is_stepwise else DECODED_AHEAD
     batch_size = 1 if caution.is_stepwise else DESCRIBE_BATCH[device.type]
     places: dict[tuple[str, bool], int] = {}
-    facts = {image: ImageFacts(failure=reason) for image, reason in caution.images.items()}
+    left_out = {image: reason for image, _ in block.images if (reason := caution.reason_without(image))}
+    facts = {image: ImageFacts(failure=reason) for image, reason in left_out.items()}
     squares: list[Tensor] = []
     parts: list[ImageFeatures] = []
 
@@ -111,12 +83,12 @@ def describe_block(
     with ThreadPoolExecutor(
         num_ahead
     ) as decoder:  # a remote store is slow to answer, so several images are read at once
-        waiting = deque((step, image) for step, image in enumerate(block.images) if image[0] not in caution.images)
+        waiting = deque(image for image in block.images if image[0] not in left_out)
         decoding: deque[tuple[tuple[str, bool], Future[tuple[ImageFacts, Tensor | None]]]] = deque()
         while waiting or decoding:
             while waiting and len(decoding) < num_ahead:
-                step, (image_id, mirrored) = waiting.popleft()
-                caution.step(step)
+                image_id, mirrored = waiting.popleft()
+                caution.step(Step.of_image(image_id))
                 loaded = decoder.submit(_load, block.read, image_id, mirrored, side)
                 decoding.append(((image_id, mirrored), loaded))
             image, result = decoding.popleft()

@@ -1,4 +1,4 @@
-"""The shard stage: Ray tasks write the pairs of a source, and their images, into shards, one task per block."""
+"""The shard stage: Ray actors write the pairs of a source, and their images, into shards, one for each block."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
-import ray
-
 from dhpf.errors import InputError
+from dhpf.images import ImageError
 from dhpf.manifest import CommitRecord, canonical_json
 from dhpf.pairs import open_pair_source
 from dhpf.pairs.pair_list import REJECTS
-from dhpf.pipelines.cluster_metrics import BlocksLeft, CountedReads, Work, count_work, reasons_of
+from dhpf.pipelines.blocks.caution import WHOLE_BLOCK, Caution, Step
+from dhpf.pipelines.blocks.pool import do_blocks
+from dhpf.pipelines.cluster_metrics import CountedReads, StageName, Work, count_work, reasons_of
 from dhpf.pipelines.config import ShardConfig, SourceConfig, deciding_settings
 from dhpf.pipelines.inputs.shard_set import ShardSet, open_shard_set, shard_set_output
 from dhpf.pipelines.outputs.code_version import code_version
@@ -24,7 +27,6 @@ from dhpf.pipelines.outputs.store import REJECTS_TASK, StageOutput
 from dhpf.pipelines.outputs.tables import table_of
 from dhpf.pipelines.outputs.writers import table_file
 from dhpf.pipelines.progress import CountedWork
-from dhpf.pipelines.worker_reports import result_of
 from dhpf.planning.blocks import Block, plan_blocks
 from dhpf.records import PairRecord, Rejection
 from dhpf.shards.pair_json import pair_to_json
@@ -37,8 +39,8 @@ COUNTS = ("num_pairs", "num_images", "num_bytes")
 NO_REJECTS = canonical_json([])
 """What a block's task says of its rejected pairs where there is none."""
 
-MAX_IN_FLIGHT = 16
-"""Blocks that Ray holds at once; the driver generates the next ones only as these end."""
+MOST_ACTORS = 16
+"""Actors that are asked for, as far as the cluster has room; the driver plans the next block only as one is free."""
 
 
 def shard(config: ShardConfig, folder: Location) -> list[ShardSet]:
@@ -142,42 +144,95 @@ def _shard_missing(
     missing = {task for task in tasks if task not in done}
     if not missing:
         return
-    make_shard = ray.remote(num_cpus=config.resources.cpus, num_gpus=config.resources.gpus, max_retries=3)(_shard_block)
     pairs = (p for p in open_pair_source(source.kind, source.options).pairs(split) if isinstance(p, PairRecord))
     blocks = plan_blocks(pairs, max_pairs=config.max_pairs, max_images=config.max_images)
     store = None if config.store is None else str(location_of(config.store) / name)
-    in_flight: list[Any] = []
-    with CountedWork(f"shard {name}", "block", len(missing)) as work, BlocksLeft("shard", len(missing)) as left:
-        for block in blocks:
-            if block.block_id not in missing:
-                continue
-            in_flight.append(make_shard.remote(source, block, str(output.root), store))
-            if len(in_flight) >= MAX_IN_FLIGHT:
-                in_flight = _collect(in_flight, work, left, output)
-        while in_flight:
-            in_flight = _collect(in_flight, work, left, output)
-
-
-def _collect(in_flight: list[Any], work: CountedWork, left: BlocksLeft, output: StageOutput) -> list[Any]:
-    (done,), rest = ray.wait(in_flight, num_returns=1)
-    output.note(result_of(done))
-    work.update(1)
-    left.one_done()
-    return list(rest)
-
-
-def _shard_block(source: SourceConfig, block: Block, root: str, store: str | None) -> CommitRecord:
-    started = time.time()
-    reads = CountedReads(open_pair_source(source.kind, source.options).read)
-    encoded = encode_shard(block, reads)
-    rejects = canonical_json([dataclasses.asdict(r) for r in encoded.rejections])
-    commit = StageOutput(root).commit(
-        block.block_id,
-        {"shard.tar": encoded.tar, "index.json": encoded.index, "rejects.json": rejects},
-        {"num_pairs": encoded.num_pairs, "num_images": encoded.num_images, "num_bytes": len(encoded.tar)},
-        {} if store is None else {"shard.tar": store},
+    found = do_blocks(
+        ShardSettings(source, str(output.root), store),
+        (ShardJob(block) for block in blocks if block.block_id in missing),
+        output,
+        config.resources,
+        num_blocks=len(missing),
+        least=1,
+        most=min(MOST_ACTORS, len(missing)),
     )
-    errors = reasons_of(rejection.reason for rejection in encoded.rejections)
-    work = Work(encoded.num_pairs, num_bytes=reads.num_bytes, seconds=time.time() - started, errors=errors)
-    count_work("shard", work)
-    return commit
+    with CountedWork(f"shard {name}", "block", len(missing)) as work, closing(found):
+        for _ in found:
+            work.update(1)
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """A block that is to be written into a shard."""
+
+    block: Block
+
+    @property
+    def task(self) -> str:
+        """The block's name in the plan of the stage."""
+        return self.block.block_id
+
+    @property
+    def num_pairs(self) -> int:
+        return len(self.block.pairs)
+
+
+@dataclass(frozen=True)
+class ShardSettings:
+    """All that a worker is made from; pickled and sent to the actors.
+
+    Attributes:
+        source: the pair source, which reads the images.
+        root: folder of the shard set.
+        store: URI below which tar files are put; None for the folder of the shard set.
+    """
+
+    source: SourceConfig
+    root: str
+    store: str | None
+
+    @property
+    def stage(self) -> StageName:
+        return "shard"
+
+    def worker(self) -> ShardWorker:
+        """Opens the pair source."""
+        return ShardWorker(self)
+
+
+class ShardWorker:
+    """Writes one block after another into a shard and commits it."""
+
+    def __init__(self, settings: ShardSettings) -> None:
+        self._source = open_pair_source(settings.source.kind, settings.source.options)
+        self._output, self._store = StageOutput(settings.root), settings.store
+
+    def work(self, job: ShardJob, caution: Caution) -> CommitRecord:
+        """Writes the shard of a block; a pair whose image cannot be used, or is left out, is rejected with the reason.
+
+        Raises:
+            InputError: the images cannot be read now.
+        """
+        started = time.time()
+        reads = CountedReads(self._source.read)
+
+        def read(image_id: str) -> bytes:
+            caution.step(Step.of_image(image_id))
+            reason = caution.reason_without(image_id)
+            if reason is not None:
+                raise ImageError(reason)
+            return reads(image_id)
+
+        encoded = encode_shard(job.block, read)
+        caution.step(WHOLE_BLOCK)
+        rejects = canonical_json([dataclasses.asdict(r) for r in encoded.rejections])
+        commit = self._output.commit(
+            job.task,
+            {"shard.tar": encoded.tar, "index.json": encoded.index, "rejects.json": rejects},
+            {"num_pairs": encoded.num_pairs, "num_images": encoded.num_images, "num_bytes": len(encoded.tar)},
+            {} if self._store is None else {"shard.tar": self._store},
+        )
+        errors = reasons_of(rejection.reason for rejection in encoded.rejections)
+        work = Work(encoded.num_pairs, num_bytes=reads.num_bytes, seconds=time.time() - started, errors=errors)
+        count_work("shard", work)
+        return commit

@@ -9,8 +9,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -36,6 +34,10 @@ if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows.yaml"
+DEADLY = str(Path(__file__).parents[1] / "deadly")
+
+Killed = Callable[[], list[int]]
+"""The ids of the processes that met a deadly image, in order."""
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +48,7 @@ def ray_cluster(store_keys: dict[str, str]) -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as environment, tempfile.TemporaryDirectory(prefix="ray") as folder:
         environment.setenv("RAY_AUTH_MODE", "disabled")
+        environment.setenv("PYTHONPATH", DEADLY, prepend=os.pathsep)
         environment.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         environment.delenv("RAY_ADDRESS", raising=False)
         import ray
@@ -188,51 +191,18 @@ def _photo_shards(folder: Path, split: str, views: int) -> ShardSet:
 
 
 @pytest.fixture
-def deadly_image() -> Iterator[Callable[[Path, signal.Signals], list[int]]]:
-    """Makes an image that ends whatever process reads it: a pipe, at whose other end a thread sends a signal.
+def deadly_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, signal.Signals], Killed]:
+    """Makes an image that sends a signal to whatever process opens it, as a decoder's crash would, or its hanging.
 
-    The list that it gives grows by the process's id.
+    The image has to be called deadly. What it gives tells which processes met it, as tests/deadly/sitecustomize.py notes.
     """
-    ended = threading.Event()
-    threads: list[threading.Thread] = []
+    monkeypatch.setenv("PYTHONPATH", DEADLY, prepend=os.pathsep)
 
-    def make(path: Path, how: signal.Signals) -> list[int]:
-        os.mkfifo(path)
-        killed: list[int] = []
-        threads.append(threading.Thread(target=_kill_readers, args=(path.resolve(), how, killed, ended), daemon=True))
-        threads[-1].start()
-        return killed
+    def make(path: Path, how: signal.Signals) -> Killed:
+        assert path.stem == "deadly"
+        path.write_bytes(b"never read")
+        log = tmp_path / "killed"
+        (path.parent / ".order").write_text(f"{int(how)} {log}")
+        return lambda: [int(line) for line in log.read_text().split()]
 
-    yield make
-    ended.set()
-    for thread in threads:
-        thread.join(timeout=30)
-
-
-def _kill_readers(path: Path, how: signal.Signals, killed: list[int], ended: threading.Event) -> None:
-    while not ended.wait(0.01):
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
-        except OSError:  # nobody reads
-            continue
-        # The reader may not have returned from its own open yet: closing now would show it an empty file.
-        while not _kill_whoever_has_open(path, how, killed) and not ended.wait(0.01):
-            pass
-        os.close(descriptor)
-
-
-def _kill_whoever_has_open(path: Path, how: signal.Signals, killed: list[int]) -> bool:
-    before = len(killed)
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            if process.pid != os.getpid() and _has_open(process.pid, path):
-                process.send_signal(how)
-                killed.append(process.pid)
-                # Not waited for: that would take the exit status from its parent, which may be this very process.
-                while _has_open(process.pid, path):
-                    time.sleep(0.01)
-    return len(killed) > before
-
-
-def _has_open(pid: int, path: Path) -> bool:
-    return any(entry.resolve() == path for entry in Path(f"/proc/{pid}/fd").iterdir())
+    return make

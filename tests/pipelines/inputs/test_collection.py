@@ -12,7 +12,7 @@ from dhpf.config import ModelConfig
 from dhpf.errors import InputError
 from dhpf.model.engines.choose import choose_engine
 from dhpf.pipelines.config import CollectionConfig, Resources
-from dhpf.pipelines.inputs.block_source import BlockJob, block_job_from_json
+from dhpf.pipelines.inputs.block_source import BlockJob
 from dhpf.pipelines.inputs.collection import Collection, open_collection
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.inputs.planned_pairs import PlannedPairs
@@ -78,7 +78,7 @@ def test_jobs_are_made_one_at_a_time(folder: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_list_keeps_its_rows_categories_and_points(listed: Collection) -> None:
-    jobs = [block_job_from_json(job.to_json()) for job in listed.jobs(set(listed.tasks))]
+    jobs = listed.jobs(set(listed.tasks))
     blocks = [job.open() for job in jobs]
     found = {
         number: (p.pair_id, p.category, p.source, p.target, p.source_keypoints)
@@ -174,7 +174,7 @@ def test_a_file_name_that_is_no_text_costs_only_its_pairs(folder: Path) -> None:
     (folder / "a" / "2.png").rename(os.fsdecode(os.fsencode(folder / "a") + b"/2\xff.png"))
     collection = opened(CollectionConfig(str(folder)))
     [job] = collection.jobs({"block-000000"})
-    table = matched(block_job_from_json(job.to_json()))
+    table = matched(job)
     assert len(table) == 4
     failed = [row for row in table if row["status"] != "matched"]
     assert len(failed) == 2

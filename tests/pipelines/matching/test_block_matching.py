@@ -10,11 +10,12 @@ from dhpf.config import ModelConfig
 from dhpf.model.engines.choose import choose_engine
 from dhpf.model.joint import JointMatching
 from dhpf.model.network import HyperpixelNetwork
+from dhpf.pipelines.blocks.caution import Caution, Step
 from dhpf.pipelines.config import Resources
 from dhpf.pipelines.inputs.block_source import OpenBlock
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.matching.block_matching import MatchOptions, match_block
-from dhpf.pipelines.matching.describing import Caution, describe_block
+from dhpf.pipelines.matching.describing import describe_block
 from dhpf.pipelines.matching.matched_pair import MatchedPair, table_row
 from dhpf.pipelines.outputs.tables import table_of
 from dhpf.pipelines.stages.match import CorrespondenceRows
@@ -97,7 +98,7 @@ def test_a_pair_that_cannot_be_matched_is_a_row_with_its_reason(network: Hyperpi
         PairRecord("4", "", "a/2.png", "a/1.png"),
     ]
     rows = CorrespondenceRows(5, False, "m", "c")
-    caution = Caution(pairs={3: "pair 4: ended its worker"})
+    caution = Caution(pairs={3: "ended its worker"})
     block = OpenBlock(range(10, 14), records, block.read)
     found = list(match_block(network, choose_engine(), block, rows, caution=caution))
     reasons = {row["number"]: row["status"] for row in found if not isinstance(row, MatchedPair)}
@@ -110,10 +111,11 @@ def test_a_pair_that_cannot_be_matched_is_a_row_with_its_reason(network: Hyperpi
 def test_one_thing_at_a_time_gives_the_same_and_says_each_step(network: HyperpixelNetwork, tmp_path: Path) -> None:
     block = crops(tmp_path, {"a/1.png": 0, "a/2.png": 9, "a/3.png": 20}, 200)
     rows = CorrespondenceRows(5, False, "m", "c")
-    steps: list[int] = []
+    steps: list[Step] = []
     tables = [
         [rows(pair) for pair in match_block(network, choose_engine(), block, rows, caution=caution)]
         for caution in (Caution(), Caution(on_step=steps.append))
     ]
     assert tables[0] == tables[1]
-    assert steps == list(range(3 + 3))
+    images = [Step.of_image(f"a/{number}.png") for number in (1, 2, 3)]
+    assert steps == [*images, *map(Step.of_pair, range(3))]

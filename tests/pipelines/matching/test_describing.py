@@ -11,10 +11,11 @@ from PIL import Image
 from dhpf.config import ModelConfig
 from dhpf.images import ImageError
 from dhpf.model.network import HyperpixelNetwork
+from dhpf.pipelines.blocks.caution import Caution, Step
 from dhpf.pipelines.config import Resources
 from dhpf.pipelines.inputs.block_source import OpenBlock
 from dhpf.pipelines.inputs.model_source import ModelSource
-from dhpf.pipelines.matching.describing import DECODED_AHEAD, Caution, describe_block
+from dhpf.pipelines.matching.describing import DECODED_AHEAD, describe_block
 from dhpf.records import PairRecord
 
 
@@ -78,11 +79,11 @@ def test_a_block_without_any_usable_image_is_described_all_the_same(network: Hyp
 
 @torch.inference_mode()
 def test_what_is_left_out_is_not_read(network: HyperpixelNetwork) -> None:
-    steps: list[int] = []
+    steps: list[Step] = []
     caution = Caution({"broken.png": "ended its worker"}, on_step=steps.append)
     described = describe_block(network, block_of(("broken.png", "0.png"), ("0.png", "1.png")), caution=caution)
     assert described.facts["broken.png"].failure == "ended its worker"
-    assert steps == [1, 2]
+    assert steps == [Step.of_image("0.png"), Step.of_image("1.png")]
 
 
 @torch.inference_mode()

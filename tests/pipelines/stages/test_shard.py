@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,13 +22,11 @@ from PIL import Image
 from pyarrow import fs
 
 from dhpf.errors import InputError
-from dhpf.pipelines.cluster_metrics import BlocksLeft
 from dhpf.pipelines.config import ShardConfig, SourceConfig
 from dhpf.pipelines.inputs.shard_set import ShardSet, open_shard_set
-from dhpf.pipelines.outputs.store import PlanConflict, StageOutput, remove_outputs
-from dhpf.pipelines.progress import CountedWork
+from dhpf.pipelines.outputs.store import PlanConflict, remove_outputs
 from dhpf.pipelines.stages import shard as shard_stage
-from dhpf.pipelines.stages.shard import _collect, shard
+from dhpf.pipelines.stages.shard import shard
 from dhpf.shards.shards import Shard
 from dhpf.storage import location_of
 from tests.pipelines.stage_outputs import manifest
@@ -100,7 +99,7 @@ def lost_one(plan: dict[str, Any], rejections: list[Any]) -> tuple[dict[str, Any
 @pytest.mark.slow
 def test_pairs_in_are_pairs_out_and_rejections(ray_cluster: None, photos: Path, tmp_path: Path) -> None:
     (photos / "cut.png").write_bytes((photos / "0.png").read_bytes()[:500])
-    (photos / os.fsdecode(b"caf\xe9.png")).write_bytes((photos / "0.png").read_bytes())
+    (photos / os.fsdecode(b"caf\xedeadly.png")).write_bytes((photos / "0.png").read_bytes())
     listing = photos / "pairs.csv"
     names = [f"{n}.png" for n in range(6)]
     rows = [f"{a},{b}," for n, a in enumerate(names) for b in names[n + 1 :]]
@@ -202,17 +201,26 @@ def test_an_unusable_source_is_one_sentence(tasks_here: None, tmp_path: Path) ->
         sharded(tmp_path / "nowhere", tmp_path / "out")
 
 
+@pytest.mark.chaos
 @pytest.mark.slow
-def test_a_workers_sentence_comes_without_its_traceback(ray_cluster: None, tmp_path: Path) -> None:
-    import ray
-
-    @ray.remote
-    def fail() -> None:
-        raise InputError("one sentence")
-
-    with pytest.raises(InputError) as caught:
-        _collect([fail.remote()], CountedWork("shard", "block"), BlocksLeft("shard", 1), StageOutput(tmp_path))
-    assert str(caught.value) == "one sentence"
+def test_an_image_that_ends_its_worker_costs_only_its_pairs(
+    ray_cluster: None, photos: Path, tmp_path: Path, deadly_image: Callable[[Path, signal.Signals], Callable[[], list[int]]]
+) -> None:
+    listing = photos / "pairs.csv"
+    listing.write_text("source,target\n0.png,1.png\n1.png,deadly.png\ndeadly.png,2.png\n3.png,4.png\n")
+    listed = {"select": "list", "pair_list": str(listing)}
+    killed = deadly_image(photos / "deadly.png", signal.SIGSEGV)
+    found = sharded(photos, tmp_path / "deadly", max_pairs=3, **listed)
+    assert len(killed()) == 3 and os.getpid() not in killed(), "once its actor, twice the process that finds out why"
+    reason = "image deadly.png: ended its worker's process 2 times (SIGSEGV)"
+    assert [(row["pair_id"], row["reason"]) for row in rejects(tmp_path / "deadly")] == [
+        ("000000002", reason),
+        ("000000003", reason),
+    ]
+    assert (found.num_pairs, found.record["num_rejected"], found.record["first_rejection"]) == (2, 2, reason)
+    (photos / "deadly.png").write_bytes(b"no image")
+    sharded(photos, tmp_path / "damaged", max_pairs=3, **listed)
+    assert tar_digests(tmp_path / "deadly" / "photos" / "all") == tar_digests(tmp_path / "damaged" / "photos" / "all")
 
 
 DRIVER = """

@@ -179,6 +179,7 @@ def test_workers_import_neither_what_only_the_driver_uses_nor_libraries_of_netwo
     unneeded = ("mlflow", "matplotlib", "timm", "torchvision", "torch._dynamo", "skimage", "sklearn")
     script = f"""
 import sys
+import dhpf.pipelines.blocks.pool
 import dhpf.pipelines.matching.pool
 import dhpf.pipelines.stages.search
 import dhpf.pipelines.stages.shard

@@ -17,8 +17,8 @@ import ray
 from ray.exceptions import RayError
 
 from dhpf.errors import InputError
-from dhpf.pipelines.matching import actors
-from dhpf.pipelines.matching.actors import answers
+from dhpf.pipelines.blocks import actors
+from dhpf.pipelines.blocks.actors import answers
 
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
@@ -130,7 +130,7 @@ def test_actors_that_end_over_and_over_are_given_up(
 
 DRIVER = """
 import sys, time, ray
-from dhpf.pipelines.matching.actors import answers
+from dhpf.pipelines.blocks.actors import answers
 ray.init(address=sys.argv[1], logging_level="ERROR", log_to_driver=False)
 @ray.remote(num_cpus=1, max_restarts=0, scheduling_strategy="SPREAD")
 class Slow:

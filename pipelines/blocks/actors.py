@@ -2,7 +2,7 @@
 
 A job is made when an actor is free for it, so the driver holds no more jobs than there are actors. Ray itself neither
 restarts these actors nor retries their calls: only the driver knows which job an actor had when it ended, and so how
-often the job was begun.
+often the job was begun. An actor may also answer None: its job is then begun again.
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ def answers(
                 again.extend([begun] if begun else [])
                 add_actors(1)
                 continue
-            if begun:
+            if begun and answer is None:
+                again.append(begun)
+            elif begun:
                 yield answer, begun[1]
             else:
                 num_ready += 1
