@@ -1,7 +1,7 @@
 """Sends a signal to whatever Python process opens an image called deadly: a decoder that crashes, or that hangs.
 
-Python imports this module when it starts in an environment where the fixture `deadly_image` put its folder on PYTHONPATH.
-The image holds the signal's number and the path of the file to which the process's id is written.
+Python imports this module when it starts where the fixture `deadly_image` has put this folder on PYTHONPATH. A file
+beside the image holds the signal's number and the path of the file to which the process's id is written.
 """
 
 import os

@@ -194,7 +194,7 @@ def _photo_shards(folder: Path, split: str, views: int) -> ShardSet:
 def deadly_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, signal.Signals], Killed]:
     """Makes an image that sends a signal to whatever process opens it, as a decoder's crash would, or its hanging.
 
-    The image has to be called deadly. What it gives tells which processes met it, as tests/deadly/sitecustomize.py notes.
+    The image has to be called deadly; tests/deadly/sitecustomize.py notes which processes have met it.
     """
     monkeypatch.setenv("PYTHONPATH", DEADLY, prepend=os.pathsep)
 

@@ -304,7 +304,12 @@ def test_a_list_is_matched_as_it_lies_though_an_image_ends_its_worker(
     cats_and_cups: Path, tmp_path: Path, deadly_image: DeadlyImage, run: Run
 ) -> None:
     cats = [f"cats/{number} ü.v1.jpg" for number in range(4)]
-    named = [*zip(cats, cats[1:], strict=False), (cats[0], "cats/deadly.jpg"), ("gone.jpg", cats[0]), (cats[2], cats[0])]
+    named = [
+        *zip(cats, cats[1:], strict=False),
+        (cats[0], "cats/deadly.jpg"),
+        ("gone.jpg", cats[0]),
+        (cats[2], cats[0]),
+    ]
     rows = [f'{source},{target},felis,"200,100;20,30"' for source, target in named]
     (cats_and_cups / "pairs.csv").write_text(
         "\n".join(["source,target,category,source_points", *rows]), encoding="utf-8"

@@ -204,7 +204,10 @@ def test_an_unusable_source_is_one_sentence(tasks_here: None, tmp_path: Path) ->
 @pytest.mark.chaos
 @pytest.mark.slow
 def test_an_image_that_ends_its_worker_costs_only_its_pairs(
-    ray_cluster: None, photos: Path, tmp_path: Path, deadly_image: Callable[[Path, signal.Signals], Callable[[], list[int]]]
+    ray_cluster: None,
+    photos: Path,
+    tmp_path: Path,
+    deadly_image: Callable[[Path, signal.Signals], Callable[[], list[int]]],
 ) -> None:
     listing = photos / "pairs.csv"
     listing.write_text("source,target\n0.png,1.png\n1.png,deadly.png\ndeadly.png,2.png\n3.png,4.png\n")
