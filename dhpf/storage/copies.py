@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import os
 import shutil
-import tempfile
 import time
 import uuid
 from pathlib import Path
@@ -19,6 +18,7 @@ from dhpf.errors import InputError
 from dhpf.regular_files import Stamp
 from dhpf.storage.file_system import FileLocation
 from dhpf.storage.location import Location, gone
+from dhpf.storage.private_folder import private_folder
 
 KEPT_FREE = 0.1
 """Share of the disk that copies leave free."""
@@ -68,7 +68,7 @@ def forget_copy(place: Location) -> None:
 
 def copies_folder() -> Path:
     """Where this machine keeps this user's copies."""
-    return Path(tempfile.gettempdir()) / f"dhpf-copies-{os.getuid()}"
+    return private_folder("copies")
 
 
 def _copy_of(place: Location, stamp: Stamp | None = None) -> Path:
@@ -87,7 +87,6 @@ def _path_of(place: Location, size: int, stamp: Stamp | None = None) -> Path | N
             return path
     except FileNotFoundError:
         pass
-    copies_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
     if not _has_room(size):
         _remove_stale()
     return _fetched(place, path, stamp) if _has_room(size) else None
