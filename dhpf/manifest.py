@@ -14,8 +14,19 @@ from typing import Any, overload
 from dhpf.errors import InputError
 from dhpf.storage import Location, is_uri, location_of
 from dhpf.storage.location import gone
+from dhpf.storage.seal import sealed, unsealed
 
 MANIFEST = "MANIFEST.json"
+
+REPAIR = (
+    "`dhpf verify RUN --repair`, RUN being the folder of the run, and then the same command make only what is damaged "
+    "again"
+)
+"""The remedy for damage in an output."""
+
+
+class Damaged(InputError):
+    """What a stage has written is gone, or not as it was written."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +70,7 @@ class CommitLines(Sequence[CommitRecord]):
 
     def manifest_bytes(self, record: Mapping[str, Any]) -> bytes:
         """The content of the manifest that holds these commits and a record, a line for each commit."""
-        return b'{"commits": [\n%b\n], "record": %b}' % (b",\n".join(self._lines), canonical_json(record))
+        return sealed(b'{"commits": [\n%b\n], "record": %b}' % (b",\n".join(self._lines), canonical_json(record)))
 
 
 def commit_line(commit: CommitRecord) -> bytes:
@@ -89,7 +100,7 @@ def read_manifest(root: Location) -> Manifest | None:
     """The manifest of the output at a location, or None while the output is not complete.
 
     Raises:
-        InputError: it is damaged.
+        Damaged: it is not as it was written.
     """
     place = root / MANIFEST
     content = find_json(place)
@@ -115,7 +126,7 @@ def read_file(root: Location, commit: CommitRecord, name: str) -> bytes:
     """The bytes of a committed file, once their size and their digest are checked.
 
     Raises:
-        InputError: the file is not as it was committed.
+        Damaged: the file is not as it was committed.
     """
     place, entry = file_location(root, commit, name), commit.files[name]
     content = place.find()
@@ -134,11 +145,11 @@ def require_size(place: Location, size: int | None, entry: Mapping[str, Any]) ->
         entry: what its commit says of it.
 
     Raises:
-        InputError: it is not the size that it was committed with.
+        Damaged: it is not the size that it was committed with.
     """
     if size != entry["size"]:
         found = "gone" if size is None else f"{size} bytes instead of {entry['size']}"
-        raise InputError(f"{place}: {found}; run the stage again with --restart")
+        raise Damaged(f"{place}: {found}; {REPAIR}")
 
 
 def commit_record(content: Any, place: Location) -> CommitRecord:
@@ -149,29 +160,47 @@ def commit_record(content: Any, place: Location) -> CommitRecord:
         raise damaged(place) from error
 
 
-def find_json(place: Location) -> Any:
-    """The JSON values in a file of an output, or None where there is no file.
+def find_json(place: Location, remedy: str = REPAIR) -> Any:
+    """The JSON values in a file of an output, without its seal; None where there is no file.
+
+    Args:
+        remedy: what to do where it is damaged.
 
     Raises:
-        InputError: it is damaged.
+        Damaged: it is not as it was written.
     """
     content = place.find()
-    try:
-        return None if content is None else json.loads(content)
-    except ValueError as error:
-        raise damaged(place) from error
+    return None if content is None else record_of(content, place, remedy)
 
 
-def read_json(place: Location) -> Any:
-    """The JSON values in a file of an output.
+def record_of(content: bytes, place: Location, remedy: str = REPAIR) -> Any:
+    """The JSON values, without their seal, that were read from `place`.
 
     Raises:
-        InputError: it is not there, or damaged.
+        Damaged: they are not as they were written.
     """
-    content = find_json(place)
+    try:
+        return json.loads(unsealed(content))
+    except ValueError as error:
+        raise damaged(place, remedy) from error
+
+
+def read_json(place: Location, remedy: str = REPAIR) -> Any:
+    """The JSON values in a file of an output, without its seal.
+
+    Raises:
+        Damaged: it is not as it was written.
+        InputError: it is not there.
+    """
+    content = find_json(place, remedy)
     if content is None:
         raise gone(place)
     return content
+
+
+def sealed_json(value: Mapping[str, Any]) -> bytes:
+    """An object as canonical JSON with a seal, by which `find_json` knows whether it is as it was written."""
+    return sealed(canonical_json(value))
 
 
 def canonical_json(value: Any) -> bytes:
@@ -179,6 +208,6 @@ def canonical_json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, allow_nan=False, indent=1).encode()
 
 
-def damaged(place: Location) -> InputError:
+def damaged(place: Location, remedy: str = REPAIR) -> Damaged:
     """The error for a file that is not as it was written."""
-    return InputError(f"{place}: damaged since it was written; run the stage again with --restart")
+    return Damaged(f"{place}: damaged since it was written; {remedy}")

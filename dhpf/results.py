@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dhpf.errors import InputError
-from dhpf.manifest import MANIFEST, CommitRecord, Manifest, file_location, read_file, read_manifest
+from dhpf.manifest import MANIFEST, REPAIR, CommitRecord, Damaged, Manifest, file_location, read_file, read_manifest
 from dhpf.storage import Location, location_of
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Results:
             return pq.read_table(pa.BufferReader(content), columns=wanted, page_checksum_verification=True)
         except (pa.ArrowInvalid, OSError) as error:
             where = file_location(self.folder, commit, name)
-            raise InputError(f"table {where}: damaged ({error}); run its stage again with --restart") from error
+            raise Damaged(f"table {where}: damaged ({error}); {REPAIR}") from error
 
     def _files(self, names: Sequence[str]) -> Iterator[tuple[CommitRecord, str]]:
         return ((commit, name) for commit in self._commits for name in commit.files if name in names)

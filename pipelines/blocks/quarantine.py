@@ -8,10 +8,9 @@ memory) happens at a different step each time, so it costs a block time, and not
 from __future__ import annotations
 
 import hashlib
-import json
 
 from dhpf.errors import InputError
-from dhpf.manifest import CommitRecord, canonical_json
+from dhpf.manifest import CommitRecord, read_json, sealed_json
 from dhpf.pipelines.blocks.caution import Caution
 from dhpf.pipelines.blocks.own_process import end_of_process
 from dhpf.pipelines.blocks.trials import LOADING, End, Trials, fatal_steps
@@ -26,6 +25,8 @@ FATAL_STEPS_OF_A_BLOCK = 10
 ENDS_WHILE_LOADING = 10
 """After so many ends before the first step of a block the run stops: then this machine, and no block, is the cause."""
 
+_REMEDY = "delete the file: if its image still ends processes, that is found out again"
+
 
 class Quarantine:
     """The list, kept in the folder of a stage output, of images that ended a process; every block leaves them out."""
@@ -35,13 +36,13 @@ class Quarantine:
 
     def images(self) -> dict[str, str]:
         """Why each image is under quarantine, by its id."""
-        entries = [json.loads((self._folder / entry.key).read()) for entry in self._folder.entries()]
+        entries = [read_json(self._folder / entry.key, _REMEDY) for entry in self._folder.entries()]
         return {entry["image"]: entry["reason"] for entry in entries}
 
     def add(self, image_id: str, reason: str) -> None:
         """Puts an image under quarantine, for good."""
         name = hashlib.sha256(image_id.encode("utf-8", "surrogateescape")).hexdigest()
-        (self._folder / f"{name}.json").put_if_absent(canonical_json({"image": image_id, "reason": reason}))
+        (self._folder / f"{name}.json").put_if_absent(sealed_json({"image": image_id, "reason": reason}))
 
 
 def try_in_quarantine(settings: Settings[AnyJob], job: AnyJob) -> CommitRecord | None:

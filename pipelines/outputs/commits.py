@@ -1,48 +1,61 @@
 """The commits of a stage output: which tasks are done, and what each gave.
 
-A commit is an object of its own, because only so exactly one run of a task can create it. For a driver that goes on
-where another stopped, commits are also gathered, many in one object; it reads those, and by themselves only the commits
-that were not gathered yet.
+A commit is an object of its own, because only so exactly one run of a task can create it: commits/TASK.json. It is
+never changed or removed. Where what it names turns out to be damaged, a mark is put beside it, commits/TASK~1.damaged;
+then the task is not done any more, and the next commit, TASK~2.json, is the one that counts.
+
+For a driver that goes on where another stopped, commits are also gathered, many in one object; it reads those, and by
+themselves only the commits that were not gathered yet.
 """
 
 from __future__ import annotations
 
-import json
+import logging
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 
 from dhpf.manifest import (
     CommitLines,
     CommitRecord,
-    canonical_json,
+    Damaged,
     commit_line,
     commit_of_line,
     commit_record,
-    damaged,
-    find_json,
     read_json,
+    record_of,
+    sealed_json,
 )
 from dhpf.storage import Location
 from dhpf.storage.location import gone
 from dhpf.storage.read_ahead import find_ahead
+from dhpf.storage.seal import sealed
 
 COMMITS, GATHERED = "commits", "gathered"
 
 GATHERED_AT_ONCE = 1000
 """Commits that are gathered in one object."""
 
+_KEY = re.compile(r"(?P<task>.+?)(~(?P<number>[0-9]+))?\.(?P<kind>json|damaged)")
+
+_log = logging.getLogger(__name__)
+
 
 class Commits(Mapping[str, CommitRecord]):
-    """The commits that this process knows of, by their tasks; they never change, so each is read once.
+    """The commits that this process knows of, by their tasks; each is read once.
 
     Args:
         root: of the output.
+
+    Attributes:
+        marked: the tasks whose commits this process has marked as damaged, and that were not done again yet.
     """
 
     def __init__(self, root: Location) -> None:
         self._root = root
         self._lines: dict[str, bytes] = {}
         self._not_gathered: list[bytes] = []
+        self.marked: set[str] = set()
 
     def __getitem__(self, task: str) -> CommitRecord:
         return commit_of_line(self._lines[task])
@@ -61,61 +74,117 @@ class Commits(Mapping[str, CommitRecord]):
         return CommitLines(self._lines[task] for task in tasks)
 
     def put(self, commit: CommitRecord) -> CommitRecord:
-        """Makes it the commit of its task, unless there is one; returns the one that counts."""
-        place = self._place(commit.task)
-        if place.put_if_absent(canonical_json(vars(commit))):
-            return commit
-        return commit_record(read_json(place), place)
+        """Makes it the commit of its task, unless there is one that counts; returns the one that counts."""
+        number = 1
+        while not self._place(commit.task, number).put_if_absent(sealed_json(vars(commit))):
+            found = self._read(commit.task, number)
+            if found is not None:
+                return found
+            number += 1
+        return commit
 
     def find(self, task: str) -> CommitRecord | None:
         """The commit of a task as the store has it, or None while the task is not done."""
-        place = self._place(task)
-        record = find_json(place)
-        return None if record is None else commit_record(record, place)
+        number = 1
+        while self._place(task, number).exists():
+            found = self._read(task, number)
+            if found is not None:
+                return found
+            number += 1
+        return None
 
     def done(self) -> set[str]:
         """The tasks that are done, as the store lists them."""
-        return {entry.key.removesuffix(".json") for entry in (self._root / COMMITS).entries()}
+        return set(self._numbers())
 
-    def learn(self) -> None:
-        """Reads the commits that are not known yet.
+    def mark_damaged(self, task: str, why: str) -> None:
+        """Marks the commit of a task as damaged: the task is not done any more, and will be done again."""
+        number = self._numbers().get(task)
+        if number is not None:
+            self._mark(task, number, why)
 
-        Raises:
-            InputError: one is damaged.
+    def learn(self) -> list[str]:
+        """Reads the commits that are not known yet; those that are not as they were written are marked as damaged.
+
+        Returns:
+            the tasks whose commits it has read.
         """
-        unknown = self.done() - self._lines.keys()
-        if unknown:
+        numbers = self._numbers()
+        unknown = numbers.keys() - self._lines.keys()
+        first = {task for task in unknown if numbers[task] == 1}  # of others a gathered commit may be an earlier one
+        if first:
             places = [self._root / GATHERED / entry.key for entry in (self._root / GATHERED).entries()]
             for place, content in zip(places, find_ahead(places), strict=True):
-                self._know((content or b"").splitlines(), place)
+                self._know_gathered(content or b"", place, first)
         tasks = sorted(unknown - self._lines.keys())
-        places = [self._place(task) for task in tasks]
-        for place, content in zip(places, find_ahead(places), strict=True):
+        places = [self._place(task, numbers[task]) for task in tasks]
+        for task, place, content in zip(tasks, places, find_ahead(places), strict=True):
             if content is None:
                 raise gone(place)
-            self._not_gathered += self._know([content], place)
+            try:
+                commit = commit_record(record_of(content, place), place)
+            except Damaged as error:
+                self._mark(task, numbers[task], str(error))
+                continue
+            self._not_gathered.append(self._know(commit))
+        return sorted(unknown & self._lines.keys())
 
     def note(self, commit: CommitRecord) -> None:
         """Knows a commit from now on, and gathers what was noted when it is enough for an object."""
         if commit.task in self._lines:
             return
-        line = commit_line(commit)
-        self._lines[commit.task] = line
-        self._not_gathered.append(line)
+        self._not_gathered.append(self._know(commit))
         if len(self._not_gathered) >= GATHERED_AT_ONCE:
-            (self._root / GATHERED / uuid.uuid4().hex).put(b"\n".join(self._not_gathered))
+            (self._root / GATHERED / uuid.uuid4().hex).put(b"\n".join(map(sealed, self._not_gathered)))
             self._not_gathered = []
 
-    def _know(self, texts: Iterable[bytes], place: Location) -> list[bytes]:
-        lines = []
-        for text in texts:
+    def _know_gathered(self, content: bytes, place: Location, tasks: set[str]) -> None:
+        """Takes what was gathered of these tasks; what is damaged there is read by itself."""
+        for line in content.splitlines():
             try:
-                commit = commit_record(json.loads(text), place)
-            except ValueError as error:
-                raise damaged(place) from error
-            self._lines[commit.task] = commit_line(commit)
-            lines.append(self._lines[commit.task])
-        return lines
+                commit = commit_record(record_of(line, place), place)
+            except Damaged:
+                _log.warning("%s: damaged since it was written; the commits are read one by one", place)
+                continue
+            if commit.task in tasks:
+                self._know(commit)
 
-    def _place(self, task: str) -> Location:
-        return self._root / COMMITS / f"{task}.json"
+    def _know(self, commit: CommitRecord) -> bytes:
+        line = commit_line(commit)
+        self._lines[commit.task] = line
+        self.marked.discard(commit.task)
+        return line
+
+    def _numbers(self) -> dict[str, int]:
+        """Of each task that is done the number of the commit that counts, as the store lists them."""
+        found: dict[str, dict[str, int]] = {"json": {}, "damaged": {}}
+        for entry in (self._root / COMMITS).entries():
+            key = _KEY.fullmatch(entry.key)
+            if key:
+                highest = found[key["kind"]]
+                highest[key["task"]] = max(highest.get(key["task"], 0), int(key["number"] or 1))
+        marked = found["damaged"]
+        return {task: number for task, number in found["json"].items() if number > marked.get(task, 0)}
+
+    def _read(self, task: str, number: int) -> CommitRecord | None:
+        """A commit that is there; None, and marked, if it is damaged."""
+        place = self._place(task, number)
+        if self._place_of_mark(task, number).exists():
+            return None
+        try:
+            return commit_record(read_json(place), place)
+        except Damaged as error:
+            self._mark(task, number, str(error))
+            return None
+
+    def _mark(self, task: str, number: int, why: str) -> None:
+        _log.warning("%s; what task %s did is done again", why.partition(";")[0], task)
+        self._place_of_mark(task, number).put_if_absent(sealed_json({"task": task, "why": why}))
+        self._lines.pop(task, None)
+        self.marked.add(task)
+
+    def _place(self, task: str, number: int) -> Location:
+        return self._root / COMMITS / (f"{task}.json" if number == 1 else f"{task}~{number}.json")
+
+    def _place_of_mark(self, task: str, number: int) -> Location:
+        return self._root / COMMITS / f"{task}~{number}.damaged"

@@ -8,7 +8,6 @@ comparing clocks, which differ between machines.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import platform
@@ -20,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from dhpf.errors import InputError
-from dhpf.manifest import damaged, find_json
+from dhpf.manifest import damaged, find_json, sealed_json
 from dhpf.storage import Location
 
 JOB_VARIABLE = "DHPF_JOB"
@@ -31,6 +30,8 @@ RENEWED_SECONDS = 5.0
 
 GIVEN_UP_SECONDS = 20.0
 """A lease that is not renewed for so long has no holder any more."""
+
+_REMEDY = "if no job drives the run, delete the file"
 
 _FOLDER, _RENEWALS = "lease", "renewals"
 
@@ -105,7 +106,7 @@ def _free_after(folder: Location, job: str) -> int:
 def _take(folder: Location, lease: Lease) -> int:
     while True:
         number = _free_after(folder, lease.job) + 1
-        if _place(folder, number).put_if_absent(json.dumps(asdict(lease)).encode()):
+        if _place(folder, number).put_if_absent(sealed_json(asdict(lease))):
             return number
 
 
@@ -114,13 +115,13 @@ def _last(folder: Location) -> tuple[int, Lease | None]:
     keys = [entry.key for entry in (folder / _FOLDER).entries()]
     numbers = [int(key[:6]) for key in keys if re.fullmatch(r"[0-9]{6}\.json", key)]
     number = max(numbers, default=0)
-    content = find_json(_place(folder, number)) if number else None
+    content = find_json(_place(folder, number), _REMEDY) if number else None
     if content is None:  # none, or its holder ended just now
         return number, None
     try:
         return number, Lease(**content)
     except TypeError as error:
-        raise damaged(_place(folder, number)) from error
+        raise damaged(_place(folder, number), _REMEDY) from error
 
 
 def _follows(job: str, earlier: str) -> bool:

@@ -2,7 +2,13 @@
 
 PLAN.json says what a stage will do; a task writes its files under a key that nobody else uses and commits by creating
 commits/<task>.json, which only the first can; MANIFEST.json comes last and means "complete". The output lies in a
-folder or below an s3:// URI. Large files may lie elsewhere: then their keys are URIs, noted in objects-put/ before
+folder or below an s3:// URI.
+
+Digests are checked by whoever reads a file, by `dhpf verify`, and, of all that earlier drivers have committed, by a
+driver that goes on; what is damaged there is done again. The driver that finishes an output checks sizes only: what was
+written just now, on other machines perhaps, would all have to be read. Nor does a driver that goes on read whole what
+has digests of its parts (WITH_OWN_DIGESTS), because shards hold all images.
+ Large files may lie elsewhere: then their keys are URIs, noted in objects-put/ before
 anything is put there. What gathered/ holds only spares the next driver time (pipelines/outputs/commits.py).
 """
 
@@ -21,6 +27,7 @@ from dhpf.errors import InputError
 from dhpf.manifest import (
     MANIFEST,
     CommitRecord,
+    Damaged,
     Manifest,
     canonical_json,
     file_location,
@@ -29,16 +36,23 @@ from dhpf.manifest import (
     read_json,
     read_manifest,
     require_size,
+    sealed_json,
 )
 from dhpf.pipelines.outputs.commits import GATHERED, Commits
 from dhpf.planning.blocks import block_name
 from dhpf.storage import Location, is_uri, location_of
-from dhpf.storage.read_ahead import find_ahead
+from dhpf.storage.read_ahead import find_ahead, read_ahead
+
+RESTART_REMEDY = "delete the output by --restart STAGE, and run the stage again"
+"""For a damaged plan, without which nobody knows with which settings the output was begun."""
 
 PLAN, DATA, SCRATCH, OBJECTS = "PLAN.json", "data", "scratch", "objects-put"
 
 PASSING = (GATHERED, SCRATCH, "begun")
 """Folders of an output that go once it is complete; the last is of versions that noted there what they had begun."""
+
+WITH_OWN_DIGESTS = ".tar"
+"""Ends the names of files whose parts have digests in a file beside them, and are checked when they are read."""
 
 REJECTS_TASK = "rejects"
 """The task, if a stage has one, that keeps the rows of its input that cannot be used; its table has the same name."""
@@ -71,8 +85,8 @@ class StageOutput:
         Raises:
             PlanConflict: another plan is there; the message names the fields that differ.
         """
-        if not (self.root / PLAN).put_if_absent(canonical_json(_closed(plan))):
-            self._require_same(_closed(read_json(self.root / PLAN)), _closed(plan))
+        if not (self.root / PLAN).put_if_absent(sealed_json(_closed(plan))):
+            self._require_same(_closed(read_json(self.root / PLAN, RESTART_REMEDY)), _closed(plan))
 
     def require_settings(self, settings: Mapping[str, Any]) -> None:
         """Checks that the plan, if there is one, agrees with these fields of the wanted plan; writes nothing.
@@ -80,7 +94,7 @@ class StageOutput:
         Raises:
             PlanConflict: a field differs.
         """
-        found = find_json(self.root / PLAN)
+        found = find_json(self.root / PLAN, RESTART_REMEDY)
         if found is not None:
             self._require_same({name: found.get(name) for name in settings}, settings)
 
@@ -99,7 +113,7 @@ class StageOutput:
 
     def planned(self, name: str) -> Any:
         """The value of a field of the plan, or None if there is no such field or no plan yet."""
-        plan = find_json(self.root / PLAN)
+        plan = find_json(self.root / PLAN, RESTART_REMEDY)
         return None if plan is None else plan.get(name)
 
     def commit(
@@ -140,10 +154,32 @@ class StageOutput:
         return self._commits.find(task)
 
     def committed(self) -> Mapping[str, CommitRecord]:
-        """The tasks that are done, by name; read from the store only where a planned task is not known to be done."""
+        """The tasks that are done, by name; read from the store only where a planned task is not known to be done.
+
+        Where a file is damaged that another driver has committed, its task is not done any more.
+        """
         if any(task not in self._commits for task in self._planned()):
-            self._commits.learn()
+            learned = self._commits.learn()
+            if not (self.root / MANIFEST).exists():
+                self._mark_damaged(learned)
         return self._commits
+
+    def _mark_damaged(self, tasks: Sequence[str]) -> None:
+        """Reads the files that these tasks have committed, and marks those tasks of which one is damaged."""
+        commits = ((task, self._commits[task]) for task in tasks)
+        files = ((task, commit, name) for task, commit in commits for name in commit.files)
+        checked = (file for file in files if not file[2].endswith(WITH_OWN_DIGESTS))
+        for task, error in read_ahead(self._damage, checked):
+            if error is not None and task in self._commits:
+                self._commits.mark_damaged(task, str(error))
+
+    def _damage(self, file: tuple[str, CommitRecord, str]) -> tuple[str, Damaged | None]:
+        task, commit, name = file
+        try:
+            self.read(commit, name)
+        except Damaged as error:
+            return task, error
+        return task, None
 
     def missing(self) -> list[str]:
         """The planned tasks that are not done, in the plan's order."""
@@ -162,13 +198,18 @@ class StageOutput:
         """Puts the manifest, after which the output is complete, and removes what is not part of it.
 
         Raises:
-            InputError: a committed file is gone or has another size.
+            Damaged: a committed file is gone or has another size; its task will be done again.
         """
         planned, commits = self._planned(), self.committed()
         missing = [task for task in planned if task not in commits]
-        if missing:
+        if missing and self._commits.marked.isdisjoint(missing):
             raise RuntimeError(f"{self.root}: {len(missing)} tasks are not done, the first is {missing[0]}")
-        unreferenced = self._require_files(commits)
+        unreferenced = self._unreferenced(commits)
+        if self._commits.marked:
+            raise Damaged(
+                f"{self.root}: files of {len(self._commits.marked)} tasks were damaged before the output was complete, "
+                f"the first of {min(self._commits.marked)}; the same command does only these tasks again"
+            )
         lines = self._commits.in_order(planned)
         if (self.root / MANIFEST).put_if_absent(lines.manifest_bytes(record)):
             manifest: Manifest | None = Manifest(json.loads(canonical_json(record)), lines)
@@ -178,17 +219,23 @@ class StageOutput:
         self._remove(unreferenced, manifest)
         return manifest
 
-    def _require_files(self, commits: Mapping[str, CommitRecord]) -> set[str]:
-        """Checks that all committed files are there with their sizes, by one listing; gives the keys of all others."""
+    def _unreferenced(self, commits: Mapping[str, CommitRecord]) -> set[str]:
+        """Checks by one listing that all committed files are there with their sizes; gives the keys of all others.
+
+        Tasks with files that are not are marked.
+        """
         sizes = {f"{DATA}/{entry.key}": entry.size for entry in (self.root / DATA).entries(hidden=True)}
-        for commit in commits.values():
+        damaged: dict[str, str] = {}
+        for task, commit in commits.items():
             for name, entry in commit.files.items():
-                key = entry["key"]
-                if is_uri(key):
-                    require_size(location_of(key), location_of(key).size(), entry)
-                elif sizes.pop(key, None) != entry["size"]:
+                if is_uri(entry["key"]) or sizes.pop(entry["key"], None) != entry["size"]:
                     place = self.location(commit, name)
-                    require_size(place, place.size(), entry)
+                    try:
+                        require_size(place, place.size(), entry)
+                    except Damaged as error:
+                        damaged[task] = str(error)
+        for task, why in damaged.items():
+            self._commits.mark_damaged(task, why)
         return set(sizes)
 
     def manifest(self) -> Manifest | None:
@@ -208,7 +255,7 @@ class StageOutput:
         return read_file(self.root, commit, name)
 
     def _planned(self) -> list[str]:
-        return _task_names(read_json(self.root / PLAN)["tasks"])
+        return _task_names(read_json(self.root / PLAN, RESTART_REMEDY)["tasks"])
 
     def _remove(self, unreferenced: set[str], manifest: Manifest) -> None:
         """Removes files that no commit names, here and in other stores, and what was needed only on the way."""

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dhpf.errors import InputError
+from dhpf.manifest import REPAIR, Damaged
 from dhpf.records import Points
 
 MATCHED = "matched"
@@ -150,7 +151,8 @@ def read_parquet(
         where: the table, as an error names it.
 
     Raises:
-        InputError: a part is damaged or of another schema.
+        Damaged: a part is not as it was written.
+        InputError: it is of another schema.
     """
     tables = []
     wanted = columns and list(columns)
@@ -158,7 +160,7 @@ def read_parquet(
         try:
             table = pq.read_table(pa.BufferReader(part), columns=wanted, page_checksum_verification=True)
         except (pa.ArrowInvalid, OSError) as error:
-            raise InputError(f"table {where}: damaged ({error}); run its stage again with --restart") from error
+            raise Damaged(f"table {where}: damaged ({error}); {REPAIR}") from error
         if table.schema.names != list(columns or schema.names):
             raise InputError(f"table {where}: columns {table.schema.names}, expected {columns or schema.names}")
         tables.append(table)

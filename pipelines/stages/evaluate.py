@@ -29,7 +29,7 @@ from dhpf.pipelines.matching.block_matching import MatchOptions
 from dhpf.pipelines.matching.matched_pair import MatchedPair
 from dhpf.pipelines.matching.pool import match_blocks
 from dhpf.pipelines.outputs.code_version import code_version
-from dhpf.pipelines.outputs.store import StageOutput
+from dhpf.pipelines.outputs.store import StageOutput, remove_outputs
 from dhpf.pipelines.outputs.tables import PREDICTIONS, SCORES, points_of, read_parquet, table_of
 from dhpf.pipelines.outputs.writers import PART, file_name, table_file
 from dhpf.records import PairRecord, Points
@@ -158,6 +158,8 @@ def _score(
         "thresholds": list(shards.thresholds),
         "tasks": ["scores"],
     }
+    if output.planned("predictions") not in (None, plan["predictions"]):
+        remove_outputs(output.root)  # scores of predictions that are no more: a damaged part of them was made again
     output.plan(plan)
     scores = table_of(
         (row for pair in table.to_pylist() for row in score_pair(pair, shards.thresholds, config.alphas)), SCORES

@@ -10,7 +10,7 @@ import csv
 import dataclasses
 import io
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ import ray
 
 from dhpf.config import ModelConfig
 from dhpf.errors import InputError
+from dhpf.manifest import CommitRecord
 from dhpf.model.backbone import load_backbone
 from dhpf.pipelines.cluster_metrics import BlocksLeft
 from dhpf.pipelines.config import SearchConfig, deciding_settings
@@ -104,7 +105,8 @@ def search(
     if output.manifest() is None:
         pairs = _chosen_pairs(config, shards)
         _score_missing_levels(config, source, shards, pairs, output, report)
-        fixed = dataclasses.replace(model, selection="fixed", layers=best_set(_levels(output)).layers)
+        levels = _levels(output, output.committed().values())
+        fixed = dataclasses.replace(model, selection="fixed", layers=best_set(levels).layers)
         output.finish(
             {
                 "stage": "search",
@@ -126,7 +128,9 @@ def complete_search(config: SearchConfig, shards: ShardSet, folder: Location) ->
     if manifest is None:
         return None
     metric = f"PCK@{config.alpha:g} {shards.thresholds[0]}"
-    return SearchResult(shards.name, metric, tuple(_levels(output)), config.beam, int(manifest.record["num_pairs"]))
+    return SearchResult(
+        shards.name, metric, tuple(_levels(output, manifest.commits)), config.beam, int(manifest.record["num_pairs"])
+    )
 
 
 def planned_settings(model: ModelConfig, config: SearchConfig) -> dict[str, Any]:
@@ -168,15 +172,17 @@ def _score_missing_levels(
     assert source.config is not None
     num_layers = len(load_backbone(source.config.backbone, source.config.weights))
     scorers: _Scorers | None = None
+    done = dict(output.committed())
     for task in output.missing():
-        levels = _levels(output)
+        levels = _levels(output, (commit for other, commit in done.items() if other < task))
         sets = next_sets(levels, num_layers, config.beam)
         level: Level = []
         if sets:
             scorers = scorers or _Scorers(config, source, shards, pairs)
             level = scorers.score(sets, f"search {shards.name}, {len(levels) + 1} layers")
         # After the end of the search, the remaining levels are committed without sets.
-        output.commit(task, table_file(PART, _table(level, config.beam)), {"num_sets": len(level)})
+        done[task] = output.commit(task, table_file(PART, _table(level, config.beam)), {"num_sets": len(level)})
+        output.note(done[task])
         if sets:
             report(level)
 
@@ -237,10 +243,10 @@ def _table(level: Level, beam: int) -> Any:
     return table_of(rows, LAYER_SETS)
 
 
-def _levels(output: StageOutput) -> list[Level]:
-    """The committed levels, smallest sets first."""
+def _levels(output: StageOutput, commits: Iterable[CommitRecord]) -> list[Level]:
+    """The levels that were committed, smallest sets first."""
     levels: list[Level] = []
-    for _, commit in sorted(output.committed().items()):
+    for commit in sorted(commits, key=lambda commit: commit.task):
         rows = read_parquet([output.read(commit, file_name(PART))], LAYER_SETS, where=output.root).to_pylist()
         if rows:
             levels.append([ScoredSet(tuple(layers_of_mask(row["layers"])), row["pck"]) for row in rows])

@@ -14,7 +14,6 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray.train
@@ -23,7 +22,7 @@ from ray.train.torch import TorchTrainer
 
 from dhpf.config import ModelConfig
 from dhpf.errors import InputError
-from dhpf.manifest import canonical_json
+from dhpf.manifest import Damaged, canonical_json
 from dhpf.pipelines.cluster_metrics import Work, count_work, set_blocks_left, set_gpu_memory
 from dhpf.pipelines.config import TrainConfig, deciding_settings
 from dhpf.pipelines.inputs.shard_set import ShardSet
@@ -31,6 +30,7 @@ from dhpf.pipelines.outputs.code_version import code_version
 from dhpf.pipelines.outputs.store import StageOutput
 from dhpf.pipelines.tracking.run_log import RunLog
 from dhpf.pipelines.training.all_workers import all_workers
+from dhpf.pipelines.training.checkpoints import KEPT, RAY_RUN, make_ready, newest_whole, on_disk
 from dhpf.pipelines.training.freed_memory import return_freed_memory
 from dhpf.pipelines.training.frozen_maps import maps_folder
 from dhpf.pipelines.training.learner import CheckedPair, Learner
@@ -68,6 +68,8 @@ class WorkerTask:
     config: TrainConfig
     train: ShardSet
     val: ShardSet
+    folder: Location
+    """Of the stage."""
     log: RunLog
     board: Any
     """A ProgressBoard."""
@@ -103,16 +105,18 @@ def train(
         "tasks": ["model"],
     }
     output.plan(plan)
-    if output.manifest() is None:
-        digest = hashlib.sha256(canonical_json(plan)).hexdigest()[:16]
-        with shown_progress("pair") as board:
-            files = _fit(WorkerTask(model, config, train_set, val_set, log, board, digest), folder)
-        progress = json.loads(files[PROGRESS])
-        output.commit("model", files, {"best_epoch": progress["best_epoch"], "best_pck": progress["best_pck"]})
+    manifest = output.manifest()
+    if manifest is None:
+        if "model" not in output.committed():
+            digest = hashlib.sha256(canonical_json(plan)).hexdigest()[:16]
+            with shown_progress("pair") as board:
+                files = _fit(WorkerTask(model, config, train_set, val_set, folder, log, board, digest))
+            progress = json.loads(files[PROGRESS])
+            best = {"best_epoch": progress["best_epoch"], "best_pck": progress["best_pck"]}
+            output.note(output.commit("model", files, best))
         record = {"stage": "train", "num_pairs": train_set.num_pairs, "code_version": code_version()}
-        output.finish(record | {"seconds": round(time.time() - started, 3)})
-    commit = output.committed()["model"]
-    progress = json.loads(output.read(commit, PROGRESS))
+        manifest = output.finish(record | {"seconds": round(time.time() - started, 3)})
+    progress = json.loads(output.read(manifest.commits[0], PROGRESS))
     return TrainedModel(trained_checkpoint(folder), progress["history"], progress["best_epoch"])
 
 
@@ -128,9 +132,10 @@ def trained_checkpoint(folder: Location) -> Location:
         InputError: there is no complete training, or the checkpoint is damaged.
     """
     output = StageOutput(folder)
-    if output.manifest() is None:
+    manifest = output.manifest()
+    if manifest is None:
         raise InputError(f"model 'trained': no complete training in {folder}; run the train stage first")
-    commit = output.committed()["model"]
+    commit = manifest.commits[0]
     output.read(commit, BEST)  # checks its digest
     return output.location(commit, BEST)
 
@@ -166,8 +171,9 @@ def _number_of_workers(config: TrainConfig) -> int | tuple[int, int]:
     return config.num_workers if config.min_workers is None else (config.min_workers, config.num_workers)
 
 
-def _fit(task: WorkerTask, folder: Location) -> dict[str, bytes]:
-    config = task.config
+def _fit(task: WorkerTask) -> dict[str, bytes]:
+    config, folder = task.config, task.folder
+    make_ready(folder)
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     trainer = TorchTrainer(
         train_worker,
@@ -183,17 +189,24 @@ def _fit(task: WorkerTask, folder: Location) -> dict[str, bytes]:
             placement_strategy="PACK" if config.resources.gpus else "SPREAD",
         ),
         run_config=ray.train.RunConfig(
-            name="ray",  # the same name in the same folder resumes
+            name=RAY_RUN,
             storage_path=str(folder),
             failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=KEPT),
         ),
     )
-    result = trainer.fit()
-    if result.checkpoint is None:
+    trainer.fit()
+    checkpoint = newest_whole(folder)
+    if checkpoint is None:
         raise RuntimeError(f"training in {folder} ended without a checkpoint")
-    with result.checkpoint.as_directory() as checkpoint:
-        return {name: (Path(checkpoint) / name).read_bytes() for name in (BEST, PROGRESS)}
+    files = {name: (checkpoint / name).read() for name in (BEST, PROGRESS)}
+    num_epochs = len(json.loads(files[PROGRESS])["history"])
+    if num_epochs < config.epochs:
+        raise Damaged(
+            f"training in {folder}: its last checkpoint was damaged since it was written; the same command goes on "
+            f"from epoch {num_epochs}"
+        )
+    return files
 
 
 # -- a worker ----------------------------------------------------------------------------------------------------
@@ -227,11 +240,11 @@ class Worker:
             self._finish_epoch(epoch)
 
     def _resumed(self) -> TrainingState | None:
-        checkpoint = ray.train.get_checkpoint()
+        checkpoint = newest_whole(self.task.folder)
         if checkpoint is None:
             return None
-        with checkpoint.as_directory() as name:
-            return TrainingState.read(Path(name), self.learner)
+        with on_disk(checkpoint) as folder:
+            return TrainingState.read(folder, self.learner)
 
     def _train_epoch(self, epoch: int) -> None:
         config, learner, state = self.config, self.learner, self.state

@@ -20,12 +20,15 @@ from typing import Any, NamedTuple
 from dhpf.errors import InputError
 from dhpf.manifest import find_json, read_json
 from dhpf.storage import Location
+from dhpf.storage.seal import sealed
 
 JOURNALS = "journal"
 """Folder of all journals, in the work folder or bucket."""
 
 DRIVER = "driver"
 """The writer of an attempt's first record; by name it comes before the workers."""
+
+_REMEDY = "delete the folder of the journal: MLflow then misses what it had not been told yet; results are not touched"
 
 _RECORD = re.compile(r"(?P<attempt>[0-9]{6})/(?P<writer>[a-z0-9-]+)/(?P<number>[0-9]{6,})\.json")
 
@@ -78,7 +81,7 @@ class Journal:
 
     def _first(self) -> Record | None:
         if self._begun is None:
-            content = find_json(self._place_of(f"{1:06}/{DRIVER}", 1))
+            content = find_json(self._place_of(f"{1:06}/{DRIVER}", 1), _REMEDY)
             self._begun = None if content is None else Record(**content)
         return self._begun
 
@@ -103,7 +106,7 @@ class Journal:
         Raises:
             InputError: it is gone or damaged.
         """
-        return Record(**read_json(self._place_of(writer, number)))
+        return Record(**read_json(self._place_of(writer, number), _REMEDY))
 
     def _place_of(self, writer: str, number: int) -> Location:
         return self.place / f"{writer}/{number:06}.json"
@@ -121,7 +124,7 @@ class Writer:
 
     def took(self, record: Record) -> bool:
         """Writes the next record unless another process has written one of this name."""
-        content = json.dumps(record._asdict()).encode()
+        content = sealed(json.dumps(record._asdict()).encode())
         if not (self._own / f"{self._number + 1:06}.json").put_if_absent(content):
             return False
         self._number += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import hashlib
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,11 +15,17 @@ import torch
 from torch import Tensor
 
 from dhpf.checkpoint import load_network, save_network
-from dhpf.manifest import canonical_json
+from dhpf.manifest import damaged, read_json, sealed_json
 from dhpf.pipelines.training.learner import Learner
+from dhpf.storage import Location, location_of
 from dhpf.supervision import Objective
 
 BEST, CURRENT, OPTIMISER, PROGRESS = "best.safetensors", "model.safetensors", "optimiser.safetensors", "progress.json"
+
+FILES = (BEST, CURRENT, OPTIMISER)
+"""What a checkpoint holds besides PROGRESS, which is written last and has their digests."""
+
+_REMEDY = "an earlier checkpoint, or --restart train, helps"
 
 
 @dataclass
@@ -94,7 +100,8 @@ class TrainingState:
             network.load_state_dict(current, strict=False)
             momenta = {n: m.cpu().contiguous() for n, m in learner.momenta().items()}
             safetensors.torch.save_file(momenta, folder / OPTIMISER)
-            (folder / PROGRESS).write_bytes(canonical_json(self._progress()))
+            digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in FILES}
+            (folder / PROGRESS).write_bytes(sealed_json(self._progress() | {"files": digests}))
             yield folder
 
     def _progress(self) -> dict[str, Any]:
@@ -103,11 +110,33 @@ class TrainingState:
 
     @classmethod
     def read(cls, folder: Path, learner: Learner) -> TrainingState:
-        """Reads what `written` wrote, and restores the learner from it."""
+        """Reads what `written` wrote, and restores the learner from it.
+
+        Raises:
+            Damaged: it is not as it was written.
+        """
         weights = learner.network.config.weights
+        progress = require_whole(location_of(folder))
         learner.restore(
             load_network(folder / CURRENT, weights).learned_state(), safetensors.torch.load_file(folder / OPTIMISER)
         )
-        progress = json.loads((folder / PROGRESS).read_bytes())
         progress["open_sums"] = torch.tensor(progress["open_sums"], dtype=torch.float64)
         return cls(best_state=load_network(folder / BEST, weights).learned_state(), **progress)
+
+
+def require_whole(checkpoint: Location) -> dict[str, Any]:
+    """Checks the files of a checkpoint against the digests that it holds; gives its progress without them.
+
+    One of version 0.1 has no digests; its files only have to be there.
+
+    Raises:
+        Damaged: a file is not as it was written.
+    """
+    progress: dict[str, Any] = read_json(checkpoint / PROGRESS, _REMEDY)
+    digests = progress.pop("files", {})
+    for name in FILES:
+        content = (checkpoint / name).find()
+        digest = None if content is None else hashlib.sha256(content).hexdigest()
+        if digest is None or digest != digests.get(name, digest):
+            raise damaged(checkpoint / name, _REMEDY)
+    return progress

@@ -44,7 +44,7 @@ def test_size_and_digest_are_checked(tmp_path: Path) -> None:
         require_size(place, place.size(), commit.files[name])
 
     for check in (read_file, check_size):
-        with pytest.raises(InputError, match="data/a: gone; run the stage again with --restart"):
+        with pytest.raises(InputError, match="data/a: gone; `dhpf verify RUN --repair`"):
             check(root, COMMIT, "a")
     (tmp_path / "data").mkdir()
     for content, error in ((b"abcd", "4 bytes instead of 3"), (b"abd", "damaged since it was written")):

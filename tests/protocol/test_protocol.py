@@ -16,11 +16,19 @@ from typing import Any
 
 import pytest
 
-from dhpf.manifest import MANIFEST, CommitRecord, Manifest, canonical_json, commit_line, commit_of_line
+from dhpf.manifest import (
+    MANIFEST,
+    CommitRecord,
+    Manifest,
+    commit_line,
+    commit_of_line,
+    sealed_json,
+)
 from dhpf.pipelines.outputs import commits as commits_module
 from dhpf.pipelines.outputs import store as store_module
 from dhpf.pipelines.outputs.commits import COMMITS, Commits
 from dhpf.pipelines.outputs.store import OBJECTS, PLAN, SCRATCH, StageOutput
+from dhpf.storage.seal import unsealed
 from tests.protocol.explorer import Ended, ExploredLocation, Explorer, Step
 
 Tasks = Mapping[str, Sequence[str]]
@@ -89,7 +97,9 @@ def check(before: Mapping[str, bytes], name: str, step: Step, after: Mapping[str
         commits = json.loads(after[step.key])["commits"]
         assert [commit["task"] for commit in commits] == json.loads(after[f"out/{PLAN}"])["tasks"], "a task is lost"
         for commit in commits:
-            assert commit == json.loads(after[f"out/{COMMITS}/{commit['task']}.json"]), "not its task's commit"
+            assert commit == json.loads(unsealed(after[f"out/{COMMITS}/{commit['task']}.json"])), (
+                "not its task's commit"
+            )
             for file, entry in commit["files"].items():
                 content = after[f"out/{entry['key']}"].decode()
                 assert content == f"{commit['task']} {file} of {commit['info']['run']}", "runs are mixed"
@@ -141,7 +151,7 @@ def test_in_every_order_each_task_has_one_whole_result(drivers: int, tasks: Task
 
 
 def overwriting(commits: Commits, commit: CommitRecord) -> CommitRecord:
-    (commits._root / COMMITS / f"{commit.task}.json").put(canonical_json(vars(commit)))
+    (commits._root / COMMITS / f"{commit.task}.json").put(sealed_json(vars(commit)))
     return commit
 
 
@@ -149,13 +159,13 @@ def looking_first(commits: Commits, commit: CommitRecord) -> CommitRecord:
     place = commits._root / COMMITS / f"{commit.task}.json"
     found = place.find()
     if found is not None:
-        return CommitRecord(**json.loads(found))
-    place.put(canonical_json(vars(commit)))
+        return CommitRecord(**json.loads(unsealed(found)))
+    place.put(sealed_json(vars(commit)))
     return commit
 
 
 def returning_the_losers(commits: Commits, commit: CommitRecord) -> CommitRecord:
-    (commits._root / COMMITS / f"{commit.task}.json").put_if_absent(canonical_json(vars(commit)))
+    (commits._root / COMMITS / f"{commit.task}.json").put_if_absent(sealed_json(vars(commit)))
     return commit
 
 
@@ -186,7 +196,7 @@ class SharingKeys(StageOutput):
 class CleaningAtTheBeginning(StageOutput):
     def committed(self) -> Mapping[str, CommitRecord]:
         commits = super().committed()
-        for key in self._require_files(commits):
+        for key in self._unreferenced(commits):
             (self.root / key).delete()
         return commits
 
@@ -197,7 +207,7 @@ class RemovingWhatWasUnreferenced(StageOutput):
     def committed(self) -> Mapping[str, CommitRecord]:
         commits = super().committed()
         if not hasattr(self, "unreferenced"):
-            self.unreferenced = self._require_files(commits)
+            self.unreferenced = self._unreferenced(commits)
         return commits
 
     def finish(self, record: Mapping[str, Any]) -> Manifest:

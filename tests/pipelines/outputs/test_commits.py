@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dhpf.errors import InputError
 from dhpf.manifest import CommitRecord
 from dhpf.pipelines.outputs import commits
 from dhpf.pipelines.outputs.commits import Commits
@@ -78,12 +77,43 @@ def test_the_winner_is_what_is_noted_though_others_put_later(root: Location) -> 
 
 
 @pytest.mark.parametrize("junk", [b"{", b'{"other": 1}'])
-def test_what_is_damaged_is_named(tmp_path: Path, junk: bytes) -> None:
+def test_gathered_commits_that_are_damaged_are_named_and_read_one_by_one(
+    tmp_path: Path, junk: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     root = FileLocation(tmp_path)
     driver = Commits(root)
     for task in TASKS[:3]:
         driver.note(driver.put(commit_of(task)))
     [gathered] = (root / "gathered").entries()
     (root / "gathered" / gathered.key).put(junk)
-    with pytest.raises(InputError, match=f"gathered/{gathered.key}: damaged since it was written"):
-        Commits(root).learn()
+    following = Commits(root)
+    assert following.learn() == TASKS[:3]
+    assert dict(following) == {task: commit_of(task) for task in TASKS[:3]}
+    assert f"gathered/{gathered.key}: damaged since it was written" in caplog.text
+
+
+def test_after_a_mark_the_next_commit_counts(root: Location) -> None:
+    first, second, third = (CommitRecord("t", {}, {"by": name}) for name in ("first", "second", "third"))
+    driver = Commits(root)
+    driver.note(driver.put(first))
+    for _ in range(2):
+        driver.mark_damaged("t", "a file of it is gone")
+    assert "t" not in driver and driver.done() == set() and driver.marked == {"t"} and driver.find("t") is None
+    assert Commits(root).learn() == []
+    driver.note(Commits(root).put(second))
+    assert Commits(root).put(third) == Commits(root).find("t") == driver["t"] == second
+    assert driver.marked == set() and driver.done() == {"t"}
+    following = Commits(root)
+    assert following.learn() == ["t"] and following["t"] == second
+
+
+@pytest.mark.parametrize("junk", [b"", b"{", b'{"other": 1}', b'{"files": {}, "info": {}, "task": "t", "sha256": "0"}'])
+def test_a_damaged_commit_is_marked_and_its_task_done_again(root: Location, junk: bytes) -> None:
+    Commits(root).put(CommitRecord("t", {}, {"by": "first"}))
+    (root / "commits" / "t.json").put(junk)
+    following = Commits(root)
+    assert following.learn() == [] and following.marked == {"t"}
+    second = CommitRecord("t", {}, {"by": "second"})
+    assert following.put(second) == following.find("t") == second
+    (root / "commits" / "t~2.json").put(junk)
+    assert Commits(root).put(CommitRecord("t", {}, {"by": "third"})).info == {"by": "third"}

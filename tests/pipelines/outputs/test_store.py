@@ -273,17 +273,53 @@ def test_a_file_under_its_final_name_is_whole_whenever_the_writer_is_killed(tmp_
     assert torn, "no writer was killed in the middle of a file, this test shows nothing"
 
 
+@pytest.mark.parametrize("content", [None, b"conten", b"contenT"])
+def test_what_is_damaged_before_the_end_is_done_again_and_nothing_else(root: Location, content: bytes | None) -> None:
+    plan = {"stage": "s", "tasks": ["t1", "t2"]}
+    output = StageOutput(root)
+    output.plan(plan)
+    whole = output.commit("t1", {"part": b"other"}, {})
+    place = output.location(output.commit("t2", {"part": b"content"}, {}), "part")
+    place.delete() if content is None else place.put(content)
+    following = StageOutput(root)
+    assert following.committed().keys() == {"t1"} and following.missing() == ["t2"]
+    following.note(StageOutput(root).commit("t2", {"part": b"again"}, {}))
+    manifest = following.finish({})
+    assert [following.read(commit, "part") for commit in manifest.commits] == [b"other", b"again"]
+    assert manifest.commits[0] == whole and keys(root / "commits") == [
+        "t1.json",
+        "t2.json",
+        "t2~1.damaged",
+        "t2~2.json",
+    ]
+    assert len(keys(root / "data")) == 2
+    stored = StageOutput(root).manifest()
+    assert stored is not None and list(stored.commits) == list(manifest.commits)
+
+
 def test_nothing_is_complete_without_its_data(root: Location) -> None:
     output = StageOutput(root)
     output.plan({"stage": "s", "tasks": ["t"]})
     commit = output.commit("t", {"part": b"content"}, {})
+    output.note(commit)
     output.location(commit, "part").delete()
-    with pytest.raises(InputError, match="part.*: gone; .*--restart"):
+    with pytest.raises(InputError, match="files of 1 tasks were damaged .* the first of t; the same command"):
         output.finish({})
     assert output.manifest() is None
+    following = StageOutput(root)
+    assert following.missing() == ["t"]
+    following.note(following.commit("t", {"part": b"content"}, {}))
+    assert following.read(following.finish({}).commits[0], "part") == b"content"
 
 
-@pytest.mark.parametrize("name", ["PLAN.json", "MANIFEST.json", "commits/t.json"])
+def test_a_driver_that_goes_on_leaves_shards_to_their_readers(tmp_path: Path) -> None:
+    output = StageOutput(tmp_path)
+    output.plan({"stage": "s", "tasks": ["t"]})
+    output.location(output.commit("t", {"shard.tar": b"content"}, {}), "shard.tar").put(b"contenT")
+    assert StageOutput(tmp_path).committed().keys() == {"t"}
+
+
+@pytest.mark.parametrize("name", ["PLAN.json", "MANIFEST.json"])
 @pytest.mark.parametrize("junk", [b"", b"{", b'{"other": 1}'])
 def test_damaged_records_are_named(root: Location, name: str, junk: bytes) -> None:
     output = StageOutput(root)
@@ -295,7 +331,22 @@ def test_damaged_records_are_named(root: Location, name: str, junk: bytes) -> No
     with pytest.raises(InputError, match=f"{name}.*: damaged|holds an earlier s"):
         output.plan(plan)
         output.manifest()
-        StageOutput(root).committed()
+
+
+@pytest.mark.parametrize("name", ["PLAN.json", "MANIFEST.json", "commits/t.json"])
+def test_one_changed_digit_of_a_record_is_noticed(root: Location, name: str) -> None:
+    output = StageOutput(root)
+    plan = {"stage": "s", "size": 11, "tasks": ["t"]}
+    output.plan(plan)
+    output.commit("t", {"part": b"content"}, {"num_pairs": 11})
+    output.finish({"num_pairs": 11})
+    content = (root / name).read()
+    (root / name).put(content.replace(b"11", b"12", 1))
+    if name == "commits/t.json":
+        assert StageOutput(root).missing() == ["t"] or StageOutput(root).commit_of("t") is None
+        return
+    with pytest.raises(InputError, match=f"{name}.*: damaged since it was written"):
+        output.plan(plan | {"size": 12}) if name == "PLAN.json" else output.manifest()
 
 
 def test_a_file_system_without_links_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
 from ray.train import Checkpoint
 
 from dhpf.config import ModelConfig, SupervisionConfig
@@ -68,8 +69,15 @@ def test_validation_needs_pairs_also_where_learning_needs_no_keypoints(
         train(FIXED, config, train_set, dataclasses.replace(bare, record={"num_pairs": 0}), tmp_path, LOG)
 
 
+def flip(path: Path) -> None:
+    """Flips a bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
 class Reports:
-    """Takes the place of Ray Train: keeps the last checkpoint, and ends the worker with a report if asked to."""
+    """Takes the place of Ray Train: keeps all checkpoints, and ends the worker with a report if asked to."""
 
     def __init__(self, folder: Path, ends_with: int | None = None) -> None:
         self.folder, self.ends_with = folder, ends_with
@@ -77,28 +85,28 @@ class Reports:
 
     def report(self, metrics: dict[str, float], checkpoint: Checkpoint) -> None:
         self.metrics.append(metrics)
-        checkpoint.to_directory(str(self.folder / "last"))
+        number = len(list(self.folder.glob("ray/checkpoint_*")))
+        checkpoint.to_directory(str(self.folder / "ray" / f"checkpoint_{number:06d}"))
         if len(self.metrics) == self.ends_with:
             raise KeyboardInterrupt
 
-    def get_checkpoint(self) -> Checkpoint | None:
-        last = self.folder / "last"
-        return Checkpoint.from_directory(str(last)) if last.exists() else None
-
 
 def test_a_worker_reports_logs_and_goes_on_within_an_epoch(
-    training_sets: tuple[ShardSet, ShardSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    training_sets: tuple[ShardSet, ShardSet],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     titles: list[str] = []
     journal = Journal(location_of(tmp_path / "journal"))
     log = RunLog(Writer(journal.place, 1, "worker"), "run")
     board = SimpleNamespace(write=SimpleNamespace(remote=lambda title, done, total: titles.append(f"{done}/{total}")))
     config = TrainConfig(on="photos", batch_size=6, epochs=2, checkpoint_steps=1, learning_rate=0.05)
-    task = train_stage.WorkerTask(SMALL, config, *training_sets, log, board, str(tmp_path / "maps"))
 
     def work(reports: Reports) -> train_stage.Worker:
+        folder = location_of(reports.folder)
+        task = train_stage.WorkerTask(SMALL, config, *training_sets, folder, log, board, str(tmp_path / "maps"))
         monkeypatch.setattr("ray.train.report", reports.report)
-        monkeypatch.setattr("ray.train.get_checkpoint", reports.get_checkpoint)
         data = [PairDataset(part) for part in training_sets]
         worker = train_stage.Worker(task, Learner(SMALL, config, *data, tmp_path / "maps", ALONE, 0))
         with contextlib.suppress(KeyboardInterrupt):
@@ -119,6 +127,17 @@ def test_a_worker_reports_logs_and_goes_on_within_an_epoch(
     assert [step for numbers, step in logged if "step/loss" in numbers] == [0, num_steps]
     assert [step for numbers, step in logged if "val_pck" in numbers] == [1, 2]
     assert pictures == [f"pictures/{n}.png" for n in ("first-step", "validation/epoch-001", "validation/epoch-002")]
+
+    final = work(whole).learner.state()
+    assert len(whole.metrics) == 2 * num_steps, "a complete training learns nothing more"
+    work(Reports(tmp_path / "damaged", ends_with=num_steps + 1))
+    newest = sorted(tmp_path.glob("damaged/ray/checkpoint_*"))[-1]
+    flip(newest / "model.safetensors")
+    fallen_back = Reports(tmp_path / "damaged")
+    learned = work(fallen_back).learner.state()
+    assert len(fallen_back.metrics) == num_steps, "it goes on from the checkpoint before the damaged one"
+    assert f"{newest.name}/model.safetensors: damaged since it was written" in caplog.text
+    assert all(torch.equal(value, learned[name]) for name, value in final.items())
 
     work(Reports(tmp_path / "killed", ends_with=2))
     again = Reports(tmp_path / "killed")
