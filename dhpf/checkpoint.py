@@ -19,6 +19,7 @@ from dhpf.errors import InputError
 from dhpf.model.backbone import load_backbone
 from dhpf.model.network import HyperpixelNetwork
 from dhpf.model.weight_files import misfit, read_safetensors, read_state_dict, require_finite
+from dhpf.regular_files import is_file
 
 FORMAT = "dhpf-checkpoint-1"
 
@@ -83,7 +84,7 @@ def load_network(path: str | Path, weights: str | None = None) -> HyperpixelNetw
 
 def _header(path: Path) -> dict[str, str] | None:
     """The header of a checkpoint of ours; None for any other file."""
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"checkpoint {path}: no such file")
     if path.suffix != ".safetensors":
         return None

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Literal, get_args
 
 from dhpf.errors import InputError
+from dhpf.regular_files import is_file
 
 FRAME_SIDE = 240
 """Side in pixels of the frame in which cells, boxes and PCK are defined (docs/algorithm.md, section 1)."""
@@ -118,7 +119,7 @@ def located_weights(weights: str | Path) -> Path:
         if spec is None or not spec.submodule_search_locations:
             raise InputError(f"no weights file {text!r}: no package {name!r} is installed; write package:NAME/PATH")
         path = Path(next(iter(spec.submodule_search_locations))) / inside
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"no weights file {text!r}")
     return path
 

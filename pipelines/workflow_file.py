@@ -14,7 +14,7 @@ from dhpf.pairs import open_pair_source
 from dhpf.pipelines.config import SourceConfig, Workflow
 from dhpf.pipelines.strict_yaml import MAX_LETTERS, parse_yaml
 from dhpf.planning.select import SELECT_OPTIONS, PairList, PairSelect, gather_select
-from dhpf.regular_files import read_regular
+from dhpf.regular_files import is_file, read_regular
 from dhpf.storage import Location, is_uri, location_of
 
 PATH_OPTIONS = ("root", "pair_list")
@@ -190,7 +190,7 @@ def _check_method(workflow: Workflow, method: str | Mapping[str, Any], place: st
         stage = STAGE_MODELS[method]
         if getattr(workflow, stage) is None:
             raise InputError(f"{place}: {method!r} needs a {stage} stage, which workflow {workflow.name} does not have")
-    elif not method.startswith("models:/") and not Path(method).is_file():
+    elif not method.startswith("models:/") and not is_file(method):
         raise InputError(
             f"{place}: no checkpoint {method!r}; give 'trained', 'searched', a checkpoint's path, models:/NAME@ALIAS, "
             "or fields of the model"

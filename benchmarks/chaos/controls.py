@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -28,13 +29,11 @@ class Control:
         name: one of CONTROLS.
         environment: of a client of the cluster.
         folder: that all machines share.
-        num_blocks: of ROWS rows each.
     """
 
     name: str
     environment: Mapping[str, str]
     folder: Path
-    num_blocks: int
     submits: int = 0
     _thread: threading.Thread = field(init=False)
 
@@ -46,7 +45,7 @@ class Control:
 
     def _submit_until_done(self) -> None:
         ray = [str(Path(sys.executable).with_name("ray")), "job", "submit", "--working-dir", str(JOB.parent), "--"]
-        words = ["python", JOB.name, self.name, str(self.folder), str(self.num_blocks)]
+        words = ["python", JOB.name, self.name, str(self.folder)]
         own = {"PATH": os.environ["PATH"], "HOME": str(self.folder)}
         for number in range(1, MOST_SUBMITS + 1):
             self.submits = number
@@ -57,15 +56,17 @@ class Control:
                 return
 
     def ended(self, seconds: float) -> Account:
-        """Waits for the job's end; its account."""
+        """Lets the job come to its end, and waits for it; its account."""
+        (self.folder / "enough").touch()
         self._thread.join(seconds)
         if self._thread.is_alive():
             raise RuntimeError(f"control {self.name}: not done after {self.submits} submits")
-        return control_account(self.folder, self.num_blocks)
+        return control_account(self.folder)
 
 
-def control_account(folder: Path, num_blocks: int) -> Account:
+def control_account(folder: Path) -> Account:
     """The rows in all files of a control, a torn one among them as it is."""
+    num_blocks = 1 + max(int(re.split(r"\D", path.name)[0]) for path in folder.glob("*.rows"))
     expected: list[Row] = [(f"{block}-{row}", "") for block in range(num_blocks) for row in range(ROWS)]
     texts = (path.read_text() for path in sorted(folder.glob("*.rows")))
     return account(expected, [(line, "") for text in texts for line in text.splitlines()])

@@ -58,7 +58,7 @@ def measure(made: Cluster, size: Size, *, seed: int, kills: int, stops: int, pau
         workload.submit_until_done("calm", most=1)
         expected = list(stored_rows(workload.run_folder("calm"), STAGES))
         storm = Storm(made, seed, deck(Random(seed), kills, stops), "dhpf.pipelines", CONTROLS, pause)
-        controls = [Control(name, workload.environment, folder / name, num_blocks=4 + 4 * kills) for name in CONTROLS]
+        controls = [Control(name, workload.environment, folder / name) for name in CONTROLS]
         for control in controls:
             control.begin()
         storm.begin()

@@ -27,9 +27,6 @@ Kind = Literal["worker", "driver", "raylet", "store", "stop"]
 SHARES: Mapping[Kind, float] = {"worker": 0.6, "driver": 0.14, "raylet": 0.14, "store": 0.12}
 """Of the processes that are ended; stops come on top."""
 
-VICTIM_SECONDS = 60.0
-"""How long a strike waits for a process of its kind to be at work."""
-
 NOT_AT_WORK = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::JobSupervisor", "ray::examine_machine")
 """Names of Ray's processes, and of ours before a run begins, beside those that do a run's work."""
 
@@ -100,9 +97,8 @@ class Storm:
             self._strike(kind)
 
     def _strike(self, kind: Kind) -> None:
-        """Waits for a process of the kind, and ends or stops it."""
-        deadline = time.monotonic() + VICTIM_SECONDS
-        while not self._ended.is_set() and time.monotonic() < deadline:
+        """Waits until a process of the kind is at work, and ends or stops it."""
+        while not self._ended.is_set():
             there = [(machine, process) for machine in self._machines(kind) for process in _processes(machine)]
             ours = [(machine, process) for machine, process in there if self._is_ours(kind, process)]
             if ours and self._hit(kind, *self._random.choice(ours)):

@@ -15,7 +15,7 @@ from dhpf.config import nearest_name
 from dhpf.errors import InputError
 from dhpf.images import MAX_FILE_BYTES, ImageError, read_bytes
 from dhpf.records import PairRecord, Points, Rejection
-from dhpf.regular_files import Stamp, UnreadableFile, open_regular
+from dhpf.regular_files import UnreadableFile, is_folder, open_regular
 from dhpf.storage import BucketLocation, FileLocation, Location, is_uri
 from dhpf.storage.bucket import AccessDenied, require_uri
 
@@ -77,7 +77,7 @@ def require_root(root: str, owner: str) -> Location:
     if is_uri(root):
         require_uri(root, owner)
         return BucketLocation(root)
-    if not Path(root).is_dir():
+    if not is_folder(root):
         raise InputError(f"{owner}: no folder {root!r}; correct its root, or the data folder below which it lies")
     return FileLocation(Path(root))
 
@@ -88,22 +88,19 @@ def require_split(split: str, splits: tuple[str, ...], kind: str) -> None:
         raise InputError(f"pair source {kind}: no split {split!r}; {nearest_name(split, splits)}")
 
 
-def read_inside(root: Location, image_id: str, listed: Stamp | None = None) -> bytes:
+def read_inside(root: Location, image_id: str) -> bytes:
     """The bytes of an image whose id is its path below `root`; links and `..` may not lead out of it.
 
-    Args:
-        listed: the stamp that it had and must still have.
-
     Raises:
-        ImageError: no such image, it lies outside, it has another stamp, or the store denies access to it.
+        ImageError: no such image, it lies outside, or the store denies access to it.
     """
     if isinstance(root, FileLocation):
-        return read_below(root.path, image_id, listed)
+        return read_below(root.path, image_id)
     path = PurePosixPath(image_id)
     if path.is_absolute() or ".." in path.parts:
         raise ImageError(f"image {image_id!r}: lies outside {root}")
     try:
-        data = (root / image_id).find(MAX_FILE_BYTES, listed)
+        data = (root / image_id).find(MAX_FILE_BYTES)
     except AccessDenied as error:
         raise ImageError(f"image {image_id}: the store denies access to it") from error
     except UnreadableFile as error:
@@ -113,7 +110,7 @@ def read_inside(root: Location, image_id: str, listed: Stamp | None = None) -> b
     return data
 
 
-def read_below(root: Path, image_id: str, listed: Stamp | None = None) -> bytes:
+def read_below(root: Path, image_id: str) -> bytes:
     """As `read_inside`, of a folder."""
     folder = root.resolve()
     try:
@@ -122,7 +119,7 @@ def read_below(root: Path, image_id: str, listed: Stamp | None = None) -> bytes:
         raise ImageError(f"image {image_id!r}: not a usable file name") from error
     if not path.is_relative_to(folder):
         raise ImageError(f"image {image_id!r}: lies outside {root}")
-    return read_bytes(path, listed)
+    return read_bytes(path)
 
 
 @contextlib.contextmanager

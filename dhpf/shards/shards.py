@@ -33,10 +33,7 @@ from dhpf.storage.copies import forget_copy, read_part
 os.environ.setdefault("WDS_SECURE", "1")  # webdataset reads it on import: no pickles, no shell
 import webdataset  # noqa: E402
 
-_ENDINGS = (
-    *((b"\xff\xd8\xff", "jpg"), (b"\x89PNG", "png"), (b"RIFF", "webp"), (b"BM", "bmp"), (b"GIF8", "gif")),
-    *((b"\0\0\0\x0cjP  ", "jp2"), (b"\xff\x4f\xff\x51", "j2k")),
-)
+_ENDINGS = ((b"\xff\xd8\xff", "jpg"), (b"\x89PNG", "png"), (b"RIFF", "webp"), (b"BM", "bmp"), (b"GIF8", "gif"))
 
 
 @dataclass(frozen=True)
@@ -173,8 +170,6 @@ def _write_index(tar: bytes, images: dict[str, _Image], pairs: list[PairRecord])
 
 
 def _ending(data: bytes) -> str:
-    if data[4:8] == b"ftyp":
-        return "avif" if data[8:12] in (b"avif", b"avis") else "heic"
     return next((ending for magic, ending in _ENDINGS if data.startswith(magic)), "tiff")
 
 

@@ -10,15 +10,17 @@ from typing import Any
 
 import pytest
 
+from dhpf.checkpoint import load_network
+from dhpf.config import located_weights
 from dhpf.errors import InputError
 from dhpf.images import MAX_FILE_BYTES, ImageError, read_image
 from dhpf.model.weight_files import read_state_dict
 from dhpf.pairs import open_pair_source
 from dhpf.pairs.image_folder import FolderImages
 from dhpf.pairs.pair_list import read_rows
-from dhpf.pairs.source import MAX_LINE_LETTERS, read_table
+from dhpf.pairs.source import MAX_LINE_LETTERS, read_table, require_root
 from dhpf.pipelines.workflow_file import read_workflows
-from dhpf.regular_files import UnreadableFile, open_regular, read_regular
+from dhpf.regular_files import UnreadableFile, is_file, is_folder, open_regular, read_regular
 from dhpf.storage.file_system import FileLocation
 
 KINDS = {"pipe": "a named pipe", "socket": "a socket", "device": "a device", "folder": "a folder"}
@@ -119,3 +121,17 @@ def test_the_limit_of_images_is_stated(tmp_path: Path) -> None:
         file.truncate(MAX_FILE_BYTES + 1)
     with pytest.raises(ImageError, match="more than 1,000,000,000 are not read"):
         FolderImages(str(tmp_path)).read("x.jpg")
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "\udcff"])
+def test_a_name_that_no_file_can_have_is_that_of_no_file(name: str) -> None:
+    assert not is_file(name) and not is_folder(name)
+    for work in (lambda: located_weights(name), lambda: load_network(name), lambda: require_root(name, "photos")):
+        with pytest.raises(InputError, match="no such file|no weights file|no folder"):
+            work()
+
+
+def test_files_and_folders_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    assert is_file(tmp_path / "file") and not is_folder(tmp_path / "file")
+    assert is_folder(tmp_path) and not is_file(tmp_path)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dhpf.errors import InputError
-from dhpf.regular_files import Stamp
 from dhpf.storage import Entry, Location
 
 Store = frozenset[tuple[str, bytes]]
@@ -112,16 +111,16 @@ class ExploredLocation(Location):
     def put_file(self, path: Path) -> None:
         self.put(path.read_bytes())
 
-    def find(self, limit: int | None = None, listed: Stamp | None = None) -> bytes | None:
+    def find(self) -> bytes | None:
         found: bytes | None = self.answers.take(Step("find", self.key))
         return found
 
     def read_range(self, begin: int, size: int) -> bytes:
         return self.read()[begin : begin + size]
 
-    def stamp(self) -> Stamp | None:
+    def size(self) -> int | None:
         content = self.find()
-        return None if content is None else Stamp(len(content), 0)
+        return None if content is None else len(content)
 
     def entries(self, *, hidden: bool = False) -> Iterator[Entry]:
         return iter(self.answers.take(Step("entries", self.key)))

@@ -8,12 +8,6 @@ from using vectors: slices with steps, indices that may be negative, and compari
 
 from __future__ import annotations
 
-import contextlib
-import functools
-from collections.abc import Callable
-from pathlib import Path
-from typing import ParamSpec, TypeVar
-
 import numba
 import numpy as np
 import torch
@@ -22,15 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dhpf.config import GRID_SIDE
-from dhpf.errors import InputError
 from dhpf.frame import NUM_CELLS, interpolation_matrix, interpolation_taps
 from dhpf.model.correlation import COSINE_EPSILON
 from dhpf.model.engines.engine import ZERO_MAXIMUM, BestCells, MatchProblem
 from dhpf.model.hough import NUM_DISPLACEMENTS
-from dhpf.storage.private_folder import private_folder
-
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -120,29 +109,12 @@ class CompiledEngine:
         return self._coarse.numpy(), np.array(list(layers_by_side), np.int64), lower, upper_weight
 
 
-def _compiled(function: Callable[Arguments, Result], *, fastmath: bool = True) -> Callable[Arguments, Result]:
-    """The function as machine code, which later processes find beside this file, or where numba keeps its caches.
-
-    Where it may write to neither, they lie in a folder for temporary files of this user; else each process compiles.
-    """
-    model = "numpy" if fastmath else "python"
-    compiled = functools.partial(numba.njit, fastmath=fastmath, error_model=model, nogil=True)
-    try:
-        Path.home()  # without one numba would make a folder named ~ in the current folder
-        return compiled(cache=True)(function)
-    except RuntimeError:  # nor is there another place
-        with contextlib.suppress(RuntimeError, InputError):
-            numba.config.CACHE_DIR = str(private_folder("numba"))  # type: ignore[attr-defined]
-            return compiled(cache=True)(function)
-    return compiled()(function)
-
-
 def _padded(rows: Tensor) -> Tensor:
     """(..., 60) -> (..., 64), zeros at the end."""
     return F.pad(rows, (0, _PADDED - GRID_SIDE))
 
 
-@_compiled
+@numba.njit(fastmath=True, error_model="numpy", cache=True, nogil=True)
 def _appearance_row(
     block: Floats,
     y: int,
@@ -200,7 +172,7 @@ def _appearance_row(
                 votes[y_t - y + _SIDE - 1, phase, first_column + np.uintp(c)] += power
 
 
-@_compiled
+@numba.njit(fastmath=True, error_model="numpy", cache=True, nogil=True)
 def _products_of_row(y: int, products: Floats, sides: Ints, lower: Ints, weight: Floats) -> Floats:
     """Coarse products of grid row y: [side and source column, target row, target column of the grid]."""
     rows = np.empty((sides.sum(), sides.max() if len(sides) else 0, _PADDED), np.float32)
@@ -220,7 +192,7 @@ def _products_of_row(y: int, products: Floats, sides: Ints, lower: Ints, weight:
     return rows
 
 
-@_compiled
+@numba.njit(fastmath=True, error_model="numpy", cache=True, nogil=True)
 def _score(appearance: Floats, scores: Floats, value: Floats, target: Ints, column_maximum: Floats) -> None:
     """Notes the maxima of rows and columns of (N, 60, 64) appearance times (119, 128) scores, which is not stored."""
     highest, found_in = np.empty(_PADDED, np.float32), np.empty(_PADDED, np.int32)
@@ -243,7 +215,7 @@ def _score(appearance: Floats, scores: Floats, value: Floats, target: Ints, colu
         value[i], target[i] = highest[best], found_in[best] * _SIDE + best
 
 
-@functools.partial(_compiled, fastmath=False)
+@numba.njit(cache=True, nogil=True)
 def _filter(
     appearance: Floats,
     scores: Floats,

@@ -54,19 +54,6 @@ def reasons(plan: PairListPlan) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_names_match_however_their_accents_are_written(tmp_path: Path, kind: str) -> None:
-    composed, decomposed = "caf\u00e9.jpg", "nai\u0308ve.jpg"
-    columns = {"source": ["cafe\u0301.jpg", "a.jpg"], "target": ["na\u00efve.jpg", composed]}
-    path, images = written(tmp_path, kind, columns), ["a.jpg", composed, decomposed]
-    plan = planned(path, tmp_path / "plan", images)
-    assert rows(plan, images) == [(0, composed, decomposed), (1, "a.jpg", composed)]
-    for image in images:
-        (tmp_path / image).touch()
-    found = [(p.source, p.target) for p in ImageFolder(str(tmp_path), PairList(str(path))).pairs("all")]
-    assert found == [(composed, decomposed), ("a.jpg", composed)]
-
-
-@pytest.mark.parametrize("kind", ["csv", "parquet"])
 @pytest.mark.parametrize("batch_rows", [2, 1000])
 def test_rows_in_are_pairs_planned_and_rows_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, batch_rows: int
@@ -229,3 +216,10 @@ def test_texts_that_are_not_utf8_are_refused(column: str, tmp_path: Path) -> Non
     pq.write_table(pa.table(columns), tmp_path / "pairs.parquet")
     with pytest.raises(InputError, match="not a readable Parquet file .*UTF8"):
         plan_pair_list(tmp_path / "pairs.parquet", ["0.jpg", "1.jpg"], tmp_path / "p", max_images=4, max_pairs=4)
+
+
+def test_a_parquet_list_whose_names_of_columns_are_no_text_is_said(tmp_path: Path) -> None:
+    path = written(tmp_path, "parquet", {"source": ["a.png"], "target": ["b.png"], "remark": ["x"]})
+    path.write_bytes(path.read_bytes().replace(b"remark", b"\x80emark"))
+    with pytest.raises(InputError, match="not a readable Parquet file"):
+        planned(path, tmp_path)
