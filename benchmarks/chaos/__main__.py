@@ -1,0 +1,57 @@
+"""Command line of the chaos harness: `make chaos`, as root; `make chaos SHORT=1` takes minutes."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from benchmarks.chaos import kill_storm, private_runs
+from benchmarks.chaos.page import write_part
+from benchmarks.chaos.workload import LONG, SHORT
+
+PARTS = ("storm", "store", "places")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--short", action="store_true", help="ten kills, and the private runs in fewer commands")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts (default: all)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--kills", type=int, help="SIGKILLs (default: 200, or 10 if short)")
+    parser.add_argument("--stops", type=int, help="SIGSTOPs (default: 10, or 1 if short)")
+    parser.add_argument("--pause", type=float, default=6, help="mean seconds between two strikes (default: 6)")
+    parser.add_argument("--seconds", type=float, default=4 * 3600, help="after which the storm ends (default: 4 hours)")
+    parser.add_argument("--write", action="store_true", help="write the figures into docs/chaos.json and docs/chaos.md")
+    options = parser.parse_args()
+    size = SHORT if options.short else LONG
+    if "storm" in options.only:
+        with kill_storm.cluster() as cluster:
+            figures = kill_storm.measure(
+                cluster,
+                size,
+                seed=options.seed,
+                kills=options.kills or (10 if options.short else 200),
+                stops=options.stops or (1 if options.short else 10),
+                pause=options.pause,
+                seconds=options.seconds,
+            )
+        if options.write:
+            write_part("storm", figures)
+        assert figures["is_exact"] and figures["rerun_wrote_nothing"], figures
+    if set(options.only) - {"storm"}:
+        with tempfile.TemporaryDirectory(prefix="chaos-") as name:
+            runs = private_runs.prepared(Path(name), SHORT)
+            expected = private_runs.undisturbed(runs)
+            if "store" in options.only:
+                cases = private_runs.store_cases(runs, expected, is_short=options.short)
+                if options.write:
+                    write_part("store", {"seed": 0, "cases": cases})
+            if "places" in options.only:
+                cases = private_runs.place_cases(runs, expected)
+                if options.write:
+                    write_part("places", {"seed": 0, "cases": cases})
+
+
+if __name__ == "__main__":
+    main()
