@@ -24,8 +24,8 @@ from dhpf.regular_files import is_file
 FORMAT = "dhpf-checkpoint-1"
 
 _FIELD_TYPES = {
-    **dict.fromkeys(("backbone", "selection", "projection", "hough_bins"), (str,)),
-    **dict.fromkeys(("projection_divisor", "image_side"), (int,)),
+    **dict.fromkeys(("backbone", "selection", "projection", "hough_bins", "features", "votes", "readout"), (str,)),
+    **dict.fromkeys(("projection_divisor", "image_side", "joint_side"), (int,)),
     "weights": (str, type(None)),
     "layers": (str, list),
     "exponent": (int, type(None)),
@@ -48,7 +48,7 @@ def save_network(network: HyperpixelNetwork, path: str | Path) -> None:
     """Writes what the network has learned, and what it is, to a safetensors file."""
     header = {
         "format": FORMAT,
-        "model": json.dumps(dataclasses.asdict(network.config), sort_keys=True),
+        "model": json.dumps(network.config.settings(), sort_keys=True),
         "backbone_sha256": network.backbone.fingerprint,
     }
     learned = {k: v.detach().cpu().contiguous() for k, v in network.learned_state().items()}

@@ -5,13 +5,14 @@ What each setting may say stands here too: names of backbones, files of weights,
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import importlib.util
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from dhpf.errors import InputError
 from dhpf.regular_files import is_file
@@ -25,6 +26,10 @@ GRID_SIDE = 60
 SupervisionName = Literal["strong", "weak", "contrastive"]
 HoughBinsName = Literal["current", "legacy"]
 EngineName = Literal["auto", "torch", "compiled", "triton"]
+FeaturesName = Literal["plain", "signed-sqrt"]
+VotesName = Literal["plain", "foreground"]
+ReadoutName = Literal["cell", "soft"]
+JointSide = Literal[60, 30]
 
 HOUGH_BINS: tuple[HoughBinsName, ...] = ("current", "legacy")
 ENGINES: tuple[EngineName, ...] = ("auto", "torch", "compiled", "triton")
@@ -208,6 +213,16 @@ class ModelConfig:
         projection_divisor: a dynamic layer of D channels is projected to D / projection_divisor (the paper: 8).
         image_side: side in pixels of the square image that the backbone sees (the paper: 240).
         hough_bins: "current" has 91 bins per axis, "legacy" the 97 of the published weights.
+        features: what is compared: projected maps as they are ("plain"), or the square root of their magnitudes, with
+            their signs, so that a few strong channels do not decide alone. This and the next two are "plain" or "cell"
+            in the published method.
+        votes: whether each match votes with its appearance alone ("plain"), or times how much of the foreground is in
+            its source and its target cell (`foreground_weights`).
+        joint_side: cells per side of the grid on which joint matching follows paths: 60, or 30, which takes a
+            sixteenth of the work.
+        readout: a source cell's match is the centre of its best target cell ("cell"), or the weighted mean of the cells
+            around it (dhpf.model.readout); a point that is matched jointly moves with the cells that cover it ("cell"),
+            or with all near it, those most that paths agree on ("soft").
     """
 
     backbone: str = "efficientnet_lite0"
@@ -219,12 +234,21 @@ class ModelConfig:
     projection_divisor: int = 8
     image_side: int = FRAME_SIDE
     hough_bins: HoughBinsName = "current"
+    features: FeaturesName = "plain"
+    votes: VotesName = "plain"
+    readout: ReadoutName = "cell"
+    joint_side: JointSide = 60
 
     def __post_init__(self) -> None:
         require_backbone(self.backbone)
         require_choice("model.selection", self.selection, LAYER_SELECTIONS)
         require_choice("model.projection", self.projection, get_args(ProjectionName))
         require_choice("model.hough_bins", self.hough_bins, HOUGH_BINS)
+        require_choice("model.features", self.features, get_args(FeaturesName))
+        require_choice("model.votes", self.votes, get_args(VotesName))
+        require_choice("model.readout", self.readout, get_args(ReadoutName))
+        if self.joint_side not in get_args(JointSide):
+            raise InputError(f"model.joint_side: {self.joint_side} is neither 60 nor 30")
         if self.layer_selection.takes_layers != bool(self.layers):
             takers = " or ".join(repr(name) for name, kind in LAYER_SELECTIONS.items() if kind.takes_layers)
             raise InputError(
@@ -239,6 +263,14 @@ class ModelConfig:
             raise InputError(f"model.projection_divisor: {self.projection_divisor} must be at least 1")
         if not 64 <= self.image_side <= 1024:
             raise InputError(f"model.image_side: {self.image_side} is outside 64 to 1024 pixels")
+
+    def settings(self) -> dict[str, Any]:
+        """The fields as plain values, for checkpoints and plans.
+
+        Those of _ADDED that are as published are left out, so that models made before they were there are the same.
+        """
+        found = dataclasses.asdict(self)
+        return {name: value for name, value in found.items() if value != _ADDED.get(name, _NOTHING)}
 
     @property
     def layer_selection(self) -> LayerSelection:
@@ -282,6 +314,14 @@ class ModelConfig:
             if not 0 <= layer < num_layers:
                 raise InputError(f"model.layers: {self.backbone} has layers 0 to {num_layers - 1}, not {layer}")
         return kept
+
+
+_ADDED: Mapping[str, object] = MappingProxyType(
+    {"features": "plain", "votes": "plain", "readout": "cell", "joint_side": GRID_SIDE}
+)
+"""Fields that the first version did not have, and what they are in the published method."""
+
+_NOTHING = object()
 
 
 # -- its training -------------------------------------------------------------------------------------------------

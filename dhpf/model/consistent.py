@@ -40,7 +40,7 @@ def consistent_matches(found: BestCells, limit: int) -> tuple[Tensor, Tensor, Te
         neighbourhood, both in the frame, and (B, limit) bool, False for padding.
     """
     centres = cell_centres(device=found.target.device)
-    displacement = centres[found.filtered_target] - centres  # (B, N, 2)
+    displacement = found.points - centres  # (B, N, 2)
     median, spread = _neighbourhood(displacement)
     mutuality = found.filtered_value / nonzero(found.column_maximum.gather(1, found.filtered_target))
     consistent = (

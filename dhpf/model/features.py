@@ -11,9 +11,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from dhpf.config import ModelConfig
-from dhpf.frame import to_grid
+from dhpf.config import FeaturesName, ModelConfig, VotesName
+from dhpf.frame import interpolation_matrix, to_grid
 from dhpf.model.correlation import squared_norms
+
+LINEAR_BELOW = 1e-4
+"""Magnitude below which `signed_sqrt` has hardly begun to be a root; its slope is at most 100."""
 
 
 def build_projections(config: ModelConfig, widths: tuple[int, ...]) -> nn.ModuleList:
@@ -82,11 +85,13 @@ class ImageFeatures:
             kept in half precision, engines compute in single all the same.
         squared_norms: (B, L, N) squared length of each layer's feature at each grid cell.
         gate_activations: (B, L, H) the image's part of the gates' input; H is 32, or 0 where no gate is learned.
+        foreground: (B, N) how much each grid cell's votes count (`foreground_weights`); (B, 0) where all count alike.
     """
 
     maps: tuple[Tensor, ...]
     squared_norms: Tensor
     gate_activations: Tensor
+    foreground: Tensor
 
     def __len__(self) -> int:
         return len(self.squared_norms)
@@ -94,12 +99,15 @@ class ImageFeatures:
     def __getitem__(self, index: Tensor) -> ImageFeatures:
         """The features of the images that a (B',) index tensor names, repeats allowed."""
         maps = tuple(m[index] for m in self.maps)
-        return ImageFeatures(maps, self.squared_norms[index], self.gate_activations[index])
+        return ImageFeatures(maps, self.squared_norms[index], self.gate_activations[index], self.foreground[index])
 
     @property
     def num_bytes(self) -> int:
         """Bytes of memory that the features take."""
-        return sum(t.numel() * t.element_size() for t in (*self.maps, self.squared_norms, self.gate_activations))
+        return sum(
+            t.numel() * t.element_size()
+            for t in (*self.maps, self.squared_norms, self.gate_activations, self.foreground)
+        )
 
     def in_half_precision(self) -> ImageFeatures:
         """The same features in about half of the memory; values beyond the range of float16 become its largest."""
@@ -117,20 +125,67 @@ class ImageFeatures:
             maps=tuple(torch.cat(layer) for layer in zip(*(p.maps for p in parts), strict=True)),
             squared_norms=torch.cat([p.squared_norms for p in parts]),
             gate_activations=torch.cat([p.gate_activations for p in parts]),
+            foreground=torch.cat([p.foreground for p in parts]),
         )
 
 
-def image_features(maps: list[Tensor], activations: Tensor) -> ImageFeatures:
-    """Features of B images from the (B, C_l, side_l, side_l) maps of their layers and from their gate activations."""
-    return features_of_batches([maps], [activations])[0]
+@dataclass(frozen=True)
+class ImageParts:
+    """What the features of B images are made of.
+
+    Attributes:
+        maps: the (B, C_l, side_l, side_l) projected maps of their layers.
+        gate_activations, foreground: as in ImageFeatures.
+    """
+
+    maps: list[Tensor]
+    gate_activations: Tensor
+    foreground: Tensor
 
 
-def features_of_batches(batches: Sequence[list[Tensor]], activations: Sequence[Tensor]) -> list[ImageFeatures]:
+def image_features(parts: ImageParts, kind: FeaturesName) -> ImageFeatures:
+    """Features of B images."""
+    return features_of_batches([parts], kind)[0]
+
+
+def features_of_batches(batches: Sequence[ImageParts], kind: FeaturesName) -> list[ImageFeatures]:
     """`image_features` of several batches of images, whose norms are computed together."""
-    on_grid = [[to_grid(m).contiguous() for m in maps] for maps in batches]
+    on_grid = [[to_grid(m).contiguous() for m in parts.maps] for parts in batches]
+    if kind == "signed-sqrt":
+        on_grid = [[signed_sqrt(m) for m in maps] for maps in on_grid]
     num_layers = len(on_grid[0])
     norms = squared_norms([m for maps in on_grid for m in maps])
     return [
-        ImageFeatures(tuple(maps), torch.stack(norms[n * num_layers : (n + 1) * num_layers], dim=1), of_gates)
-        for n, (maps, of_gates) in enumerate(zip(on_grid, activations, strict=True))
+        ImageFeatures(
+            tuple(maps),
+            torch.stack(norms[n * num_layers : (n + 1) * num_layers], dim=1),
+            parts.gate_activations,
+            parts.foreground,
+        )
+        for n, (maps, parts) in enumerate(zip(on_grid, batches, strict=True))
     ]
+
+
+def signed_sqrt(maps: Tensor) -> Tensor:
+    """The square root of each value's magnitude, with the value's sign; linear near 0, where a root has no slope."""
+    return maps * (maps.abs() + LINEAR_BELOW).rsqrt()
+
+
+@torch.no_grad()
+def foreground_weights(deepest: Tensor, votes: VotesName) -> Tensor:
+    """How much the votes of each grid cell count, from the backbone's own maps of the deepest layer that is kept.
+
+    What the network recognises excites many of its deepest channels, a sky or a wall few.
+
+    Args:
+        deepest: (B, C, side, side).
+
+    Returns:
+        (B, N) mean magnitude of the cell's channels as a share of the image's highest one, or (B, 0) for "plain" votes.
+    """
+    if votes == "plain":
+        return deepest.new_zeros(len(deepest), 0)
+    strength = to_grid(deepest).abs().mean(dim=1)
+    matrix = interpolation_matrix(strength.shape[-1], strength)
+    on_grid = (matrix @ strength @ matrix.T).flatten(1)
+    return on_grid / on_grid.amax(dim=1, keepdim=True).clamp(min=torch.finfo(on_grid.dtype).tiny)

@@ -53,14 +53,20 @@ class HoughVoting(nn.Module):
         self.register_buffer("smoothing", _smoothing(self.bins_per_axis), persistent=False)
 
     @torch.no_grad()
-    def count_row(self, votes: Tensor, block: Tensor, y: int) -> None:
+    def count_row(
+        self, votes: Tensor, block: Tensor, y: int, of_source: Tensor | None = None, of_target: Tensor | None = None
+    ) -> None:
         """Adds the matches of source grid row y to (B, 119, 119) votes per displacement [dy, dx].
 
         Args:
             votes: changed in place.
             block: (B, 60, N) appearance of the row's cells.
+            of_source, of_target: (B, N) how much each cell's votes count; all alike where they have no elements.
         """
         batch = block.shape[0]
+        if of_source is not None and of_target is not None and of_source.numel():
+            cells = slice(y * GRID_SIDE, (y + 1) * GRID_SIDE)
+            block = block * of_source[:, cells, None] * of_target[:, None, :]
         width = NUM_DISPLACEMENTS + 1
         # Cell x_s writes its matches at column 0 of a row one longer than the displacements; read with rows of 119,
         # each x_s is shifted by one against the last, so that equal displacements stand above each other.

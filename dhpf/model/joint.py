@@ -15,10 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dhpf.frame import NUM_CELLS, cell_centres
+from dhpf.config import GRID_SIDE, JointSide
+from dhpf.frame import cell_centres
 from dhpf.model.engines.engine import ZERO_MAXIMUM, nonzero
 from dhpf.model.features import ImageFeatures
 from dhpf.model.network import HyperpixelNetwork
+from dhpf.model.sparse_grid import on_whole_grid, sparse_cells, sparse_correlation
 
 SHARPNESS = 4
 """Power of a match's mutuality from which the shares of a cell's candidates are computed."""
@@ -74,16 +76,27 @@ class JointMatching:
         features: of all images.
         kinds: what each image shows; intermediates are of the kind of source and target.
         limit: a pair has at most this many intermediates, the images that look most like both of its own.
+        side: cells per side of the grid on which paths are followed; points between the cells of a sparse grid are
+            interpolated.
     """
 
     def __init__(
-        self, network: HyperpixelNetwork, features: ImageFeatures, kinds: Sequence[Hashable], limit: int
+        self,
+        network: HyperpixelNetwork,
+        features: ImageFeatures,
+        kinds: Sequence[Hashable],
+        limit: int,
+        side: JointSide = 60,
     ) -> None:
         self._network, self._features, self._kinds, self._limit = network, features, kinds, limit
+        self._is_sparse = side < GRID_SIDE
         # The highest values of the deepest layer tell what an image shows, wherever it is and however large.
         looks = F.normalize(features.maps[-1].float().amax(dim=(2, 3)), dim=1)
         self._likeness = looks @ looks.T
-        self._window = _window(cell_centres(device=looks.device))
+        self._centres = cell_centres(device=looks.device)
+        if self._is_sparse:
+            self._centres = self._centres[sparse_cells(looks.device)]
+        self._window = _window(self._centres)
         self._candidates: dict[tuple[int, int], tuple[_Candidates, _Candidates]] = {}
 
     def intermediates(self, source: int, target: int) -> list[int]:
@@ -101,7 +114,7 @@ class JointMatching:
         """The joint matches of two images, which are given by their places in the features."""
         direct = self._between(source, target)
         device = direct.cells.device
-        total = torch.zeros(NUM_CELLS, NUM_CELLS, device=device)
+        total = torch.zeros(len(self._centres), len(self._centres), device=device)
         total.scatter_add_(1, direct.cells.long(), direct.shares.float())
         through = self.intermediates(source, target)
         for image in through:
@@ -110,7 +123,11 @@ class JointMatching:
             cells = second.cells[middle].long().flatten(1)
             shares = first.shares.float().unsqueeze(2) * second.shares.float()[middle]
             total.scatter_add_(1, cells, shares.flatten(1))
-        return _point_and_agreement(total / (1 + len(through)), self._window)
+        points, agreement = _point_and_agreement(total / (1 + len(through)), self._window, self._centres)
+        if self._is_sparse:
+            shift = on_whole_grid(torch.cat((points - self._centres, agreement[:, None]), dim=1))
+            points, agreement = cell_centres(device=device) + shift[:, :2], shift[:, 2]
+        return JointMatches(points, agreement)
 
     def _between(self, source: int, target: int) -> _Candidates:
         """The candidates of source cells in the target. Both directions of a pair are computed and kept together."""
@@ -126,23 +143,26 @@ class JointMatching:
     def _mutuality(self, source: int, target: int) -> Tensor:
         """(S, T) in [0, 1]: each match's correlation as a share of its row's maximum times that of its column's."""
         one, other = (self._features[torch.tensor([n])].in_single_precision() for n in (source, target))
-        correlation = self._network.correlate(one, other).correlation[0]
+        if self._is_sparse:
+            correlation = sparse_correlation(self._network, one, other)
+        else:
+            correlation = self._network.correlate(one, other).correlation[0]
         row_maximum, column_maximum = (nonzero(correlation.amax(dim=n, keepdim=True)) for n in (1, 0))
         return (correlation / row_maximum) * (correlation / column_maximum)
 
 
-def _point_and_agreement(shares: Tensor, window: Tensor) -> JointMatches:
-    """A cell without any candidate points to the frame's corner, with agreement 0.
+def _point_and_agreement(shares: Tensor, window: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+    """(S, 2) points and (S,) agreement; a cell without any candidate points to the frame's corner, with agreement 0.
 
     Args:
         shares: (S, T), rows of which add up to 1, or to less where paths end nowhere.
         window: (T, T) of each target cell, see `_window`.
+        centres: (T, 2) of the target cells.
     """
-    centres = cell_centres(device=shares.device)
     weights = shares * window[shares.argmax(dim=1)]
     agreement = weights.sum(dim=1)
     points = (weights @ centres) / agreement.clamp(min=ZERO_MAXIMUM).unsqueeze(1)
-    return JointMatches(points, agreement.clamp(max=1))
+    return points, agreement.clamp(max=1)
 
 
 def _window(centres: Tensor) -> Tensor:

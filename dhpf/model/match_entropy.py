@@ -34,10 +34,12 @@ class PairFeatures:
     Attributes:
         maps: of each selected layer (C_l, side_l, side_l).
         lengths: (N,) of each cell's hyperfeature.
+        foreground: (N,) how much each cell's votes count, or (0,) where all count alike.
     """
 
     maps: tuple[Tensor, ...]
     lengths: Tensor
+    foreground: Tensor
 
 
 def match_entropy(
@@ -57,7 +59,8 @@ def match_entropy(
         maps, (source_lengths, target_lengths, of_layer) = tensors[:-3], tensors[-3:]
         left, right = ([m[None] for m in side] for side in (maps[:num_layers], maps[num_layers:]))
         products = {side: p[0] for side, p in native_products(left, right, of_layer[None]).items()}
-        return _entropy_of_products(products, source_lengths, target_lengths, exponent, hough)
+        votes = Votes(hough, source.foreground, target.foreground)
+        return _entropy_of_products(products, source_lengths, target_lengths, exponent, votes)
 
     tensors = (*source.maps, *target.maps, source.lengths, target.lengths, weights)
     return _GradientAtOnce.apply(entropy, *tensors)  # type: ignore[no-any-return]
@@ -80,10 +83,10 @@ class _GradientAtOnce(torch.autograd.Function):
 
 
 def _entropy_of_products(
-    products: dict[int, Tensor], source_lengths: Tensor, target_lengths: Tensor, exponent: int, hough: HoughVoting
+    products: dict[int, Tensor], source_lengths: Tensor, target_lengths: Tensor, exponent: int, votes: Votes
 ) -> Tensor:
     """Scalar: the entropy of one pair from its native products (side -> (side^2, side^2)) and (N,) lengths."""
-    whole = _read_whole(products, source_lengths, target_lengths, exponent, hough)
+    whole = _read_whole(products, source_lengths, target_lengths, exponent, votes)
     backwards = {side: p.T for side, p in products.items()}
     cells = torch.arange(NUM_CELLS, device=source_lengths.device)
 
@@ -106,6 +109,19 @@ def _entropy_of_products(
 
 
 @dataclass(frozen=True)
+class Votes:
+    """What turns appearance into geometric scores.
+
+    Attributes:
+        of_source, of_target: (N,) how much each cell's votes count, or (0,) where all count alike.
+    """
+
+    hough: HoughVoting
+    of_source: Tensor
+    of_target: Tensor
+
+
+@dataclass(frozen=True)
 class _Whole:
     """All that is read from the whole matrix, without gradient.
 
@@ -125,19 +141,19 @@ class _Whole:
 
 @torch.no_grad()
 def _read_whole(
-    products: dict[int, Tensor], source_lengths: Tensor, target_lengths: Tensor, exponent: int, hough: HoughVoting
+    products: dict[int, Tensor], source_lengths: Tensor, target_lengths: Tensor, exponent: int, votes: Votes
 ) -> _Whole:
     native = NativeCorrelation({side: p[None] for side, p in products.items()})
     blocks = list(appearance_blocks(native, source_lengths[None], target_lengths[None], exponent))
-    votes = source_lengths.new_zeros(1, NUM_DISPLACEMENTS, NUM_DISPLACEMENTS)
+    hough, counts = votes.hough, source_lengths.new_zeros(1, NUM_DISPLACEMENTS, NUM_DISPLACEMENTS)
     for y, block in enumerate(blocks):
-        hough.count_row(votes, block, y)
-    scores = hough.scores(votes)
-    read = torch.tensor(read_positions(), device=votes.device)
+        hough.count_row(counts, block, y, votes.of_source[None], votes.of_target[None])
+    scores = hough.scores(counts)
+    read = torch.tensor(read_positions(), device=counts.device)
     to_read = (read[:, None] * GRID_SIDE + read).flatten()
     targets, to_rows, of_rows = [], [], []
     column_maximum = source_lengths.new_full((NUM_CELLS,), -1.0)
-    sources = torch.zeros(NUM_CELLS, dtype=torch.long, device=votes.device)
+    sources = torch.zeros(NUM_CELLS, dtype=torch.long, device=counts.device)
     for y, block in enumerate(blocks):
         of_row = hough.score_row(scores, y)[0]
         correlation = block[0].mul_(of_row)

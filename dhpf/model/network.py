@@ -23,7 +23,13 @@ from dhpf.config import GRID_SIDE, ModelConfig
 from dhpf.model.backbone import Backbone
 from dhpf.model.correlation import NativeCorrelation, appearance_blocks, feature_lengths, native_products
 from dhpf.model.engines.engine import BestCells, MatchEngine, MatchProblem
-from dhpf.model.features import ImageFeatures, build_projections, image_features
+from dhpf.model.features import (
+    ImageFeatures,
+    ImageParts,
+    build_projections,
+    foreground_weights,
+    image_features,
+)
 from dhpf.model.gates import GATES, layer_weights
 from dhpf.model.hough import NUM_DISPLACEMENTS, HoughVoting
 
@@ -95,7 +101,8 @@ class HyperpixelNetwork(nn.Module):
         if self.projections:
             layers = zip(self.projections, projected, used, strict=True)
             projected = [project(m) if of_use else m for project, m, of_use in layers]
-        return image_features(projected, activations)
+        foreground = foreground_weights(maps[-1], self.config.votes)
+        return image_features(ImageParts(projected, activations, foreground), self.config.features)
 
     # -- a pair --------------------------------------------------------------------------------------------------
 
@@ -112,7 +119,7 @@ class HyperpixelNetwork(nn.Module):
         blocks = self.appearance(source, target, gates)
         votes = blocks[0].new_zeros(len(source), NUM_DISPLACEMENTS, NUM_DISPLACEMENTS)
         for y, block in enumerate(blocks):
-            self.hough.count_row(votes, block, y)
+            self.hough.count_row(votes, block, y, source.foreground, target.foreground)
         scores = self.hough.scores(votes)
         rows = [block * self.hough.score_row(scores, y) for y, block in enumerate(blocks)]
         return MatcherOutput(torch.cat(rows, dim=1), self.on_all_layers(gates), scores)
@@ -188,9 +195,12 @@ class HyperpixelNetwork(nn.Module):
             selected=weights > 0,
             source_lengths=feature_lengths(source.squared_norms[sources], weights, self.training),
             target_lengths=feature_lengths(target.squared_norms[targets], weights, self.training),
+            source_votes=source.foreground[sources],
+            target_votes=target.foreground[targets],
             exponent=self.config.appearance_exponent,
             hough=self.hough,
             wanted=wanted,
+            readout=self.config.readout,
         )
         return engine(problem)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from dhpf.frame import NUM_CELLS
 from dhpf.model.correlation import cosines, feature_lengths, products_at
 from dhpf.model.engines.engine import BestCells, MatchEngine
-from dhpf.model.features import ImageFeatures, features_of_batches, image_features
+from dhpf.model.features import ImageFeatures, ImageParts, features_of_batches, foreground_weights, image_features
 from dhpf.model.gates import OpenGates, layer_weights
 from dhpf.model.global_batch import ALONE, TrainingPairs, Workers, follow, global_moments, normalise
 from dhpf.model.match_entropy import PairFeatures, match_entropy
@@ -38,6 +38,7 @@ def embed_step(
     """
     if network.config.used_projection != "learned":  # nothing is normalised by the batch
         return network.embed(source), network.embed(target)
+    config = network.config
     images = ((source, pairs.source_counts(len(source[0]))), (target, pairs.target_counts(len(target[0]))))
     mixed = [_mixed(network, maps) for maps, _ in images]
     moments = [global_moments(m, counts, workers) for m, (_, counts) in zip(mixed, images, strict=True)]
@@ -47,7 +48,11 @@ def embed_step(
     for batch in moments:
         follow(norms, batch)
     projected = [normalise(layers, batch, norms) for layers, batch in zip(mixed, moments, strict=True)]
-    of_source, of_target = features_of_batches(projected, [network.selector.activate(maps) for maps, _ in images])
+    parts = [
+        ImageParts(of_layers, network.selector.activate(maps), foreground_weights(maps[-1], config.votes))
+        for of_layers, (maps, _) in zip(projected, images, strict=True)
+    ]
+    of_source, of_target = features_of_batches(parts, config.features)
     return of_source, of_target
 
 
@@ -96,6 +101,7 @@ def match_entropies(
             PairFeatures(
                 tuple(maps[layer][n] for layer in layers),
                 feature_lengths(features.squared_norms[n][None], of_pair[None], network.training)[0],
+                features.foreground[n],
             )
             for features, maps, n in ((source, sources, i), (target, targets, j))
         )
@@ -121,9 +127,18 @@ def match_own_maps(
     Returns:
         the best cells, every source cell's match asked for.
     """
-    every = OpenGates(())
-    used = [[maps[layer] for layer in layers] for maps in (source, target)]
-    features = [image_features(maps, every.activate(maps)) for maps in used]
+    every, config = OpenGates(()), network.config
+    features = [
+        image_features(
+            ImageParts(
+                [maps[layer] for layer in layers],
+                every.activate([maps[layer] for layer in layers]),
+                foreground_weights(maps[-1], config.votes),
+            ),
+            config.features,
+        )
+        for maps in (source, target)
+    ]
     gates = every.decide(features[0].gate_activations, features[1].gate_activations)
     wanted = torch.ones(len(gates), NUM_CELLS, dtype=torch.bool, device=gates.device)
     pairs = [(n, n) for n in range(len(gates))]

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dhpf.config import GRID_SIDE
+from dhpf.config import GRID_SIDE, ReadoutName
 from dhpf.frame import cell_centres, covering_cells, transfer_points
 from dhpf.model.engines.engine import ZERO_MAXIMUM, BestCells, nonzero
 from dhpf.model.joint import JointMatches
+
+NEARNESS = 6.0
+"""Standard deviation in pixels of the frame of the Gaussian by which cells near a point count."""
 
 TILE_SIDE = 4
 """Cells per side of the tiles that give one mutual match each: neighbouring cells have almost the same match."""
@@ -65,7 +68,7 @@ def transfer(found: BestCells, points: Tensor, valid: Tensor) -> TransferredPoin
         valid: (B, K) bool, False for padding.
     """
     confidence = match_confidence(found.filtered_value, found.best_score[:, None])
-    return transfer_by_cells(dense_flow(found), confidence, points, valid)
+    return transfer_by_cells(found.points, confidence, points, valid)
 
 
 def transfer_by_cells(target_points: Tensor, confidence: Tensor, points: Tensor, valid: Tensor) -> TransferredPoints:
@@ -85,9 +88,22 @@ def transfer_by_cells(target_points: Tensor, confidence: Tensor, points: Tensor,
     return TransferredPoints(moved, located, mean_confidence)
 
 
-def dense_flow(found: BestCells) -> Tensor:
-    """(B, N, 2) target point in the frame of every source cell's centre, of pairs matched with every cell wanted."""
-    return cell_centres(device=found.filtered_target.device)[found.filtered_target]
+def transfer_by_agreement(
+    target_points: Tensor, confidence: Tensor, points: Tensor, valid: Tensor
+) -> TransferredPoints:
+    """Transfers source points with all cells near them, each weighted by its confidence and a Gaussian of its distance.
+
+    Arguments as for `transfer_by_cells`; valid are the same points.
+    """
+    centres = cell_centres(points.dtype, points.device)
+    squares = (points.unsqueeze(-2) - centres).square().sum(dim=-1)
+    nearness = (-squares / (2 * NEARNESS**2)).exp()
+    weights = nearness * confidence.to(points.dtype).unsqueeze(-2).clamp(min=ZERO_MAXIMUM)
+    total = weights.sum(dim=-1, keepdim=True)
+    located = (covering_cells(points) & valid.unsqueeze(-1)).any(dim=-1)
+    moved = points + (weights @ (target_points.to(points.dtype) - centres)) / total.clamp(min=ZERO_MAXIMUM)
+    near = total.squeeze(-1) / nearness.sum(dim=-1).clamp(min=ZERO_MAXIMUM)
+    return TransferredPoints(moved * located.unsqueeze(-1), located, near * located)
 
 
 @dataclass(frozen=True)
@@ -121,35 +137,38 @@ class PairMatch:
             the cells that were wanted.
         confidence: (N,) in [0, 1] of these points: `match_confidence`, or the share of all paths that agree.
         mutual: the mutual matches.
+        is_weighted: whether a point moves with all cells near it, by their confidence, instead of with those that cover
+            it.
     """
 
     points: Tensor
     confidence: Tensor
     mutual: MutualMatches
+    is_weighted: bool = False
 
     @classmethod
     def alone(cls, found: BestCells) -> PairMatch:
         """The result of a pair matched alone, from its best cells (a batch of one)."""
         best_score = found.best_score[0]
         confidence = match_confidence(found.value[0], best_score)
-        points = cell_centres(device=confidence.device)[found.target[0]]
         return cls(
-            dense_flow(found)[0],
+            found.points[0],
             match_confidence(found.filtered_value[0], best_score),
-            _mutual_matches(found, ranking=found.value[0], points=points, confidence=confidence),
+            _mutual_matches(found, ranking=found.value[0], points=found.points[0], confidence=confidence),
         )
 
     @classmethod
-    def jointly(cls, found: BestCells, joint: JointMatches) -> PairMatch:
+    def jointly(cls, found: BestCells, joint: JointMatches, readout: ReadoutName) -> PairMatch:
         """The result of a pair matched jointly: best cells tell which matches are mutual, paths give the points."""
         points, agreement = joint.points, joint.agreement
         mutual = _mutual_matches(found, ranking=agreement, points=points, confidence=agreement)
-        return cls(points, agreement, mutual)
+        return cls(points, agreement, mutual, is_weighted=readout == "soft")
 
     def transfer(self, points: Tensor) -> TransferredPoints:
         """Transfers (K, 2) source points of the frame, whose cells were wanted; the result is a batch of one."""
         valid = torch.ones(1, len(points), dtype=torch.bool, device=points.device)
-        return transfer_by_cells(self.points[None], self.confidence[None], points[None], valid)
+        by_cells = transfer_by_agreement if self.is_weighted else transfer_by_cells
+        return by_cells(self.points[None], self.confidence[None], points[None], valid)
 
 
 def _mutual_matches(found: BestCells, *, ranking: Tensor, points: Tensor, confidence: Tensor) -> MutualMatches:

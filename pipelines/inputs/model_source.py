@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +51,7 @@ class ModelSource:
     def identity(self) -> dict[str, Any]:
         """What decides the model's answers, as JSON values for a plan."""
         if self.config is not None:
-            return {"config": dataclasses.asdict(self.config)}
+            return {"config": self.config.settings()}
         digest = hashlib.sha256(location_of(str(self.checkpoint)).read()).hexdigest()
         return {"checkpoint_sha256": digest, "version": self.version}
 

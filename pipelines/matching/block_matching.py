@@ -89,7 +89,7 @@ def match_block(
     if options.intermediates:
         caution.step(WHOLE_BLOCK)
         kinds = [block.kinds[image] for image in described.places]
-        joint = JointMatching(network, described.features, kinds, options.intermediates)
+        joint = JointMatching(network, described.features, kinds, options.intermediates, network.config.joint_side)
     batch_size = options.batch_size or MATCH_BATCH[described.features.squared_norms.device.type]
     batch_size = 1 if caution.is_stepwise else batch_size
     for begin in range(0, len(usable), batch_size):
@@ -123,7 +123,7 @@ def _match_batch(
         if joint is None:
             matches.append(PairMatch.alone(one))
         else:
-            matches.append(PairMatch.jointly(one, joint.match(source, target).to("cpu")))
+            matches.append(PairMatch.jointly(one, joint.match(source, target).to("cpu"), network.config.readout))
     layers = [tuple(selected.nonzero().flatten().tolist()) for selected in selection]
     return list(zip(matches, layers, strict=True))
 

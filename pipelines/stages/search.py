@@ -110,7 +110,7 @@ def search(
         output.finish(
             {
                 "stage": "search",
-                "model": dataclasses.asdict(fixed),
+                "model": fixed.settings(),
                 "num_pairs": len(pairs),
                 "code_version": code_version(),
                 "seconds": round(time.time() - started, 3),

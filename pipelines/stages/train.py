@@ -6,7 +6,6 @@ pairs and their noise do not depend on that number.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import logging
@@ -122,7 +121,7 @@ def train(
 
 def planned_settings(model: ModelConfig, config: TrainConfig) -> dict[str, Any]:
     """The part of a training's plan that is known before its pairs are read."""
-    return {"stage": "train", "model": dataclasses.asdict(model), "config": deciding_settings(config)}
+    return {"stage": "train", "model": model.settings(), "config": deciding_settings(config)}
 
 
 def trained_checkpoint(folder: Location) -> Location:

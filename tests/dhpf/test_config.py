@@ -45,11 +45,26 @@ def test_published_layers_by_name() -> None:
         {"image_side": 8},
         {"projection_divisor": 0},
         {"hough_bins": "old"},
+        {"features": "sqrt"},
+        {"votes": "background"},
+        {"readout": "hard"},
+        {"joint_side": 20},
     ],
 )
 def test_what_makes_no_model(wrong: dict[str, object]) -> None:
     with pytest.raises(InputError, match="model."):
         ModelConfig(**wrong)  # type: ignore[arg-type]
+
+
+def test_settings_name_what_is_not_as_published() -> None:
+    published = ModelConfig(selection="fixed", layers=(5,)).settings()
+    assert published.keys() == {
+        *("backbone", "weights", "selection", "layers", "projection", "exponent", "projection_divisor"),
+        *("image_side", "hough_bins"),
+    }
+    changed = ModelConfig(selection="fixed", layers=(5,), readout="soft", joint_side=30)
+    assert changed.settings() == published | {"readout": "soft", "joint_side": 30}
+    assert ModelConfig(**changed.settings()) == changed
 
 
 def test_supervision_ranges() -> None:

@@ -259,7 +259,8 @@ def test_engines_on_a_gpu(folder: Path, backbone: str) -> None:
 
 def on_gpu(features: ImageFeatures) -> ImageFeatures:
     maps = tuple(m.cuda() for m in features.maps)
-    return ImageFeatures(maps, features.squared_norms.cuda(), features.gate_activations.cuda())
+    rest = (features.squared_norms, features.gate_activations, features.foreground)
+    return ImageFeatures(maps, *(values.cuda() for values in rest))
 
 
 @pytest.mark.parametrize(("folder", "backbone"), cases("_infer.npz"))

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dhpf.config import GRID_SIDE
-from dhpf.frame import NUM_CELLS, interpolation_matrix, interpolation_taps
+from dhpf.frame import CELL_STRIDE, NUM_CELLS, cell_centres, interpolation_matrix, interpolation_taps
 from dhpf.model.correlation import COSINE_EPSILON
-from dhpf.model.engines.engine import ZERO_MAXIMUM, BestCells, MatchProblem
+from dhpf.model.engines.engine import ZERO_MAXIMUM, BestCells, MatchProblem, Maxima
 from dhpf.model.hough import NUM_DISPLACEMENTS
+from dhpf.model.readout import window_table
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -33,6 +34,8 @@ _PADDED_DISPLACEMENTS = 128
 _PHASES = 8
 """Votes of neighbouring source columns are shifted by one column. Added to one table they would overlap with what has
 just been stored at another alignment, for which a processor waits; a table for each place in a vector avoids that."""
+_STRIDE = CELL_STRIDE
+_NO_WINDOW = np.empty(0, np.float32)
 _FUSED = 3
 """Coarse resolutions that the innermost loop adds at once; torchvision's and timm's CNNs have no more."""
 _ZERO = np.float32(0)
@@ -59,12 +62,18 @@ class CompiledEngine:
         value, target = np.empty(NUM_CELLS, np.float32), np.empty(NUM_CELLS, np.int64)
         column_maximum = np.zeros((GRID_SIDE, _PADDED), np.float32)
         _score(matrix, table, value, target, column_maximum)
-        filtered_target, filtered_value = np.zeros(NUM_CELLS, np.int64), np.zeros(NUM_CELLS, np.float32)
-        wanted = problem.wanted[pair].numpy()
-        _filter(matrix, table, wanted, value, column_maximum, filtered_target, filtered_value)
         columns = column_maximum[:, :GRID_SIDE].reshape(NUM_CELLS)
-        found = (target, value, columns, filtered_target, filtered_value)
-        return BestCells.of_pair(*(torch.from_numpy(values) for values in found), scores[0])
+        maxima = Maxima(*(torch.from_numpy(values) for values in (target, value, columns)))
+        wanted = problem.wanted[pair]
+        read = maxima.read_cells(wanted, problem.readout).numpy()
+        filtered_target, filtered_value = target.copy(), np.zeros(NUM_CELLS, np.float32)
+        points = np.empty((NUM_CELLS, 2), np.float32)
+        window = window_table().numpy() if problem.readout == "soft" else _NO_WINDOW
+        _filter(matrix, table, read, value, column_maximum, window, filtered_target, filtered_value, points)
+        centres = cell_centres()[torch.from_numpy(filtered_target)]
+        where = torch.from_numpy(points).where(torch.from_numpy(read)[:, None] & (len(window) > 0), centres)
+        found = (torch.from_numpy(values).where(wanted, 0) for values in (filtered_target, filtered_value))
+        return BestCells.of_pair(maxima.target, maxima.value, maxima.column_maximum, *found, where, scores[0])
 
     def _fill(self, problem: MatchProblem, pair: int) -> Floats:
         """Appearance of all matches; gives the (119, 119) votes per displacement."""
@@ -77,6 +86,7 @@ class CompiledEngine:
         votes = np.zeros((NUM_DISPLACEMENTS, _PHASES, _PADDED_DISPLACEMENTS), np.float32)
         source_lengths = problem.source_lengths[pair].view(GRID_SIDE, GRID_SIDE).numpy()
         target_lengths = _padded(problem.target_lengths[pair].view(GRID_SIDE, GRID_SIDE)).numpy()
+        source_votes, target_votes = _votes_of_cells(problem, pair)
         for y in range(GRID_SIDE):
             cells = slice(y * GRID_SIDE, (y + 1) * GRID_SIDE)
             block = self._correlation[cells]
@@ -85,7 +95,8 @@ class CompiledEngine:
             else:
                 torch.mm(fine[0][:, cells].T, fine[1], out=block)
             tiles = block.view(GRID_SIDE, GRID_SIDE, _PADDED).numpy()
-            _appearance_row(tiles, y, coarse, source_lengths[y], target_lengths, problem.exponent, votes)
+            lengths, of_cells = (source_lengths[y], target_lengths), (source_votes[y], target_votes)
+            _appearance_row(tiles, y, coarse, lengths, of_cells, problem.exponent, votes)
         total = np.zeros((NUM_DISPLACEMENTS, NUM_DISPLACEMENTS), np.float32)
         for phase in range(_PHASES):
             total[:, phase:] += votes[:, phase, : NUM_DISPLACEMENTS - phase]
@@ -109,6 +120,15 @@ class CompiledEngine:
         return self._coarse.numpy(), np.array(list(layers_by_side), np.int64), lower, upper_weight
 
 
+def _votes_of_cells(problem: MatchProblem, pair: int) -> tuple[Floats, Floats]:
+    """(60, 60) and (60, 64) how much each source and each target cell's votes count."""
+    of_source, of_target = problem.source_votes[pair], problem.target_votes[pair]
+    if not len(of_source):
+        return np.ones((GRID_SIDE, GRID_SIDE), np.float32), np.ones((GRID_SIDE, _PADDED), np.float32)
+    of_source, of_target = (votes.view(GRID_SIDE, GRID_SIDE) for votes in (of_source, of_target))
+    return of_source.numpy(), _padded(of_target).numpy()
+
+
 def _padded(rows: Tensor) -> Tensor:
     """(..., 60) -> (..., 64), zeros at the end."""
     return F.pad(rows, (0, _PADDED - GRID_SIDE))
@@ -119,13 +139,15 @@ def _appearance_row(
     block: Floats,
     y: int,
     coarse: Coarse,
-    source_lengths: Floats,
-    target_lengths: Floats,
+    lengths: tuple[Floats, Floats],
+    votes_of_cells: tuple[Floats, Floats],
     exponent: int,
     votes: Floats,
 ) -> None:
     """Adds the coarse products to the fine ones [x_s, y_t, x_t] of source row y, normalises, raises, and votes."""
     products, sides, lower, weight = coarse
+    source_lengths, target_lengths = lengths
+    source_votes, target_votes = votes_of_cells
     rows = _products_of_row(y, products, sides, lower, weight)
     total = len(rows)
     mixed = np.zeros(
@@ -152,7 +174,7 @@ def _appearance_row(
                     for c in range(_PADDED):
                         block[x, y_t, c] += mixed[above, c] + share * (mixed[above + 1, c] - mixed[above, c])
                 first += sides[s]
-            length = source_lengths[x]
+            length, vote = source_lengths[x], source_votes[x]
             i, j, k = at[0], at[1], at[2]
             w_i, w_j, w_k = w[0], w[1], w[2]
             phase = np.uintp(_SIDE - 1 - x) % np.uintp(_PHASES)
@@ -169,7 +191,7 @@ def _appearance_row(
                 power = (cosine if odd else one) * (square if twos else one)
                 power *= (fourth if fours else one) * (fourth * fourth if eights else one)
                 block[x, y_t, c] = power
-                votes[y_t - y + _SIDE - 1, phase, first_column + np.uintp(c)] += power
+                votes[y_t - y + _SIDE - 1, phase, first_column + np.uintp(c)] += power * (vote * target_votes[y_t, c])
 
 
 @numba.njit(fastmath=True, error_model="numpy", cache=True, nogil=True)
@@ -219,14 +241,21 @@ def _score(appearance: Floats, scores: Floats, value: Floats, target: Ints, colu
 def _filter(
     appearance: Floats,
     scores: Floats,
-    wanted: NDArray[np.bool_],
+    read: NDArray[np.bool_],
     row_maximum: Floats,
     column_maximum: Floats,
+    window: Floats,
     filtered_target: Ints,
     filtered_value: Floats,
+    points: Floats,
 ) -> None:
-    """The best target of each wanted source cell after the mutual filter, and the correlation there."""
-    for i in np.nonzero(wanted)[0]:
+    """The best target of each read source cell after the mutual filter, and the correlation there.
+
+    Args:
+        window: `window_table`, by which `points` are read out softly; empty to leave these as they are.
+    """
+    filtered_row = np.empty((_SIDE, _SIDE), np.float32)
+    for i in np.nonzero(read)[0]:
         y, x = i // _SIDE, i % _SIDE
         row = row_maximum[i] if row_maximum[i] != 0 else _ZERO_MAXIMUM
         best = np.float32(-1)
@@ -235,5 +264,26 @@ def _filter(
                 correlation = appearance[i, y_t, x_t] * scores[y_t - y + _SIDE - 1, x_t - x + _SIDE - 1]
                 column = column_maximum[y_t, x_t] if column_maximum[y_t, x_t] != 0 else _ZERO_MAXIMUM
                 filtered = correlation * (correlation / row) * (correlation / column)
+                filtered_row[y_t, x_t] = filtered
                 if filtered > best:
                     best, filtered_target[i], filtered_value[i] = filtered, y_t * _SIDE + x_t, correlation
+        if len(window):
+            points[i] = _read_softly(filtered_row, filtered_target[i], window)
+
+
+@numba.njit(cache=True, nogil=True)
+def _read_softly(filtered: Floats, best: int, window: Floats) -> tuple[float, float]:
+    """The point (x, y) that `read_out` gives for a (60, 60) filtered row and its best target cell."""
+    y_best, x_best, radius = best // _SIDE, best % _SIDE, len(window) // 2
+    highest = filtered[y_best, x_best]
+    if highest <= 0:
+        return float(x_best * _STRIDE), float(y_best * _STRIDE)
+    total = x_sum = y_sum = 0.0
+    for y in range(max(0, y_best - radius), min(_SIDE, y_best + radius + 1)):
+        for x in range(max(0, x_best - radius), min(_SIDE, x_best + radius + 1)):
+            share = filtered[y, x] / highest
+            weight = share * share * window[y - y_best + radius] * window[x - x_best + radius]
+            total += weight
+            x_sum += weight * x
+            y_sum += weight * y
+    return x_sum / total * _STRIDE, y_sum / total * _STRIDE

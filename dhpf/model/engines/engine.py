@@ -5,14 +5,17 @@ Best cells are maxima of a correlation and their positions, so that the matrix n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from dhpf.config import ReadoutName
 from dhpf.model.hough import HoughVoting
+from dhpf.model.readout import cell_points, read_out
 
 ZERO_MAXIMUM = 1e-30
 """Stands for a row's or column's maximum of exactly 0, so that the mutual filter can divide by it."""
@@ -27,9 +30,11 @@ class MatchProblem:
         pairs: (source number, target number) in these maps, for each pair.
         selected: (B, L) bool, the layers that count for each pair; at least one each.
         source_lengths, target_lengths: (B, N) length of each cell's hyperfeature.
+        source_votes, target_votes: (B, N) how much each cell's votes count, or (B, 0) where all count alike.
         exponent: power of the rectified cosine.
         hough: computes scores from votes.
         wanted: (B, N) bool, source cells whose filtered match is asked for.
+        readout: how a match's point is found.
     """
 
     source_maps: tuple[Tensor, ...]
@@ -38,9 +43,12 @@ class MatchProblem:
     selected: Tensor
     source_lengths: Tensor
     target_lengths: Tensor
+    source_votes: Tensor
+    target_votes: Tensor
     exponent: int
     hough: HoughVoting
     wanted: Tensor
+    readout: ReadoutName
 
     def layers_by_side(self, pair: int) -> dict[int, list[int]]:
         """The layers that a pair uses, by the side of their maps, ascending."""
@@ -69,6 +77,8 @@ class BestCells:
         column_maximum: (B, N) highest correlation of each target cell.
         filtered_target: (B, N) each wanted source cell's best target cell after the filter; 0 where not wanted.
         filtered_value: (B, N) correlation, unfiltered, of that match; 0 where not wanted.
+        points: (B, N, 2) target point in the frame of each source cell: of its filtered match, where that is wanted,
+            and of mutual matches that are read softly; else the centre of `target`.
         geometric_scores: (B, 119, 119) Hough score of each displacement [dy, dx] in cells, from -59 to 59.
     """
 
@@ -77,6 +87,7 @@ class BestCells:
     column_maximum: Tensor
     filtered_target: Tensor
     filtered_value: Tensor
+    points: Tensor
     geometric_scores: Tensor
 
     def __len__(self) -> int:
@@ -106,29 +117,61 @@ class BestCells:
         return BestCells(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
-def best_cells(correlation: Tensor, geometric_scores: Tensor, wanted: Tensor) -> BestCells:
+def best_cells(
+    correlation: Tensor, geometric_scores: Tensor, wanted: Tensor, readout: ReadoutName = "cell"
+) -> BestCells:
     """The best cells of whole (B, S, T) correlations.
 
     Args:
         geometric_scores: (B, 119, 119) as in BestCells.
         wanted: (B, N) bool, the source cells whose filtered match is asked for.
+        readout: how a match's point is found.
     """
     value, target = correlation.max(dim=2)
     column_maximum = correlation.amax(dim=1)
-    filtered_target = torch.zeros_like(target)
-    filtered_value = torch.zeros_like(value)
-    for pair, cells in enumerate(wanted):
-        rows = correlation[pair, cells]
-        best = filtered_best(rows, value[pair, cells], column_maximum[pair])
-        filtered_target[pair, cells] = best
-        filtered_value[pair, cells] = rows.gather(1, best[:, None])[:, 0]
-    return BestCells(target, value, column_maximum, filtered_target, filtered_value, geometric_scores)
+    parts = []
+    for pair in range(len(correlation)):
+        maxima = Maxima(target[pair], value[pair], column_maximum[pair])
+        found = maxima.filter(lambda cells, of=correlation[pair]: of[cells], wanted[pair], readout)  # type: ignore[misc]
+        parts.append(BestCells.of_pair(*found, geometric_scores[pair]))
+    return BestCells.concatenate(parts)
 
 
-def filtered_best(rows: Tensor, row_maximum: Tensor, column_maximum: Tensor) -> Tensor:
-    """(R,) best target of (R, T) rows of a correlation after the mutual filter, from (R,) and (T,) maxima."""
-    row_maximum, column_maximum = nonzero(row_maximum), nonzero(column_maximum)
-    return (rows * (rows / row_maximum[:, None]) * (rows / column_maximum)).argmax(dim=1)
+@dataclass(frozen=True)
+class Maxima:
+    """The maxima of one pair's correlation; attributes as in BestCells, of one pair."""
+
+    target: Tensor
+    value: Tensor
+    column_maximum: Tensor
+
+    def read_cells(self, wanted: Tensor, readout: ReadoutName) -> Tensor:
+        """(N,) bool, the source cells whose rows are read: wanted ones, and with soft read-out mutual matches."""
+        if readout == "cell":
+            return wanted
+        return wanted | ((self.value == self.column_maximum[self.target]) & (self.value > 0))
+
+    def filter(
+        self, rows_of: Callable[[Tensor], Tensor], wanted: Tensor, readout: ReadoutName
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """One pair's attributes of BestCells but the last, once its maxima are known.
+
+        Args:
+            rows_of: (R,) source cells -> (R, T) rows of the correlation.
+            wanted: (N,) bool.
+        """
+        cells = self.read_cells(wanted, readout).nonzero().flatten()
+        rows = rows_of(cells)
+        row_maximum, column_maximum = nonzero(self.value[cells]), nonzero(self.column_maximum)
+        filtered = rows * (rows / row_maximum[:, None]) * (rows / column_maximum)
+        best = filtered.argmax(dim=1)
+        filtered_target, filtered_value = torch.zeros_like(self.target), torch.zeros_like(self.value)
+        points = cell_points(self.target, math.isqrt(len(self.target)))
+        filtered_target[cells], filtered_value[cells] = best, rows.gather(1, best[:, None])[:, 0]
+        points[cells] = read_out(filtered, best, readout)
+        not_wanted = ~wanted
+        filtered_target[not_wanted], filtered_value[not_wanted] = 0, 0
+        return self.target, self.value, self.column_maximum, filtered_target, filtered_value, points
 
 
 def nonzero(maximum: Tensor) -> Tensor:

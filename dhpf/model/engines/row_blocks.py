@@ -13,7 +13,7 @@ from torch import Tensor
 from dhpf.config import GRID_SIDE
 from dhpf.frame import NUM_CELLS, interpolation_matrix, interpolation_taps
 from dhpf.model.correlation import COSINE_EPSILON
-from dhpf.model.engines.engine import BestCells, MatchProblem, filtered_best
+from dhpf.model.engines.engine import BestCells, MatchProblem, Maxima
 from dhpf.model.hough import NUM_DISPLACEMENTS
 
 
@@ -34,15 +34,12 @@ class RowBlockEngine:
 
     def _match(self, problem: MatchProblem, pair: int) -> BestCells:
         self._fill(problem, pair)
-        scores = problem.hough.scores(self._votes()[None])
+        scores = problem.hough.scores(self._votes(problem.source_votes[pair], problem.target_votes[pair])[None])
         value, target, column_maximum = self._score(scores[0])
-        filtered_target, filtered_value = torch.zeros_like(target), torch.zeros_like(value)
-        cells = problem.wanted[pair].nonzero().flatten()
-        rows = self._correlation[_mirrored(cells)]
-        best = filtered_best(rows, value[cells], column_maximum)
-        filtered_target[cells] = best
-        filtered_value[cells] = rows.gather(1, best[:, None])[:, 0]
-        return BestCells.of_pair(target, value, column_maximum, filtered_target, filtered_value, scores[0])
+        found = Maxima(target, value, column_maximum).filter(
+            lambda cells: self._correlation[_mirrored(cells)], problem.wanted[pair], problem.readout
+        )
+        return BestCells.of_pair(*found, scores[0])
 
     def _fill(self, problem: MatchProblem, pair: int) -> None:
         """Appearance of all matches."""
@@ -56,12 +53,20 @@ class RowBlockEngine:
             block.div_(self._scale.add_(COSINE_EPSILON)).clamp_(min=0)
             _power(block, problem.exponent)
 
-    def _votes(self) -> Tensor:
-        """(119, 119) appearance of all matches, added up per displacement."""
+    def _votes(self, of_source: Tensor, of_target: Tensor) -> Tensor:
+        """(119, 119) appearance of all matches, times their cells' votes if these are given, added up per displacement.
+
+        Args:
+            of_source, of_target: (N,) or (0,) as in MatchProblem.
+        """
         per_rows = self._per_rows.zero_()  # [y_s, y_t, dx]
         matches = self._correlation.view(GRID_SIDE, GRID_SIDE, GRID_SIDE, GRID_SIDE)
         for x in range(GRID_SIDE):
-            per_rows[:, :, x : x + GRID_SIDE] += matches[:, x]
+            of_column = matches[:, x]
+            if len(of_source):
+                of_cells = of_source.view(GRID_SIDE, GRID_SIDE)[:, GRID_SIDE - 1 - x]
+                of_column = of_column * of_cells[:, None, None] * of_target.view(GRID_SIDE, GRID_SIDE)
+            per_rows[:, :, x : x + GRID_SIDE] += of_column
         votes = per_rows.new_zeros(NUM_DISPLACEMENTS, NUM_DISPLACEMENTS)
         for y in range(GRID_SIDE):
             first = GRID_SIDE - 1 - y

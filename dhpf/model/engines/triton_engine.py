@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from functools import partial
 
 import torch
 import triton
@@ -10,9 +12,10 @@ from torch import Tensor
 
 from dhpf.config import GRID_SIDE
 from dhpf.model.engines import triton_kernels as kernels
-from dhpf.model.engines.engine import BestCells, MatchProblem
+from dhpf.model.engines.engine import BestCells, MatchProblem, Maxima
 from dhpf.model.engines.triton_kernels import Channels
 from dhpf.model.engines.triton_operands import Operands, in_single_precision, operands, padded
+from dhpf.model.readout import cell_points
 
 WORKSPACE_BYTES = 2**31
 """Bytes that the intermediate results of pairs that are matched together may take."""
@@ -52,7 +55,8 @@ class TritonEngine:
             _multiply(of_pairs.fine, self._grid_side, appearance)
         _fill_coarse(of_pairs)
         scores = problem.hough.scores(_count_votes(of_pairs, appearance, problem.exponent))
-        return _find_best(appearance, scores, problem.wanted, self._grid_side)
+        found = _find_best(appearance, scores, problem.wanted, self._grid_side)
+        return found if problem.readout == "cell" else _read_softly(found, appearance, problem.wanted)
 
 
 def _multiply(channels: Channels, side: int, products: Tensor) -> None:
@@ -82,8 +86,9 @@ def _count_votes(of_pairs: Operands, appearance: Tensor, exponent: int) -> Tenso
     has = of_pairs.fine is not None, len(of_pairs.coarse_channels)
     shape = side, of_pairs.padded_side, kernels.COLUMNS_AT_ONCE
     programs = displacements, triton.cdiv(side, kernels.COLUMNS_AT_ONCE), num_pairs
+    of_cells = of_pairs.lengths, of_pairs.votes
     kernels.make_appearance[programs](
-        appearance, of_pairs.coarse, of_pairs.lengths, votes, *has, exponent, *shape, num_warps=kernels.ROW_WARPS
+        appearance, of_pairs.coarse, *of_cells, votes, *has, exponent, *shape, num_warps=kernels.ROW_WARPS
     )
     return votes.sum(dim=2)
 
@@ -102,7 +107,27 @@ def _find_best(appearance: Tensor, scores: Tensor, wanted: Tensor, side: int) ->
     kernels.find_filtered[side * side, num_pairs](
         appearance, scores, *asked, side, padded(side * side), num_warps=kernels.WARPS
     )
-    return BestCells(target, value, column_maximum, filtered_target, filtered_value, scores)
+    points = cell_points(filtered_target.where(wanted, target), side)
+    return BestCells(target, value, column_maximum, filtered_target, filtered_value, points, scores)
+
+
+def _read_softly(found: BestCells, appearance: Tensor, wanted: Tensor) -> BestCells:
+    """The same best cells with their points read out softly, pair by pair, from (B, N, N) appearance."""
+    parts = []
+    for pair, of_pair in enumerate(appearance):
+        maxima = Maxima(found.target[pair], found.value[pair], found.column_maximum[pair])
+        scores = found.geometric_scores[pair]
+        rows = partial(_correlation_rows, of_pair, scores)
+        parts.append(BestCells.of_pair(*maxima.filter(rows, wanted[pair], "soft"), scores))
+    return BestCells.concatenate(parts)
+
+
+def _correlation_rows(appearance: Tensor, scores: Tensor, cells: Tensor) -> Tensor:
+    """(R, N) rows of a pair's correlation, from (N, N) appearance and (2G - 1, 2G - 1) scores."""
+    side = math.isqrt(len(appearance))
+    axis = torch.arange(side, device=cells.device) + side - 1
+    dy, dx = axis - (cells // side)[:, None], axis - (cells % side)[:, None]
+    return appearance[cells] * scores[dy[:, :, None], dx[:, None, :]].flatten(1)
 
 
 def bytes_per_pair(sides: set[int], grid_side: int) -> int:
@@ -114,5 +139,5 @@ def bytes_per_pair(sides: set[int], grid_side: int) -> int:
 
 def _part(problem: MatchProblem, pairs: slice) -> MatchProblem:
     """The problem of some of the pairs."""
-    of_pairs = ("pairs", "selected", "source_lengths", "target_lengths", "wanted")
+    of_pairs = ("pairs", "selected", "source_lengths", "target_lengths", "source_votes", "target_votes", "wanted")
     return replace(problem, **{name: getattr(problem, name)[pairs] for name in of_pairs})

@@ -81,6 +81,13 @@ class Lengths(NamedTuple):
     target: Tensor
 
 
+class CellVotes(NamedTuple):
+    """(B, N) how much each cell's votes count."""
+
+    source: Tensor
+    target: Tensor
+
+
 @triton.jit
 def multiply(
     channels: Channels,
@@ -163,6 +170,7 @@ def make_appearance(
     fine: tl.tensor,
     coarse: Coarse,
     lengths: Lengths,
+    of_cells: CellVotes,
     votes: tl.tensor,
     HAS_FINE: tl.constexpr,
     SIDES: tl.constexpr,
@@ -187,6 +195,7 @@ def make_appearance(
     of_pair = fine + pair * GRID * GRID * GRID * GRID
     coarse_of_pair = coarse.products + pair * coarse.cells * GRID * GRID
     source_lengths, target_lengths = lengths.source + pair * GRID * GRID, lengths.target + pair * GRID * GRID
+    source_votes, target_votes = of_cells.source + pair * GRID * GRID, of_cells.target + pair * GRID * GRID
     total = tl.zeros((COLUMNS, PADDED), tl.float32)
     for y in range(tl.maximum(0, -dy), tl.minimum(GRID, GRID - dy)):
         y_t = y + dy
@@ -203,7 +212,9 @@ def make_appearance(
         for _ in tl.static_range(EXPONENT - 1):
             power *= cosine
         tl.store(at, power, mask=inside)
-        total += power
+        source_vote = tl.load(source_votes + y * GRID + x, mask=x < GRID, other=0.0)
+        target_vote = tl.load(target_votes + y_t * GRID + x_t, mask=x_t < GRID, other=0.0)
+        total += power * (source_vote[:, None] * target_vote[None, :])
     row = (pair * (2 * GRID - 1) + dy + GRID - 1) * GRID
     to = votes + (row + x[:, None]) * (2 * GRID - 1) + x_t[None, :] - x[:, None] + GRID - 1
     tl.store(to, total, mask=inside)

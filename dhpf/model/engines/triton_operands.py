@@ -13,7 +13,7 @@ from torch import Tensor
 from dhpf.config import GRID_SIDE
 from dhpf.frame import interpolation_matrix, interpolation_taps
 from dhpf.model.engines.engine import MatchProblem
-from dhpf.model.engines.triton_kernels import CHANNELS_AT_ONCE, Channels, Coarse, Lengths
+from dhpf.model.engines.triton_kernels import CHANNELS_AT_ONCE, CellVotes, Channels, Coarse, Lengths
 
 BYTES_OF_FLOAT = 4
 SMALLEST_TILE = 16
@@ -30,6 +30,7 @@ class Operands:
         coarse_channels: layers of each coarser side, ascending.
         coarse: their products, to be filled.
         lengths: of the hyperfeatures.
+        votes: how much those of each cell count.
         maps: the features; kernels know only their addresses, so they are held here.
     """
 
@@ -38,6 +39,7 @@ class Operands:
     coarse_channels: dict[int, Channels]
     coarse: Coarse
     lengths: Lengths
+    votes: CellVotes
     maps: tuple[Tensor, ...]
 
     @property
@@ -47,7 +49,7 @@ class Operands:
 
 
 def in_single_precision(problem: MatchProblem) -> MatchProblem:
-    """The problem with maps and lengths as the kernels read them."""
+    """The problem with maps, lengths and votes as the kernels read them."""
     source, target = problem.source_maps, problem.target_maps
     as_read = tuple(m.float().contiguous() for m in source)
     return replace(
@@ -56,6 +58,8 @@ def in_single_precision(problem: MatchProblem) -> MatchProblem:
         target_maps=as_read if target is source else tuple(m.float().contiguous() for m in target),
         source_lengths=problem.source_lengths.float().contiguous(),
         target_lengths=problem.target_lengths.float().contiguous(),
+        source_votes=problem.source_votes.float().contiguous(),
+        target_votes=problem.target_votes.float().contiguous(),
     )
 
 
@@ -75,7 +79,10 @@ def operands(problem: MatchProblem, grid_side: int = GRID_SIDE) -> Operands:
         *(plan.first, plan.side, plan.lower, plan.upper_weight),
     )
     lengths = Lengths(problem.source_lengths, problem.target_lengths)
-    return Operands(grid_side, fine, by_side, coarse, lengths, (*source, *target))
+    votes = CellVotes(problem.source_votes, problem.target_votes)
+    if not votes.source.numel():
+        votes = CellVotes(torch.ones_like(lengths.source), torch.ones_like(lengths.target))
+    return Operands(grid_side, fine, by_side, coarse, lengths, votes, (*source, *target))
 
 
 def _channels(

@@ -8,6 +8,7 @@ from torch import Tensor
 from dhpf.frame import NUM_CELLS
 from dhpf.model.consistent import consistent_matches
 from dhpf.model.engines.engine import BestCells
+from dhpf.model.readout import cell_points
 
 DX, DY = 2, 1
 """Cells that every match of the made-up pair moves by."""
@@ -18,7 +19,7 @@ def moved(batch: int = 1) -> BestCells:
     y, x = torch.meshgrid(torch.arange(60), torch.arange(60), indexing="ij")
     target = ((y + DY).clamp(max=59) * 60 + (x + DX).clamp(max=59)).flatten().expand(batch, -1)
     ones = torch.ones(batch, NUM_CELLS)
-    return BestCells(target, ones, ones, target, ones, torch.ones(batch, 119, 119))
+    return BestCells(target, ones, ones, target, ones, cell_points(target, 60), torch.ones(batch, 119, 119))
 
 
 def cells_of(points: Tensor) -> set[int]:
@@ -37,6 +38,7 @@ def test_matches_that_move_together_are_consistent_and_lie_all_over_the_image() 
 def test_a_match_unlike_its_neighbours_is_left_out() -> None:
     found, outlier = moved(), 30 * 60 + 30
     found.filtered_target[0, outlier] = 5 * 60 + 5
+    found.points[0, outlier] = 20
     source, target, valid = consistent_matches(found, NUM_CELLS)
     assert outlier not in cells_of(source[valid]) and outlier + 1 in cells_of(source[valid])
     assert torch.equal(target[valid] - source[valid], torch.tensor([8.0, 4.0]).expand(int(valid.sum()), 2))
@@ -45,6 +47,7 @@ def test_a_match_unlike_its_neighbours_is_left_out() -> None:
 def test_a_match_a_cell_beside_its_neighbours_moves_as_they_do() -> None:
     found, cell = moved(), 30 * 60 + 30
     found.filtered_target[0, cell] += 1
+    found.points[0, cell, 0] += 4
     source, target, valid = consistent_matches(found, NUM_CELLS)
     assert cell in cells_of(source[valid])
     assert torch.equal(target[valid] - source[valid], torch.tensor([8.0, 4.0]).expand(int(valid.sum()), 2))
@@ -69,7 +72,9 @@ def test_a_pair_without_order_has_none_and_says_so_beside_one_that_has() -> None
     found = moved(batch=2)
     chaos = torch.randperm(NUM_CELLS, generator=torch.Generator().manual_seed(0))
     target = torch.stack([chaos, found.target[1]])
-    source, points, valid = consistent_matches(replace(found, filtered_target=target), 16)
+    source, points, valid = consistent_matches(
+        replace(found, filtered_target=target, points=cell_points(target, 60)), 16
+    )
     assert not valid[0].any() and valid[1].all()
     alone = consistent_matches(moved(), 16)
     assert torch.equal(source[1:], alone[0]) and torch.equal(points[1:], alone[1])

@@ -3,7 +3,13 @@ import torch
 from dhpf.checkpoint import build_network
 from dhpf.config import ModelConfig
 from dhpf.model.engines.choose import choose_engine
-from dhpf.model.features import ImageFeatures, build_projections, start_near_identity
+from dhpf.model.features import (
+    ImageFeatures,
+    build_projections,
+    foreground_weights,
+    signed_sqrt,
+    start_near_identity,
+)
 from dhpf.model.network import HyperpixelNetwork
 
 
@@ -23,8 +29,25 @@ def test_features_in_half_precision_match_alike_in_less_memory(squares: torch.Te
 
 
 def test_what_a_half_cannot_hold_becomes_its_largest_value() -> None:
-    features = ImageFeatures((torch.tensor([1e6, -1e6, 1.0]),), torch.ones(1), torch.zeros(1, 1, 0))
+    features = ImageFeatures((torch.tensor([1e6, -1e6, 1.0]),), torch.ones(1), torch.zeros(1, 1, 0), torch.zeros(1, 0))
     assert features.in_half_precision().maps[0].tolist() == [65504, -65504, 1]
+
+
+def test_a_signed_root_keeps_signs_and_has_a_slope_at_0() -> None:
+    maps = torch.tensor([-4.0, 0.0, 9.0], requires_grad=True)
+    roots = signed_sqrt(maps)
+    assert torch.allclose(roots, torch.tensor([-2.0, 0.0, 3.0]), atol=1e-3)
+    roots.sum().backward()
+    assert maps.grad is not None and torch.isfinite(maps.grad).all() and maps.grad[1] > 0
+
+
+def test_the_foreground_is_where_the_deepest_layer_is_excited() -> None:
+    deepest = torch.zeros(2, 3, 5, 5)
+    deepest[0, 1, 2, 2] = -6.0
+    weights = foreground_weights(deepest, "foreground").view(2, 60, 60)
+    assert weights[0].max() == 1 and weights[0, 29:31, 29:31].min() > 0.9
+    assert weights[0, 0].max() == 0 and weights[1].abs().max() == 0, "an empty image has no foreground"
+    assert foreground_weights(deepest, "plain").shape == (2, 0)
 
 
 def test_features_are_taken_and_joined_by_image(dynamic: HyperpixelNetwork, squares: torch.Tensor) -> None:

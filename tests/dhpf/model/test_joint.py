@@ -12,7 +12,7 @@ from torch import Tensor
 
 import dhpf.model.joint
 from dhpf.checkpoint import build_network
-from dhpf.config import ModelConfig
+from dhpf.config import JointSide, ModelConfig
 from dhpf.frame import NUM_CELLS, cell_centres, to_square
 from dhpf.model.features import ImageFeatures
 from dhpf.model.joint import JointMatching
@@ -51,7 +51,7 @@ def numbered_images(looks: list[list[float]]) -> ImageFeatures:
     """Features of one image for each of `looks`, which is its map; the norms hold the image's number."""
     numbers = torch.arange(len(looks)).float().view(-1, 1, 1).expand(-1, 1, NUM_CELLS)
     maps = torch.tensor(looks)[:, :, None, None].expand(-1, -1, 2, 2)
-    return ImageFeatures((maps,), numbers, torch.zeros(len(looks), 1, 0))
+    return ImageFeatures((maps,), numbers, torch.zeros(len(looks), 1, 0), torch.zeros(len(looks), 0))
 
 
 def scripted(
@@ -141,9 +141,8 @@ def test_a_gpu_finds_what_a_cpu_finds() -> None:
     features = network.describe(torch.stack([to_square(np.ascontiguousarray(photo), 240) for photo in photos]))
     expected = JointMatching(network, features, ["cat"] * 3, 1).match(0, 1)
     network.cuda()
-    on_gpu = ImageFeatures(
-        tuple(m.cuda() for m in features.maps), features.squared_norms.cuda(), features.gate_activations.cuda()
-    )
+    rest = (features.squared_norms, features.gate_activations, features.foreground)
+    on_gpu = ImageFeatures(tuple(m.cuda() for m in features.maps), *(values.cuda() for values in rest))
     found = JointMatching(network, on_gpu, ["cat"] * 3, 1).match(0, 1)
     assert found.points.is_cuda
     moved = (found.to("cpu").points - expected.points).norm(dim=1)
@@ -151,14 +150,14 @@ def test_a_gpu_finds_what_a_cpu_finds() -> None:
     assert (found.to("cpu").agreement - expected.agreement).abs().median() < 1e-3
 
 
-@pytest.mark.parametrize("half", [False, True])
-def test_a_photo_moved_twice_is_found_where_it_was_moved_to(half: bool) -> None:
+@pytest.mark.parametrize(("half", "side"), [(False, 60), (True, 60), (True, 30)])
+def test_a_photo_moved_twice_is_found_where_it_was_moved_to(half: bool, side: JointSide) -> None:
     network = build_network(ModelConfig(selection="fixed", layers=(5, 11)))
     photo = np.pad(skimage.data.chelsea()[:240, :320], ((64, 64), (64, 64), (0, 0)), mode="reflect")
     windows = [photo[y : y + 300, x : x + 360] for y, x in ((40, 40), (40, 70), (70, 40))]
     features = network.describe(torch.stack([to_square(window, 240) for window in windows]))
     features = features.in_half_precision() if half else features
-    joint = JointMatching(network, features, ["cat"] * 3, 1).match(0, 1)
+    joint = JointMatching(network, features, ["cat"] * 3, 1, side).match(0, 1)
     inside = ((cell_centres() >= 60) & (cell_centres() <= 180)).all(dim=1)
     moved = (joint.points - cell_centres())[inside]
     # 30 of 360 columns to the left are 20 pixels of the frame.

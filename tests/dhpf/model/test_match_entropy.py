@@ -37,8 +37,8 @@ def drawn(seed: int) -> tuple[list[Tensor], Tensor]:
     return [m.requires_grad_() for m in maps], lengths.requires_grad_()
 
 
-@pytest.mark.parametrize("exponent", [2, 3])
-def test_value_and_gradient_are_those_of_the_whole_matrix(exponent: int) -> None:
+@pytest.mark.parametrize(("exponent", "votes"), [(2, "plain"), (3, "foreground")])
+def test_value_and_gradient_are_those_of_the_whole_matrix(exponent: int, votes: str) -> None:
     hough = HoughVoting("current").double()
     (source, source_lengths), (target, target_lengths) = drawn(1), drawn(2)
     weights = torch.tensor([1.0, 0.25, 1.0], dtype=torch.float64, requires_grad=True)
@@ -46,12 +46,18 @@ def test_value_and_gradient_are_those_of_the_whole_matrix(exponent: int) -> None
     products = native_products([m[None] for m in source], [m[None] for m in target], weights[None])
     blocks = list(appearance_blocks(NativeCorrelation(products), source_lengths[None], target_lengths[None], exponent))
     appearance = torch.cat(blocks, dim=1)
-    scores = hough.scores(hough.vote(appearance.detach()))
+    generator = torch.Generator().manual_seed(3)
+    foreground = torch.rand(2, 3600 if votes == "foreground" else 0, dtype=torch.float64, generator=generator)
+    counted = appearance.detach()
+    if votes == "foreground":
+        counted = counted * foreground[0][:, None] * foreground[1]
+    scores = hough.scores(hough.vote(counted))
     rows = torch.cat([hough.score_row(scores, y) for y in range(60)], dim=1)
     expected = entropy_of_whole(appearance * rows)
     wanted = torch.autograd.grad(expected, variables)
 
-    left, right = PairFeatures(tuple(source), source_lengths), PairFeatures(tuple(target), target_lengths)
+    left = PairFeatures(tuple(source), source_lengths, foreground[0])
+    right = PairFeatures(tuple(target), target_lengths, foreground[1])
     ours = match_entropy(left, right, weights, exponent, hough)
     assert ours.item() == pytest.approx(expected.item(), rel=1e-9)
     for got, want in zip(torch.autograd.grad(3 * ours, variables), wanted, strict=True):
@@ -60,7 +66,7 @@ def test_value_and_gradient_are_those_of_the_whole_matrix(exponent: int) -> None
 
 def test_images_without_features_are_wholly_undecided_nowhere() -> None:
     """All correlations 0: shares become 1e-30, whose entropy is almost 0, and nothing is NaN."""
-    nothing = PairFeatures((torch.zeros(2, 15, 15),), torch.ones(3600))
+    nothing = PairFeatures((torch.zeros(2, 15, 15),), torch.ones(3600), torch.ones(0))
     value = match_entropy(nothing, nothing, torch.ones(1), 2, HoughVoting("current"))
     assert math.isfinite(value) and abs(value) < 1e-20
 

@@ -58,3 +58,32 @@ def test_rows_of_the_correlation_are_powers_of_cosines_times_votes(squares: torc
     assert cosines.min() >= -1 and cosines.max() <= 1 and cosines.requires_grad
     scores = network.hough.scores_at(whole.geometric_scores, cells)
     assert torch.allclose(rows, cosines.relu() ** 3 * scores)
+
+
+def test_what_goes_beyond_the_published_method_is_learned_with(squares: torch.Tensor) -> None:
+    beyond = ModelConfig(
+        selection="fixed",
+        layers=(5, 11),
+        projection="residual",
+        features="signed-sqrt",
+        votes="foreground",
+        readout="soft",
+    )
+    network, engine = build_network(beyond), choose_engine("compiled")
+    with torch.no_grad():
+        source, target = network.extract(squares[:1]), network.extract(squares[1:2])
+    features = embed_step(network, source, target, TrainingPairs.aligned(1))
+    gates, cells = torch.ones(1, 2), torch.tensor([[610, 1833]])
+    cosines_at(network, *features, gates, cells).sum().backward()
+    for projection in network.projections:
+        gradient = projection.mix.weight.grad
+        assert gradient is not None and torch.isfinite(gradient).all() and gradient.any()
+    # What begins as the backbone's own maps gives the matches that are learned from.
+    own = match_own_maps(network, source, target, range(2), engine)
+    wanted = torch.ones(1, 3600, dtype=torch.bool)
+    with torch.no_grad():
+        expected = network.match_selected(
+            *(network.embed(m) for m in (source, target)), [(0, 0)], gates, wanted, engine
+        )
+    assert torch.equal(own.points, expected.points)
+    assert not torch.equal(own.points, own.points.round())

@@ -1,9 +1,10 @@
+import pytest
 import torch
 
 from dhpf.frame import cell_centres
 from dhpf.model.engines.engine import BestCells, best_cells
 from dhpf.model.joint import JointMatches
-from dhpf.model.transfer import PairMatch, cells_of_points, dense_flow, mutual_filter, transfer
+from dhpf.model.transfer import PairMatch, cells_of_points, mutual_filter, transfer
 
 
 def found(correlation: torch.Tensor, wanted: torch.Tensor | None = None, best_score: float = 1.0) -> BestCells:
@@ -47,7 +48,7 @@ def test_the_filter_prefers_a_mutual_match_to_a_popular_target() -> None:
 
 
 def test_flow_has_a_target_for_every_cell() -> None:
-    flow = dense_flow(found(shifted_identity(2)))[0]
+    flow = found(shifted_identity(2)).points[0]
     assert flow.shape == (3600, 2)
     assert flow[0].tolist() == [8, 0]
 
@@ -86,7 +87,23 @@ def test_a_pair_matched_alone_is_transferred_as_in_a_batch() -> None:
     one, batch = PairMatch.alone(best).transfer(points), transfer(best, points[None], valid)
     assert torch.equal(one.points, batch.points) and torch.equal(one.valid, batch.valid)
     assert torch.equal(one.confidence, batch.confidence)
-    assert torch.equal(PairMatch.alone(best).points, dense_flow(best)[0])
+    assert torch.equal(PairMatch.alone(best).points, best.points[0])
+
+
+def test_read_softly_a_joint_point_moves_with_cells_near_it_by_their_agreement() -> None:
+    points, agreement = cell_centres() + torch.tensor([1.0, 2.0]), torch.full((3600,), 0.5)
+    sure = 30 * 60 + 30  # at (120, 120)
+    points[sure] += torch.tensor([6.0, 0.0])
+    agreement[sure] = 1.0
+    correlation = torch.zeros(3600, 3600)
+    match = PairMatch.jointly(found(correlation), JointMatches(points, agreement), "soft")
+    moved = match.transfer(torch.tensor([[120.0, 120.0], [300.0, 10.0]]))
+    near = torch.exp(-(cell_centres() - 120).square().sum(dim=1) / 72)
+    weights = near * agreement
+    share = weights[sure] / weights.sum()
+    assert torch.allclose(moved.points[0, 0], torch.tensor([121 + 6 * float(share), 122.0]), atol=1e-3)
+    assert moved.confidence[0, 0] == pytest.approx(float(weights.sum() / near.sum()), abs=1e-4)
+    assert moved.valid.tolist() == [[True, False]] and moved.points[0, 1].tolist() == [0, 0]
 
 
 def test_a_pair_matched_jointly_lies_where_the_paths_say_and_is_as_sure_as_they_agree() -> None:
@@ -95,7 +112,7 @@ def test_a_pair_matched_jointly_lies_where_the_paths_say_and_is_as_sure_as_they_
     agreement = torch.zeros(3600)
     agreement[5], agreement[100] = 0.25, 0.75
     shifted = cell_centres() + torch.tensor([1.0, 2.0])
-    match = PairMatch.jointly(found(correlation), JointMatches(shifted, agreement))
+    match = PairMatch.jointly(found(correlation), JointMatches(shifted, agreement), "cell")
     assert torch.equal(match.points, shifted) and torch.equal(match.confidence, agreement)
     # Mutual are the cells that are each other's best alone; the paths say where they lie, and which is the surest.
     assert match.mutual.confidence.tolist() == [0.75, 0.25]

@@ -1,5 +1,7 @@
 """Every engine against the whole matrices of `correlate`, on real photos."""
 
+from dataclasses import replace
+
 import pytest
 import skimage.data
 import torch
@@ -19,6 +21,9 @@ CONFIGS = {
     "grid side alone": ModelConfig(selection="fixed", layers=(2, 3), exponent=2),
     "coarse alone": ModelConfig(selection="fixed", layers=(5, 11, 16), exponent=3),
     "another side": ModelConfig(selection="fixed", layers=(4, 11), image_side=400, exponent=5),
+    "levers": ModelConfig(
+        selection="fixed", layers=(3, 5, 11), readout="soft", votes="foreground", features="signed-sqrt"
+    ),
     "legacy bins": ModelConfig(selection="fixed", layers=(3, 11), exponent=1, hough_bins="legacy"),
 }
 PAIRS = [(0, 1), (1, 2), (2, 2), (2, 0)]
@@ -44,7 +49,7 @@ def test_an_engine_finds_what_stands_in_the_matrix(network: HyperpixelNetwork, n
     sources, targets = torch.tensor(PAIRS).T
     whole = network.correlate(features[sources], features[targets])
     assert torch.equal(selection, whole.selection)
-    expected = best_cells(whole.correlation, whole.geometric_scores, wanted)
+    expected = best_cells(whole.correlation, whole.geometric_scores, wanted, network.config.readout)
     assert_same(found, expected, whole.correlation)
 
 
@@ -60,6 +65,8 @@ def assert_same(found: BestCells, expected: BestCells, correlation: Tensor) -> N
         if name == "target":
             values = correlation.gather(2, ours[..., None])[..., 0]
             assert (values - expected.value).abs().max() <= 1e-5 * expected.value.max()
+    apart = (found.points - expected.points).abs().amax(dim=2)
+    assert (apart > 1e-3).float().mean() < 1e-3
 
 
 @torch.inference_mode()
@@ -73,7 +80,15 @@ def test_a_batch_is_its_pairs_one_by_one(name: EngineName) -> None:
     assert len(selection.unique(dim=0)) > 1, "pairs of this test should differ in their layers"
     for number, pair in reversed(list(enumerate(PAIRS))):
         alone, _ = network.match(features, features, [pair], wanted[number : number + 1], choose_engine(name))
-        for field in ("target", "value", "column_maximum", "filtered_target", "filtered_value", "geometric_scores"):
+        for field in (
+            "target",
+            "value",
+            "column_maximum",
+            "filtered_target",
+            "filtered_value",
+            "points",
+            "geometric_scores",
+        ):
             assert torch.equal(getattr(alone, field)[0], getattr(together, field)[number]), field
 
 
@@ -82,8 +97,11 @@ def test_a_batch_is_its_pairs_one_by_one(name: EngineName) -> None:
 def test_a_featureless_pair_matches_nothing(name: EngineName) -> None:
     network = build_network(ModelConfig(selection="fixed", layers=(3, 11)))
     features = network.describe(photos(240))
-    norms = torch.zeros_like(features.squared_norms)
-    blank = type(features)(tuple(torch.zeros_like(m) for m in features.maps), norms, features.gate_activations)
+    blank = replace(
+        features,
+        maps=tuple(torch.zeros_like(m) for m in features.maps),
+        squared_norms=torch.zeros_like(features.squared_norms),
+    )
     found, _ = network.match(blank, blank, [(0, 1)], torch.ones(1, 3600, dtype=torch.bool), choose_engine(name))
     assert found.value.abs().max() == 0
     assert found.filtered_target.abs().max() == 0

@@ -67,9 +67,12 @@ def drawn_problem(example: Example) -> MatchProblem:
         selected.to(DEVICE),
         lengths(source, sources, selected, example.grid_side).to(DEVICE),
         lengths(target, targets, selected, example.grid_side).to(DEVICE),
+        torch.rand(len(PAIRS), example.grid_side**2, generator=generator).to(DEVICE),
+        torch.rand(len(PAIRS), example.grid_side**2, generator=generator).to(DEVICE),
         example.exponent,
         HalvedVotes("current").to(DEVICE),
         (torch.rand(len(PAIRS), example.grid_side**2, generator=generator) < 0.1).to(DEVICE),
+        "soft",
     )
 
 
@@ -103,10 +106,11 @@ def displacement_index(side: int) -> Tensor:
 def expected_of(problem: MatchProblem, grid_side: int) -> BestCells:
     appearance = whole_appearance(problem, grid_side)
     index, displacements = displacement_index(grid_side), 2 * grid_side - 1
-    votes = torch.zeros(len(PAIRS), displacements**2).index_add_(1, index.flatten(), appearance.flatten(1))
+    counted = appearance * problem.source_votes.cpu()[:, :, None] * problem.target_votes.cpu()[:, None, :]
+    votes = torch.zeros(len(PAIRS), displacements**2).index_add_(1, index.flatten(), counted.flatten(1))
     scores = problem.hough.scores(votes)
     correlation = appearance * scores[:, index]
-    return best_cells(correlation, scores.view(-1, displacements, displacements), problem.wanted.cpu())
+    return best_cells(correlation, scores.view(-1, displacements, displacements), problem.wanted.cpu(), problem.readout)
 
 
 def assert_same(found: BestCells, expected: BestCells) -> None:
@@ -115,6 +119,7 @@ def assert_same(found: BestCells, expected: BestCells) -> None:
         assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max(), name
     for name in ("target", "filtered_target"):
         assert torch.equal(getattr(found, name), getattr(expected, name)), name
+    assert (found.points - expected.points).abs().max() <= 1e-3
 
 
 @pytest.mark.parametrize("example", EXAMPLES.values(), ids=EXAMPLES.keys())
@@ -183,8 +188,9 @@ def test_a_pair_takes_little_beside_its_matrix() -> None:
         ModelConfig(selection="all", exponent=3),
         ModelConfig(selection="fixed", layers=(5, 11, 16), hough_bins="legacy"),
         ModelConfig(selection="fixed", layers=(4, 11), image_side=400),
+        ModelConfig(selection="fixed", layers=(3, 11), readout="soft", votes="foreground", features="signed-sqrt"),
     ],
-    ids=["dynamic", "every side", "coarse alone", "another side"],
+    ids=["dynamic", "every side", "coarse alone", "another side", "levers"],
 )
 @torch.inference_mode()
 def test_on_a_gpu_it_finds_what_the_engine_in_torch_finds(config: ModelConfig) -> None:

@@ -34,12 +34,12 @@ from dhpf.model.engines import triton_kernels as kernels
 ints, longs, bytes_, floats = (torch.zeros(16, dtype=d) for d in (torch.int32, torch.int64, torch.int8, torch.float32))
 channels = kernels.Channels(ints, longs, ints, 7)
 coarse = kernels.Coarse(floats, 1189, ints, ints, ints, floats)
-lengths = kernels.Lengths(floats, floats)
+lengths, votes = kernels.Lengths(floats, floats), kernels.CellVotes(floats, floats)
 rows, grid = kernels.ROW_WARPS, (60, 64)
 calls = {
     "multiply": ((channels, floats, 3600, 128), kernels.WARPS),
     "spread_targets": ((coarse, floats, 1, 15, *grid, 16), rows),
-    "make_appearance": ((floats, coarse, lengths, floats, True, 3, 2, *grid, 16), rows),
+    "make_appearance": ((floats, coarse, lengths, votes, floats, True, 3, 2, *grid, 16), rows),
     "find_maxima": ((floats, floats, floats, longs, floats, *grid), rows),
     "find_filtered": ((floats, floats, bytes_, floats, floats, longs, floats, 60, 4096), rows),
 }

@@ -12,8 +12,9 @@ def problem() -> MatchProblem:
     """Two pairs of three images: layers of 5 and 40 channels at the grid's side 8, one of 3 at side 4."""
     maps = tuple(torch.rand(3, channels, side, side) for channels, side in ((5, 8), (40, 8), (3, 4)))
     selected = torch.tensor([[False, True, True], [True, False, False]])
-    lengths, wanted = torch.ones(2, 64), torch.zeros(2, 64, dtype=torch.bool)
-    return MatchProblem(maps, maps, [(0, 2), (1, 0)], selected, lengths, lengths, 2, HoughVoting("current"), wanted)
+    lengths, votes, wanted = torch.ones(2, 64), torch.empty(2, 0), torch.zeros(2, 64, dtype=torch.bool)
+    of_cells, hough = (lengths, lengths, votes, votes), HoughVoting("current")
+    return MatchProblem(maps, maps, [(0, 2), (1, 0)], selected, *of_cells, 2, hough, wanted, "cell")
 
 
 def test_a_pair_compares_the_chunks_of_its_layers_alone() -> None:
