@@ -10,7 +10,7 @@ import typer
 from typer.main import get_command
 
 from dhpf.errors import InputError
-from dhpf.pipelines.commands import doctor, jobs, match, models, pairs, run, submit, track, workflows
+from dhpf.pipelines.commands import doctor, jobs, match, models, pairs, run, submit, track, verify, workflows
 from dhpf.pipelines.commands.answers import BAD_INPUT, INTERRUPTED, complain, shown_log
 
 WORKFLOWS, CLUSTER, IMAGES, MODELS = "Workflows", "Cluster", "Images", "Models"
@@ -22,6 +22,7 @@ application = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 application.command(rich_help_panel=WORKFLOWS)(run.run)
+application.command(rich_help_panel=WORKFLOWS)(verify.verify)
 application.command("list", rich_help_panel=WORKFLOWS)(workflows.list_workflows)
 application.command(rich_help_panel=WORKFLOWS)(workflows.describe)
 application.command(rich_help_panel=WORKFLOWS)(workflows.schema)

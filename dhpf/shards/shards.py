@@ -29,6 +29,7 @@ from dhpf.records import PairRecord, Rejection
 from dhpf.shards.pair_json import pair_from_json, pair_to_json, parse_json
 from dhpf.storage import Location, is_uri, location_of
 from dhpf.storage.copies import forget_copy, read_part
+from dhpf.storage.seal import sealed, unsealed
 
 os.environ.setdefault("WDS_SECURE", "1")  # webdataset reads it on import: no pickles, no shell
 import webdataset  # noqa: E402
@@ -166,7 +167,7 @@ def _write_index(tar: bytes, images: dict[str, _Image], pairs: list[PairRecord])
             else:
                 member_id, width, height = pairs[int(number)].pair_id, 0, 0
             entries.append(IndexEntry(kind, member_id, member.offset_data, member.size, digest, width, height))
-    return _json({"tar_size": len(tar), "entries": [dataclasses.asdict(entry) for entry in entries]})
+    return sealed(_json({"tar_size": len(tar), "entries": [dataclasses.asdict(entry) for entry in entries]}))
 
 
 def _ending(data: bytes) -> str:
@@ -252,7 +253,7 @@ class Shard:
             forget_copy(tar)
             data = read_part(tar, self._tar_size, entry.offset, entry.size)
         if _is_damaged(data, entry):
-            raise InputError(f"shard {tar}: {entry.kind} {entry.id!r} is damaged; write the shard again")
+            raise Damaged(f"shard {tar}: {entry.kind} {entry.id!r} is damaged; {REPAIR}")
         return data
 
 
@@ -263,7 +264,7 @@ def _is_damaged(data: bytes, entry: IndexEntry) -> bool:
 def _read_index(place: Location, content: bytes | None) -> tuple[list[IndexEntry], int]:
     """The entries of an index, and the size of its tar in bytes."""
     try:
-        index = parse_json(place.read() if content is None else content, f"shard index {place}")
+        index = parse_json(unsealed(place.read() if content is None else content), f"shard index {place}")
         entries = [IndexEntry(**entry) for entry in index["entries"]]
         tar_size = index["tar_size"]
         if type(tar_size) is not int:

@@ -76,7 +76,7 @@ class Commits(Mapping[str, CommitRecord]):
     def put(self, commit: CommitRecord) -> CommitRecord:
         """Makes it the commit of its task, unless there is one that counts; returns the one that counts."""
         number = 1
-        while not self._place(commit.task, number).put_if_absent(sealed_json(vars(commit))):
+        while not self.place(commit.task, number).put_if_absent(sealed_json(vars(commit))):
             found = self._read(commit.task, number)
             if found is not None:
                 return found
@@ -86,7 +86,7 @@ class Commits(Mapping[str, CommitRecord]):
     def find(self, task: str) -> CommitRecord | None:
         """The commit of a task as the store has it, or None while the task is not done."""
         number = 1
-        while self._place(task, number).exists():
+        while self.place(task, number).exists():
             found = self._read(task, number)
             if found is not None:
                 return found
@@ -95,11 +95,11 @@ class Commits(Mapping[str, CommitRecord]):
 
     def done(self) -> set[str]:
         """The tasks that are done, as the store lists them."""
-        return set(self._numbers())
+        return set(self.numbers())
 
     def mark_damaged(self, task: str, why: str) -> None:
         """Marks the commit of a task as damaged: the task is not done any more, and will be done again."""
-        number = self._numbers().get(task)
+        number = self.numbers().get(task)
         if number is not None:
             self._mark(task, number, why)
 
@@ -109,7 +109,7 @@ class Commits(Mapping[str, CommitRecord]):
         Returns:
             the tasks whose commits it has read.
         """
-        numbers = self._numbers()
+        numbers = self.numbers()
         unknown = numbers.keys() - self._lines.keys()
         first = {task for task in unknown if numbers[task] == 1}  # of others a gathered commit may be an earlier one
         if first:
@@ -117,7 +117,7 @@ class Commits(Mapping[str, CommitRecord]):
             for place, content in zip(places, find_ahead(places), strict=True):
                 self._know_gathered(content or b"", place, first)
         tasks = sorted(unknown - self._lines.keys())
-        places = [self._place(task, numbers[task]) for task in tasks]
+        places = [self.place(task, numbers[task]) for task in tasks]
         for task, place, content in zip(tasks, places, find_ahead(places), strict=True):
             if content is None:
                 raise gone(place)
@@ -155,7 +155,7 @@ class Commits(Mapping[str, CommitRecord]):
         self.marked.discard(commit.task)
         return line
 
-    def _numbers(self) -> dict[str, int]:
+    def numbers(self) -> dict[str, int]:
         """Of each task that is done the number of the commit that counts, as the store lists them."""
         found: dict[str, dict[str, int]] = {"json": {}, "damaged": {}}
         for entry in (self._root / COMMITS).entries():
@@ -168,7 +168,7 @@ class Commits(Mapping[str, CommitRecord]):
 
     def _read(self, task: str, number: int) -> CommitRecord | None:
         """A commit that is there; None, and marked, if it is damaged."""
-        place = self._place(task, number)
+        place = self.place(task, number)
         if self._place_of_mark(task, number).exists():
             return None
         try:
@@ -183,7 +183,8 @@ class Commits(Mapping[str, CommitRecord]):
         self._lines.pop(task, None)
         self.marked.add(task)
 
-    def _place(self, task: str, number: int) -> Location:
+    def place(self, task: str, number: int) -> Location:
+        """Where the commit of a task with this number, counted from 1, lies."""
         return self._root / COMMITS / (f"{task}.json" if number == 1 else f"{task}~{number}.json")
 
     def _place_of_mark(self, task: str, number: int) -> Location:
