@@ -24,6 +24,7 @@ import numpy as np
 from dhpf.errors import InputError
 from dhpf.frame import lies_outside
 from dhpf.images import ImageError, decode_image, printable, require_text
+from dhpf.manifest import REPAIR, Damaged
 from dhpf.planning.blocks import Block
 from dhpf.records import PairRecord, Rejection
 from dhpf.shards.pair_json import pair_from_json, pair_to_json, parse_json
@@ -198,7 +199,7 @@ class Shard:
             size = location_of(tar).size()
             if size != self._tar_size:
                 found = "is not there" if size is None else f"{size} bytes"
-                raise InputError(f"shard {tar}: {found}, its index says {self._tar_size} bytes; write it again")
+                raise Damaged(f"shard {tar}: {found}, its index says {self._tar_size} bytes; {REPAIR}")
         self._images = {entry.id: entry for entry in entries if entry.kind == "image"}
         self._pairs = [entry for entry in entries if entry.kind == "pair"]
 
@@ -275,5 +276,5 @@ def _read_index(place: Location, content: bytes | None) -> tuple[list[IndexEntry
     except InputError:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"shard index {place}: damaged ({error})") from error
+        raise Damaged(f"shard index {place}: damaged ({error}); {REPAIR}") from error
     return entries, tar_size

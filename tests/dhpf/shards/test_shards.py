@@ -19,6 +19,7 @@ from dhpf.planning.blocks import Block, plan_blocks
 from dhpf.records import PairRecord
 from dhpf.shards.pair_json import pair_to_json
 from dhpf.shards.shards import EncodedShard, Shard, encode_shard
+from dhpf.storage.seal import sealed, unsealed
 
 
 def png(seed: int, size: tuple[int, int] = (40, 30)) -> bytes:
@@ -185,10 +186,10 @@ def forged(encoded: EncodedShard, extra: bytes, **entry: object) -> tuple[bytes,
         member.size = len(extra)
         archive.addfile(member, io.BytesIO(extra))
     tar = buffer.getvalue()
-    index = json.loads(encoded.index)
+    index = json.loads(unsealed(encoded.index))
     place = {"offset": tar.index(extra), "size": len(extra), "sha256": hashlib.sha256(extra).hexdigest()}
     index["entries"].append({"kind": "pair", "id": "evil", "width": 0, "height": 0} | place | entry)
-    return tar, json.dumps(index | {"tar_size": len(tar)}).encode()
+    return tar, sealed(json.dumps(index | {"tar_size": len(tar)}).encode())
 
 
 def test_a_pickle_is_never_run(encoded: EncodedShard, tmp_path: Path) -> None:

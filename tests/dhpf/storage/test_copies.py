@@ -87,7 +87,7 @@ def test_a_damaged_copy_is_fetched_again(bucket: Bucket, tmp_path: Path) -> None
     assert shard.pair(0).source == "a.png"
     copy.unlink()
     tar.put(bytes(len(encoded.tar)))
-    with pytest.raises(InputError, match="image 'a.png' is damaged; write the shard again"):
+    with pytest.raises(InputError, match="image 'a.png' is damaged; `dhpf verify RUN --repair`"):
         shard.image_bytes("a.png")
 
 
