@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import TypeVar
 
-from mlflow.entities import Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import LifecycleStage, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
 from dhpf.pipelines.tracking.datasets import ReadDataset
@@ -47,7 +47,7 @@ class MlflowRuns:
     """
 
     def __init__(self, tracker: Tracker, journal: Journal) -> None:
-        self._tracker, self._client, self._journal = tracker, tracker.client, journal
+        self._tracker, self._journal = tracker, journal
         self._ids: dict[str, str] = {}
         self._apply: MappingProxyType[str, Callable[[str, Sequence[Record]], object]] = MappingProxyType(
             {
@@ -82,18 +82,21 @@ class MlflowRuns:
     def found(self, key: str) -> Run | None:
         """The run with this key."""
         query = f"tags.`{KEY_TAG}` = '{key}'"
-        return next(iter(self._client.search_runs([self._experiment()], query, ViewType.ACTIVE_ONLY)), None)
+        return next(iter(self._tracker.client.search_runs([self._experiment()], query, ViewType.ACTIVE_ONLY)), None)
 
     def _experiment(self) -> str:
         name = self._journal.experiment()
         assert name is not None, "a journal that has records has been begun"
-        found = self._client.get_experiment_by_name(name)
+        found = self._tracker.client.get_experiment_by_name(name)
         if found is not None:
+            if found.lifecycle_stage == LifecycleStage.DELETED:
+                _log.warning("MLflow's experiment %s was deleted; it is restored, since a run of it goes on", name)
+                self._tracker.client.restore_experiment(found.experiment_id)
             return str(found.experiment_id)
         # A server knows where its artifacts go; without one MLflow would put them into the current folder.
         artifacts = self._tracker.artifacts
         location = None if artifacts is None else artifacts.as_uri()
-        return str(self._client.create_experiment(name, artifact_location=location))
+        return str(self._tracker.client.create_experiment(name, artifact_location=location))
 
     def _open(self, _: str, records: Sequence[Record]) -> None:
         """Makes or finds a run, and sets it to RUNNING; for a workflow's run the children left RUNNING are KILLED."""
@@ -104,35 +107,35 @@ class MlflowRuns:
             tags[PARENT_TAG] = str(self.found_id(parent))
         run = self.found(record.run)
         if run is None:
-            run = self._client.create_run(self._experiment(), record.when, tags, record.facts["name"])
+            run = self._tracker.client.create_run(self._experiment(), record.when, tags, record.facts["name"])
         elif run.info.status != "RUNNING":
             tags[WAS_FINISHED_TAG] = str(run.info.status == "FINISHED")
         run_id = self._ids[record.run] = str(run.info.run_id)
         self._log_tags(run_id, tags)
-        self._client.update_run(run_id, status="RUNNING")
+        self._tracker.client.update_run(run_id, status="RUNNING")
         if parent is None:
             self._close_left_running(run_id, record.when)
 
     def _close_left_running(self, parent: str, when: int) -> None:
         query = f"tags.`{PARENT_TAG}` = '{parent}' and attributes.status = 'RUNNING'"
         experiment = [self._experiment()]
-        for run in list(all_pages(lambda token: self._client.search_runs(experiment, query, page_token=token))):
-            self._client.set_terminated(run.info.run_id, "KILLED", end_time=when)
+        for run in list(all_pages(lambda token: self._tracker.client.search_runs(experiment, query, page_token=token))):
+            self._tracker.client.set_terminated(run.info.run_id, "KILLED", end_time=when)
 
     def _end(self, run_id: str, records: Sequence[Record]) -> None:
         (record,) = records
         status = record.facts["status"]
         if status == AS_BEFORE:
-            was = self._client.get_run(run_id).data.tags.get(WAS_FINISHED_TAG)
+            was = self._tracker.client.get_run(run_id).data.tags.get(WAS_FINISHED_TAG)
             status = "FINISHED" if was == str(True) else "FAILED"
-        self._client.set_terminated(run_id, status, end_time=record.when)
+        self._tracker.client.set_terminated(run_id, status, end_time=record.when)
 
     def _params(self, run_id: str, records: Sequence[Record]) -> None:
         """Parameters stay as they were first, as MLflow's parameters cannot change."""
-        known = self._client.get_run(run_id).data.params
+        known = self._tracker.client.get_run(run_id).data.params
         new = [Param(name, value) for r in records for name, value in r.facts["params"].items() if name not in known]
         for batch in _batches(new, MOST_PER_BATCH):
-            self._client.log_batch(run_id, params=batch)
+            self._tracker.client.log_batch(run_id, params=batch)
 
     def _metrics(self, run_id: str, records: Sequence[Record]) -> None:
         entries = [
@@ -141,25 +144,34 @@ class MlflowRuns:
             for name, value in record.facts["metrics"].items()
         ]
         for batch in _batches(entries, MOST_METRICS_PER_BATCH):
-            self._client.log_batch(run_id, metrics=batch)
+            try:
+                self._tracker.client.log_batch(run_id, metrics=batch)
+            except MlflowException as error:
+                if error.error_code not in _REFUSALS or len(batch) == 1:
+                    raise
+                for metric in batch:  # one that is refused costs no other
+                    with _refusals(records[0], metric.key):
+                        self._tracker.client.log_batch(run_id, metrics=[metric])
 
     def _tags(self, run_id: str, records: Sequence[Record]) -> None:
         self._log_tags(run_id, {name: value for record in records for name, value in record.facts["tags"].items()})
 
     def _log_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         for batch in _batches([RunTag(name, value) for name, value in tags.items()], MOST_PER_BATCH):
-            self._client.log_batch(run_id, tags=batch)
+            self._tracker.client.log_batch(run_id, tags=batch)
 
     def _datasets(self, run_id: str, records: Sequence[Record]) -> None:
         datasets = [ReadDataset(**facts).as_input() for record in records for facts in record.facts["datasets"]]
-        self._client.log_inputs(run_id, datasets)
+        self._tracker.client.log_inputs(run_id, datasets)
 
     def _artifact(self, run_id: str, records: Sequence[Record]) -> None:
         (record,) = records
         artifact = PurePosixPath(record.facts["artifact"])
         with self._file(record) as path:
             named = path.rename(path.with_name(artifact.name))
-            self._client.log_artifact(run_id, str(named), str(artifact.parent) if artifact.parent.name else None)
+            self._tracker.client.log_artifact(
+                run_id, str(named), str(artifact.parent) if artifact.parent.name else None
+            )
 
     def _model(self, run_id: str, records: Sequence[Record]) -> None:
         (record,) = records
@@ -187,14 +199,15 @@ class _Gone(Exception):
 
 
 @contextlib.contextmanager
-def _refusals(record: Record) -> Iterator[None]:
+def _refusals(record: Record, what: str | None = None) -> Iterator[None]:
     """Turns what would fail each time into a warning that names what MLflow lacks."""
     try:
         yield
     except (MlflowException, _Gone) as error:
         if isinstance(error, MlflowException) and error.error_code not in _REFUSALS:
             raise
-        _log.warning("MLflow does not take %s: %s", record.facts.get("artifact", record.kind), short_text(error))
+        said = what or record.facts.get("artifact", record.kind)
+        _log.warning("MLflow does not take %s: %s", said, short_text(error))
 
 
 def _batches(entries: Sequence[Entry], most: int) -> Iterator[Sequence[Entry]]:

@@ -60,7 +60,7 @@ class Player:
     """
 
     def __init__(self, tracker: Tracker, journal: Journal) -> None:
-        self._tracker, self._client, self._journal = tracker, tracker.client, journal
+        self._tracker, self._journal = tracker, journal
         self._lock = threading.Lock()
         self._runs = MlflowRuns(tracker, journal)
         self._played: dict[str, list[int]] | None = None
@@ -154,7 +154,7 @@ class Player:
         run_id = None if key is None else self._runs.found_id(key)
         if run_id is not None:
             newest = dict(sorted(played.items())[-MOST_WRITERS:])
-            self._client.set_tag(run_id, PLAYED_TAG, json.dumps(newest, separators=(",", ":")))
+            self._tracker.client.set_tag(run_id, PLAYED_TAG, json.dumps(newest, separators=(",", ":")))
 
 
 def _grouped(records: Sequence[tuple[int, Record]]) -> Iterator[list[tuple[int, Record]]]:

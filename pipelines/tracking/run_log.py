@@ -21,6 +21,10 @@ MAX_NOTE = 5000
 """Characters of a description; MLflow's database takes no longer tag."""
 
 
+MAX_NAME = 250
+"""Characters of a metric's or a parameter's name, for the same reason."""
+
+
 class RunLog:
     """A run as a process logs to it; may be sent to workers.
 
@@ -77,8 +81,10 @@ class RunLog:
 
 
 def clean_name(name: str) -> str:
-    """A name in which each character that MLflow does not allow is replaced by an underscore."""
-    return "".join(c if c.isalnum() or c in "_-. :/" else "_" for c in name)
+    """A name that MLflow takes: other characters are replaced by underscores; it is no path elsewhere, nor long."""
+    allowed = "".join(c if c.isalnum() or c in "_-. :/" else "_" for c in name)
+    parts = [part.replace(".", "_") if set(part) == {"."} else part for part in allowed.split("/") if part]
+    return "/".join(parts)[:MAX_NAME] or "_"
 
 
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlparse
@@ -24,9 +25,11 @@ from dhpf.pipelines.tracking.model_card import ModelCard
 from dhpf.pipelines.tracking.player import Away, Player
 from dhpf.pipelines.tracking.registering import model_facts, registered_version
 from dhpf.pipelines.tracking.run_log import RunLog
-from dhpf.pipelines.tracking.tracker import CODE_TAG, Tracker
+from dhpf.pipelines.tracking.tracker import CODE_TAG, Tracker, UnusableStore
 from dhpf.storage import Location
 from dhpf.storage.copies import local_file
+
+_log = logging.getLogger(__name__)
 
 FOLDER_TAG, STAGE_TAG, CONFIG_TAG = "dhpf.folder", "dhpf.stage", "dhpf.config"
 
@@ -149,7 +152,10 @@ def workflow_run(tracker: Tracker, workflow: str, folder: Location) -> Iterator[
     Raises:
         InputError: MLflow has no such store, or the journal cannot be written.
     """
-    tracker.require_usable()
+    try:
+        tracker.require_usable()
+    except UnusableStore as error:
+        _log.warning("%s; the run goes on, and its journal in %s keeps all of it", error, tracker.work)
     journal = Journal(journal_place(tracker.work, folder))
     writer = journal.begin(workflow)
     key, player = journal.identity(), Player(tracker, journal)

@@ -16,13 +16,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import mlflow
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.store.entities import PagedList
 from requests import RequestException
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import SQLAlchemyError
 
 from dhpf.errors import InputError
 from dhpf.pipelines.outputs.shared_work import require_no_password, require_server
@@ -41,6 +43,10 @@ DEFAULT_EXPERIMENT = "0"
 
 UNREACHED = (MlflowException, RequestException)
 """Errors that MLflow raises when its server or store does not work."""
+
+
+class UnusableStore(InputError):
+    """MLflow's store in a file of this machine cannot be used; a run can do without it."""
 
 
 class Tracker:
@@ -89,11 +95,22 @@ class Tracker:
         """Opens a store in files, and makes it where there is none; a server may be away.
 
         Raises:
-            InputError: MLflow has no store for such a URI, or this one is damaged.
+            UnusableStore: this one is damaged, full, or cannot be written.
+            InputError: MLflow has no store for such a URI.
         """
-        if not is_server(self.uri):
+        if is_server(self.uri):
+            return
+        path = database_of(self.uri)
+        try:
             with self.reaching():
                 self.client.get_experiment(DEFAULT_EXPERIMENT)
+        except (InputError, SQLAlchemyError, OSError) as error:
+            if path is None:
+                raise
+            raise UnusableStore(
+                f"MLflow's store {path}: cannot be used, it is damaged, locked, full or may not be written "
+                f"({short_text(error)}); mend that, or move the file away, and dhpf track sync fills a new one"
+            ) from error
 
     def registered_models(self) -> Iterator[RegisteredModel]:
         """Every model of the registry."""
@@ -125,19 +142,24 @@ def is_server(uri: str) -> bool:
     return urlparse(uri).scheme in ("http", "https")
 
 
+def database_of(uri: str) -> Path | None:
+    """The file of a SQLite store; None for any other."""
+    database = make_url(uri).database if urlparse(uri).scheme.startswith("sqlite") else None
+    return None if database in (None, "", ":memory:") else Path(str(database))
+
+
 def _make_whole(uri: str) -> None:
     """Makes a SQLite store, if there is none, under another name first.
 
     MLflow makes its tables one after the other: a process that is killed meanwhile would leave a store that can neither
     be opened nor be made.
     """
-    url = make_url(uri) if urlparse(uri).scheme.startswith("sqlite") else None
-    if url is None or not url.database or Path(url.database).exists():
+    path = database_of(uri)
+    if path is None or path.exists():
         return
-    path = Path(url.database)
     new = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        mlflow.MlflowClient(url.set(database=str(new)).render_as_string(False)).get_experiment(DEFAULT_EXPERIMENT)
+        mlflow.MlflowClient(_sqlite(new)).get_experiment(DEFAULT_EXPERIMENT)
         FileLocation(path).put_if_absent(new.read_bytes())
     finally:
         new.unlink(missing_ok=True)
@@ -151,8 +173,27 @@ def _stores(work: Location, uri: str | None) -> tuple[str, Path | None]:
         return uri, None
     folder = work.path.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    store = uri or f"sqlite:///{folder / 'mlflow.db'}"
+    store = _sqlite(folder / "mlflow.db") if uri is None else _absolute(uri)
     return store, None if is_server(store) else folder / "mlartifacts"
+
+
+def _absolute(uri: str) -> str:
+    """A store in files by its whole path, since other processes have other current folders."""
+    scheme, path = urlparse(uri)[0:3:2]
+    if scheme.startswith("sqlite"):
+        database = make_url(uri).database
+        return uri if database is None or database in ("", ":memory:") else _sqlite(Path(database).resolve(), scheme)
+    if scheme == "file" and not path.startswith("/"):
+        return Path(url2pathname(path)).resolve().as_uri()
+    return uri if scheme else str(Path(uri).resolve())
+
+
+def _sqlite(path: Path, scheme: str = "sqlite") -> str:
+    """The URI of a database in a file, whatever the file's name holds."""
+    plain = f"{scheme}:///{path}"
+    if make_url(plain).database == str(path):  # MLflow makes a folder of the name that it reads in the other
+        return plain
+    return URL.create(scheme, database=str(path)).render_as_string(hide_password=False)
 
 
 def all_pages(search: Callable[[str | None], PagedList[Found]]) -> Iterator[Found]:

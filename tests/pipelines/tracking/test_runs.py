@@ -1,6 +1,9 @@
 """Runs in a real MLflow store, read back with MLflow's own client."""
 
 import pickle
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -133,3 +136,51 @@ def test_a_refusal_leaves_a_finished_run_finished(
             ids.append(run.run_id)
             raise error
     assert [tracker.client.get_run(run_id).info.status for run_id in ids] == [status, status]
+
+
+def test_a_damaged_store_is_not_the_stages_fate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    database = tmp_path / "mlflow.db"
+    database.write_bytes(b"no database" * 999)
+    run = stage(Tracker(tmp_path), tmp_path / "f", "train", CONFIG)
+    assert run.key and database.read_bytes() == b"no database" * 999
+    (said,) = [line for line in caplog.messages if "the run goes on" in line and "move the file away" in line]
+    assert f"MLflow's store {database}: cannot be used" in said and "Traceback" not in caplog.text
+    database.rename(tmp_path / "damaged")
+    sync = [
+        sys.executable,
+        "-m",
+        "dhpf.pipelines",
+        "track",
+        "sync",
+        "--work",
+        str(tmp_path),
+    ]  # MLflow keeps stores open
+    done = subprocess.run(sync, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and re.search(r"^f: [1-9]\d* entries", done.stdout, re.M), done.stderr
+
+
+def test_a_deleted_experiment_is_restored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    tracker = Tracker(tmp_path)
+    stage(tracker, tmp_path / "f", "train", CONFIG)
+    first = {run.info.run_id for run in runs_of(tracker, tmp_path / "f")}
+    tracker.client.delete_experiment(tracker.client.get_experiment_by_name("w").experiment_id)
+    stage(tracker, tmp_path / "f", "train", CONFIG)
+    assert {run.info.run_id for run in runs_of(tracker, tmp_path / "f")} == first
+    assert "experiment w was deleted; it is restored" in caplog.text
+
+
+def test_no_name_of_a_metric_costs_another(tracker: Tracker, tmp_path: Path) -> None:
+    names = ("../up", "/root", "a//b", "a/./b", "l" * 999, "$\\foo$", "\x1b[31m", "", "ü/é", "good")
+    with workflow_run(tracker, "w", location_of(tmp_path / "n")) as parent, parent.stage("train") as run:
+        run.log_config(CONFIG)
+        run.log_metrics({name: 1.0 for name in names})
+        run.writer.write("metrics", run.key, {"metrics": {"not//clean": 1.0, "whole": 2.0}, "step": 0})
+        metrics = tracker.client.get_run(run.run_id).data.metrics
+    assert {"__/up", "root", "a/b", "a/_/b", "l" * 250, "__foo_", "__31m", "_", "ü/é", "good", "whole"} >= set(metrics)
+    assert len(metrics) >= 10 and metrics["whole"] == 2.0

@@ -89,3 +89,40 @@ def test_a_process_that_is_killed_while_it_makes_the_store_leaves_none_that_cann
 def test_a_store_is_made_whole_and_alone(tmp_path: Path) -> None:
     Tracker(tmp_path).require_usable()
     assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+
+
+def test_a_store_lies_where_its_name_says_whatever_the_name_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for name in ("a%20b?c#d e", "100%"):
+        Tracker(tmp_path / name).require_usable()
+        assert [path.name for path in (tmp_path / name).iterdir()] == ["mlflow.db"]
+    databases = sorted(path.parent.name for path in tmp_path.rglob("*.db"))
+    assert databases == ["100%", "a%20b?c#d e"], "no stray database"
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("sqlite:///rel%20.db", "sqlite:///{}/rel .db"),
+        ("sqlite:////x/abs.db", "sqlite:////x/abs.db"),
+        ("./mlruns", "{}/mlruns"),
+        ("file:mlruns", "file://{}/mlruns"),
+        ("http://h:5000", "http://h:5000"),
+    ],
+)
+def test_a_relative_store_is_the_same_from_every_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, meant: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Tracker(tmp_path, given).uri == meant.format(tmp_path)
+
+
+@pytest.mark.parametrize("uri", ["http://me:hush@h:5000", "postgresql://me:hu/sh@h/db"])
+def test_a_password_is_refused_and_not_repeated(tmp_path: Path, uri: str) -> None:
+    with pytest.raises(
+        InputError, match="--tracking '.*//...@h.*': holds credentials, .*; set MLFLOW_TRACK"
+    ) as refused:
+        Tracker(tmp_path, uri)
+    assert "hu" not in str(refused.value)
