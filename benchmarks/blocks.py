@@ -16,7 +16,6 @@ from pathlib import Path
 from benchmarks.figures import machine
 from dhpf.pipelines.cluster import set_ray_environment
 from dhpf.pipelines.commands.answers import shown_log
-from dhpf.storage import location_of
 from infra.s3_server import served_bucket
 
 
@@ -30,7 +29,7 @@ def main() -> None:
     os.environ |= {"AWS_ACCESS_KEY_ID": keys["accessKey"], "AWS_SECRET_ACCESS_KEY": keys["secretKey"]}
     with tempfile.TemporaryDirectory(prefix="blocks-") as name:
         folder = Path(name)
-        set_ray_environment(None, location_of(folder))
+        set_ray_environment(None)
         from benchmarks.block_measures import measure_pool, measure_requests, measure_store
 
         (folder / "s3").mkdir()

@@ -20,7 +20,6 @@ from benchmarks.figures import machine
 from benchmarks.scaling_pictures import save_charts
 from dhpf.pipelines.cluster import set_ray_environment
 from dhpf.pipelines.commands.answers import shown_log
-from dhpf.storage import location_of
 
 SIZES = (100, 1_000, 10_000)
 
@@ -33,7 +32,7 @@ def main() -> None:
     sizes, rounds = ((100, 300), 1) if options.quick else (SIZES, 3)
     with tempfile.TemporaryDirectory(prefix="scaling-") as name:
         folder = Path(name)
-        set_ray_environment(None, location_of(folder))
+        set_ray_environment(None)
         from benchmarks.scaling_measures import (
             make_collections,
             measure_actors,

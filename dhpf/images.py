@@ -8,6 +8,8 @@ which Pillow would damage without a word, are scaled to 8 by the bits that they 
 from __future__ import annotations
 
 import contextlib
+import importlib
+import importlib.util
 import io
 import warnings
 from collections.abc import Iterator
@@ -16,16 +18,40 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from dhpf.errors import InputError
-from dhpf.regular_files import UnreadableFile, read_regular
+from dhpf.regular_files import Stamp, UnreadableFile, read_regular
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-"""Raster formats that are read; of an animation or a multi-page file, the first frame."""
+_ENDINGS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png",),
+    "WEBP": (".webp",),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+    "GIF": (".gif",),
+    "JPEG2000": (".jp2", ".j2k"),
+    "AVIF": (".avif",),
+    "HEIF": (".heic", ".heif"),
+}
+"""File name endings (lower case) of the formats that are read, each by Pillow's name."""
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+_OF_A_BUILD = {"JPEG2000": "jpg_2000", "AVIF": "avif"}
+"""Formats that not every build of Pillow reads, with its names of what reads them."""
+
+_HEIF_READER = "pi_heif"
+
+FORMATS = tuple(
+    name
+    for name in _ENDINGS
+    if (importlib.util.find_spec(_HEIF_READER) if name == "HEIF" else features.check(_OF_A_BUILD.get(name, "zlib")))
+)
+"""Raster formats that are read here; of an animation or a multi-page file, the first frame."""
+
+EXTENSIONS = tuple(ending for name in FORMATS for ending in _ENDINGS[name])
 """File name endings (lower case) that a folder of images is searched for."""
+
+HEIC_REMEDY = "HEIC is read with an extra: pip install 'dhpf[heic]'"
 
 GREY_BITS = (10, 12, 14, 16)
 """Depths of the greys that cameras and scanners give, which files hold in 16 bits."""
@@ -37,6 +63,19 @@ MAX_FILE_BYTES = 1_000_000_000
 """Image files of more bytes than this are not read."""
 
 RGB = NDArray[np.uint8]
+
+
+def is_image_name(path: str) -> bool:
+    """Whether a file is an image of a format that is read here, by its name."""
+    return path.lower().endswith(EXTENSIONS)
+
+
+def unreadable_format(path: str) -> str | None:
+    """Why a file that is an image by its name is not read here; None for any other file."""
+    known = next((name for name, endings in _ENDINGS.items() if path.lower().endswith(endings)), None)
+    if known is None or known in FORMATS:
+        return None
+    return HEIC_REMEDY if known == "HEIF" else f"this Pillow was built without {known}"
 
 
 def is_text(name: str) -> bool:
@@ -77,6 +116,8 @@ def decode_image(data: bytes, name: str) -> RGB:
         ImageError: not one of FORMATS, damaged, truncated, 32 bits per channel, or more than MAX_PIXELS.
     """
     expected = f"{', '.join(FORMATS)} image ({len(data)} bytes)"
+    if data[4:8] == b"ftyp" and data[8:12] not in (b"avif", b"avis"):
+        _prepare_heif(name)
     with _named_errors(name, expected), Image.open(io.BytesIO(data), formats=FORMATS) as image:
         return _decoded(image, name)
 
@@ -108,6 +149,13 @@ def rgb_of(image: Image.Image | NDArray[Any], name: str) -> RGB:
         image = Image.fromarray(image.reshape(image.shape[:2]) if channels == 1 else image)
     with _named_errors(name, "image"):
         return _decoded(image, name)
+
+
+def _prepare_heif(name: str) -> None:
+    """Teaches Pillow the format HEIF, if the extra is installed."""
+    if "HEIF" not in FORMATS:
+        raise ImageError(f"image {name}: {HEIC_REMEDY}")
+    importlib.import_module(_HEIF_READER).register_heif_opener()
 
 
 @contextlib.contextmanager
@@ -164,14 +212,17 @@ def read_image(path: str | Path) -> RGB:
     return decode_image(read_bytes(path), str(path))
 
 
-def read_bytes(path: str | Path) -> bytes:
+def read_bytes(path: str | Path, listed: Stamp | None = None) -> bytes:
     """The bytes of an image file.
 
+    Args:
+        listed: the stamp that it had and must still have.
+
     Raises:
-        ImageError: the file is missing, no regular file, too large, or cannot be read.
+        ImageError: the file is missing, no regular file, too large, has another stamp, or cannot be read.
     """
     try:
-        return read_regular(path, f"image {path}", MAX_FILE_BYTES)
+        return read_regular(path, f"image {path}", MAX_FILE_BYTES, listed)
     except UnreadableFile as error:
         raise ImageError(str(error)) from error
     except FileNotFoundError as error:

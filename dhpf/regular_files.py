@@ -11,12 +11,25 @@ import stat
 from collections.abc import Callable
 from io import BufferedReader
 from pathlib import Path
+from typing import NamedTuple
 
 from dhpf.errors import InputError
 
 
 class UnreadableFile(InputError):
-    """A file that is never read because of what it is or how large it is; whatever else is wrong with it."""
+    """A file that is not read because of what it is, how large it is, or because it is no longer what was listed."""
+
+
+class Stamp(NamedTuple):
+    """What tells contents of one file or object apart without reading them.
+
+    Attributes:
+        size: in bytes.
+        version: a file's time of change in nanoseconds; of an object a number made of what its store says (ETag).
+    """
+
+    size: int
+    version: int
 
 
 _KINDS = {
@@ -66,19 +79,21 @@ def open_regular(path: str | Path, where: str, limit: int | None = None) -> Buff
         raise
 
 
-def read_regular(path: str | Path, where: str, limit: int | None = None) -> bytes:
+def read_regular(path: str | Path, where: str, limit: int | None = None, listed: Stamp | None = None) -> bytes:
     """The content of a file, as `open_regular` opens it.
+
+    Args:
+        listed: the stamp that it had and must still have when it has been read.
 
     Raises:
         UnreadableFile: it is no regular file, larger, or gives more bytes than it has, as files of the system do.
         OSError: it cannot be read.
     """
     with open_regular(path, where, limit) as file:
-        if limit is None:
-            return file.read()
         size = os.fstat(file.fileno()).st_size
-        content = file.read(size + 1)
-    if len(content) > size:
+        content = file.read() if limit is None else file.read(size + 1)
+        require_as_listed(stamp_of(os.fstat(file.fileno())), where, listed)
+    if limit is not None and len(content) > size:
         raise UnreadableFile(f"{where}: grows while it is read (it had {size:,} bytes)")
     return content
 
@@ -87,6 +102,18 @@ def require_size_within(size: int, where: str, limit: int | None) -> None:
     """Raises UnreadableFile, which says both numbers, for what holds more bytes than the limit."""
     if limit is not None and size > limit:
         raise UnreadableFile(f"{where}: {size:,} bytes, more than {limit:,} are not read")
+
+
+def stamp_of(found: os.stat_result) -> Stamp:
+    """The stamp of a file."""
+    return Stamp(found.st_size, found.st_mtime_ns)
+
+
+def require_as_listed(found: Stamp, where: str, listed: Stamp | None) -> None:
+    """Raises UnreadableFile for what has another stamp than when it was listed."""
+    if listed is not None and found != listed:
+        now = f"{found.size:,} now" if found.size != listed.size else "as many now, written later"
+        raise UnreadableFile(f"{where}: changed since the run began ({listed.size:,} bytes then, {now})")
 
 
 def _require_regular(found: os.stat_result, where: str, limit: int | None) -> None:

@@ -176,10 +176,11 @@ def _positions(path: Path, images: Sequence[str], rejects: _Rejects) -> Iterator
     """The usable rows as positions (LISTED_PAIRS); the others go to `rejects`."""
     # A file name that is no text cannot be in a list; its place stays empty.
     known = pa.array([image if is_text(image) else None for image in images], type=pa.string())
+    composed = None if pc.all(pc.string_is_ascii(known)).as_py() else pc.utf8_normalize(known, form="NFC")
     first = 0
     for batch in _batches(path):
         sources, targets = (_texts(path, batch, name) for name in _REQUIRED)
-        found = [pc.index_in(names, value_set=known, skip_nulls=True).cast(pa.int32()) for names in (sources, targets)]
+        found = [_places(names, known, composed) for names in (sources, targets)]
         columns = [pa.array(range(first, first + len(batch)), type=pa.int64()), *found]
         schema, unusable = LISTED_PAIRS, dict[int, str]()
         if "category" in batch.schema.names:
@@ -199,6 +200,15 @@ def _positions(path: Path, images: Sequence[str], rejects: _Rejects) -> Iterator
         kept = pa.array(usable)
         yield pa.record_batch([column.filter(kept) for column in columns], schema=schema)
         first += len(batch)
+
+
+def _places(names: pa.Array, known: pa.Array, composed: pa.Array | None) -> pa.Array:
+    """The place of each name among the known ones, else among the composed ones; null for a name that is in neither."""
+    places = pc.index_in(names, value_set=known, skip_nulls=True)
+    if composed is not None:
+        as_composed = pc.utf8_normalize(names, form="NFC")
+        places = pc.coalesce(places, pc.index_in(as_composed, value_set=composed, skip_nulls=True))
+    return places.cast(pa.int32())
 
 
 def _batches(path: Path) -> Iterator[pa.RecordBatch]:

@@ -15,7 +15,7 @@ from dhpf.config import nearest_name
 from dhpf.errors import InputError
 from dhpf.images import MAX_FILE_BYTES, ImageError, read_bytes
 from dhpf.records import PairRecord, Points, Rejection
-from dhpf.regular_files import UnreadableFile, is_folder, open_regular
+from dhpf.regular_files import Stamp, UnreadableFile, is_folder, open_regular
 from dhpf.storage import BucketLocation, FileLocation, Location, is_uri
 from dhpf.storage.bucket import AccessDenied, require_uri
 
@@ -88,19 +88,22 @@ def require_split(split: str, splits: tuple[str, ...], kind: str) -> None:
         raise InputError(f"pair source {kind}: no split {split!r}; {nearest_name(split, splits)}")
 
 
-def read_inside(root: Location, image_id: str) -> bytes:
+def read_inside(root: Location, image_id: str, listed: Stamp | None = None) -> bytes:
     """The bytes of an image whose id is its path below `root`; links and `..` may not lead out of it.
 
+    Args:
+        listed: the stamp that it had and must still have.
+
     Raises:
-        ImageError: no such image, it lies outside, or the store denies access to it.
+        ImageError: no such image, it lies outside, it has another stamp, or the store denies access to it.
     """
     if isinstance(root, FileLocation):
-        return read_below(root.path, image_id)
+        return read_below(root.path, image_id, listed)
     path = PurePosixPath(image_id)
     if path.is_absolute() or ".." in path.parts:
         raise ImageError(f"image {image_id!r}: lies outside {root}")
     try:
-        data = (root / image_id).find(MAX_FILE_BYTES)
+        data = (root / image_id).find(MAX_FILE_BYTES, listed)
     except AccessDenied as error:
         raise ImageError(f"image {image_id}: the store denies access to it") from error
     except UnreadableFile as error:
@@ -110,7 +113,7 @@ def read_inside(root: Location, image_id: str) -> bytes:
     return data
 
 
-def read_below(root: Path, image_id: str) -> bytes:
+def read_below(root: Path, image_id: str, listed: Stamp | None = None) -> bytes:
     """As `read_inside`, of a folder."""
     folder = root.resolve()
     try:
@@ -119,7 +122,7 @@ def read_below(root: Path, image_id: str) -> bytes:
         raise ImageError(f"image {image_id!r}: not a usable file name") from error
     if not path.is_relative_to(folder):
         raise ImageError(f"image {image_id!r}: lies outside {root}")
-    return read_bytes(path)
+    return read_bytes(path, listed)
 
 
 @contextlib.contextmanager

@@ -35,7 +35,10 @@ from dhpf.storage.seal import sealed, unsealed
 os.environ.setdefault("WDS_SECURE", "1")  # webdataset reads it on import: no pickles, no shell
 import webdataset  # noqa: E402
 
-_ENDINGS = ((b"\xff\xd8\xff", "jpg"), (b"\x89PNG", "png"), (b"RIFF", "webp"), (b"BM", "bmp"), (b"GIF8", "gif"))
+_ENDINGS = (
+    *((b"\xff\xd8\xff", "jpg"), (b"\x89PNG", "png"), (b"RIFF", "webp"), (b"BM", "bmp"), (b"GIF8", "gif")),
+    *((b"\0\0\0\x0cjP  ", "jp2"), (b"\xff\x4f\xff\x51", "j2k")),
+)
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,8 @@ def _write_index(tar: bytes, images: dict[str, _Image], pairs: list[PairRecord])
 
 
 def _ending(data: bytes) -> str:
+    if data[4:8] == b"ftyp":
+        return "avif" if data[8:12] in (b"avif", b"avis") else "heic"
     return next((ending for magic, ending in _ENDINGS if data.startswith(magic)), "tiff")
 
 

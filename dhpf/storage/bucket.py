@@ -11,10 +11,11 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import obstore
@@ -22,7 +23,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedEr
 from obstore.store import S3Store
 
 from dhpf.errors import InputError, require_no_credentials
-from dhpf.regular_files import UnreadableFile, require_size_within
+from dhpf.regular_files import Stamp, UnreadableFile, require_as_listed, require_size_within
 from dhpf.storage.credentials import profile_credentials
 from dhpf.storage.location import Entry, Location, gone
 
@@ -149,12 +150,14 @@ class BucketLocation(Location):
                     raise self._error(error) from error
                 time.sleep(1)
 
-    def find(self, limit: int | None = None) -> bytes | None:
+    def find(self, limit: int | None = None, listed: Stamp | None = None) -> bytes | None:
         before: bytes | None = None
         try:
             for _ in range(MOST_READS):
                 found = obstore.get(self._store, self._key)
-                require_size_within(int(found.meta["size"]), self.uri, limit)
+                stamp = _stamp_of(found.meta)
+                require_size_within(stamp.size, self.uri, limit)
+                require_as_listed(stamp, self.uri, listed)
                 content = bytes(found.bytes())
                 # Where ETags are no MD5s, as with some encryption, the same content comes twice.
                 if _is_as_put(content, found.meta["e_tag"]) or content == before:
@@ -184,9 +187,9 @@ class BucketLocation(Location):
                 return b""
             raise self._error(error) from error
 
-    def size(self) -> int | None:
+    def stamp(self) -> Stamp | None:
         try:
-            return int(obstore.head(self._store, self._key)["size"])
+            return _stamp_of(obstore.head(self._store, self._key))
         except FileNotFoundError:
             return None
         except (BaseError, ValueError) as error:
@@ -200,7 +203,7 @@ class BucketLocation(Location):
                 for entry in page:
                     key = str(entry["path"])[len(prefix) :].lstrip("/")
                     if hidden or not key.rpartition("/")[2].startswith("."):
-                        found.append(Entry(key, int(entry["size"])))
+                        found.append(Entry(key, *_stamp_of(entry)))
         except FileNotFoundError as error:
             raise InputError(f"{self.uri}: no such bucket") from error
         except (BaseError, ValueError) as error:
@@ -236,6 +239,12 @@ class BucketLocation(Location):
             f"{self.uri}: the store does not answer as it should ({first_line(error)}); "
             "the same command goes on from here"
         )
+
+
+def _stamp_of(facts: Mapping[str, Any]) -> Stamp:
+    """The stamp of an object; where its store gives no ETag the time of its change counts."""
+    told = str(facts["e_tag"] or facts["last_modified"])
+    return Stamp(int(facts["size"]), int.from_bytes(hashlib.blake2b(told.encode(), digest_size=7).digest()))
 
 
 def first_line(error: Exception) -> str:

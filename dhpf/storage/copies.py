@@ -1,7 +1,7 @@
 """Copies, on this machine's disk, of objects that it reads over and over, such as shards and checkpoints.
 
-An object is fetched once, whole, and read from the copy by all processes of the machine; its key must never get other
-content. Where the disk has no room for a copy, each part is asked of the store. Files need no copies.
+An object is fetched once, whole, and read from the copy by all processes of the machine. Where the disk has no room for
+a copy, each part is asked of the store. Files need no copies.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ import contextlib
 import hashlib
 import os
 import shutil
-import tempfile
 import time
 import uuid
 from pathlib import Path
 
 from dhpf.errors import InputError
+from dhpf.regular_files import Stamp
 from dhpf.storage.file_system import FileLocation
 from dhpf.storage.location import Location, gone
+from dhpf.storage.private_folder import private_folder
 
 KEPT_FREE = 0.1
 """Share of the disk that copies leave free."""
@@ -27,7 +28,7 @@ STALE_SECONDS = 24 * 3600
 
 
 def read_part(place: Location, whole_size: int, offset: int, size: int) -> bytes:
-    """Bytes of a file, or of an object through this machine's copy.
+    """Bytes of a file, or of an object through this machine's copy, whose key must never get other content.
 
     Args:
         whole_size: of the file or object, in bytes.
@@ -43,16 +44,18 @@ def read_part(place: Location, whole_size: int, offset: int, size: int) -> bytes
 def local_file(place: Location) -> Path:
     """A path on this machine with the same name and content, for what can only read files.
 
+    An object that was written again is fetched again.
+
     Raises:
         InputError: it is gone, the store does not give it, or the disk has no room for it.
     """
-    size = place.size()
-    if size is None:
+    stamp = place.stamp()
+    if stamp is None:
         raise gone(place)
-    path = _path_of(place, size)
+    path = _path_of(place, stamp.size, stamp)
     if path is None:
         raise InputError(
-            f"{place}: the disk of {copies_folder()} has no room for its {size} bytes; free some, or set TMPDIR"
+            f"{place}: the disk of {copies_folder()} has no room for its {stamp.size} bytes; free some, or set TMPDIR"
         )
     return path
 
@@ -65,32 +68,34 @@ def forget_copy(place: Location) -> None:
 
 def copies_folder() -> Path:
     """Where this machine keeps this user's copies."""
-    return Path(tempfile.gettempdir()) / f"dhpf-copies-{os.getuid()}"
+    return private_folder("copies")
 
 
-def _copy_of(place: Location) -> Path:
-    return copies_folder() / hashlib.sha256(str(place).encode()).hexdigest() / place.name
+def _copy_of(place: Location, stamp: Stamp | None = None) -> Path:
+    key = str(place) if stamp is None else f"{place} {stamp.version}"
+    return copies_folder() / hashlib.sha256(key.encode()).hexdigest() / place.name
 
 
-def _path_of(place: Location, size: int) -> Path | None:
+def _path_of(place: Location, size: int, stamp: Stamp | None = None) -> Path | None:
     """The file itself, or an object's copy, fetched if need be; None where there is no room for it."""
     if isinstance(place, FileLocation):
         return place.path
-    path = _copy_of(place)
+    path = _copy_of(place, stamp)
     try:
         if path.stat().st_size == size:
             os.utime(path)
             return path
     except FileNotFoundError:
         pass
-    copies_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
     if not _has_room(size):
         _remove_stale()
-    return _fetched(place, path) if _has_room(size) else None
+    return _fetched(place, path, stamp) if _has_room(size) else None
 
 
-def _fetched(place: Location, path: Path) -> Path | None:
-    content = place.read()
+def _fetched(place: Location, path: Path, stamp: Stamp | None) -> Path | None:
+    content = place.find(listed=stamp)
+    if content is None:
+        raise gone(place)
     partial = path.with_name(f"{uuid.uuid4().hex}.partial")
     try:
         path.parent.mkdir(mode=0o700, exist_ok=True)

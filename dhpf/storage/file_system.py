@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dhpf.errors import InputError
-from dhpf.regular_files import open_regular, read_regular
+from dhpf.regular_files import Stamp, open_regular, read_regular, stamp_of
 from dhpf.storage.location import Entry, Location, gone
 
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -68,9 +68,9 @@ class FileLocation(Location):
         _sync_folder(self.path.parent)
         return True
 
-    def find(self, limit: int | None = None) -> bytes | None:
+    def find(self, limit: int | None = None, listed: Stamp | None = None) -> bytes | None:
         try:
-            return read_regular(self.path, str(self), limit)
+            return read_regular(self.path, str(self), limit, listed)
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -82,8 +82,8 @@ class FileLocation(Location):
         except FileNotFoundError as error:
             raise gone(self) from error
 
-    def size(self) -> int | None:
-        return self.path.stat().st_size if self.path.is_file() else None
+    def stamp(self) -> Stamp | None:
+        return stamp_of(self.path.stat()) if self.path.is_file() else None
 
     def entries(self, *, hidden: bool = False) -> Iterator[Entry]:
         found = list(_entries_below(self.path, "", hidden=hidden))
@@ -121,7 +121,7 @@ def _entries_below(folder: str | Path, prefix: str, *, hidden: bool) -> Iterator
             yield from _entries_below(entry.path, f"{prefix}{entry.name}/", hidden=hidden)
         elif (hidden or not entry.name.startswith(".")) and not entry.is_dir():
             with contextlib.suppress(FileNotFoundError):  # removed meanwhile
-                yield Entry(f"{prefix}{entry.name}", entry.stat().st_size)
+                yield Entry(f"{prefix}{entry.name}", *stamp_of(entry.stat()))
 
 
 def _make_folder_durably(folder: Path) -> None:

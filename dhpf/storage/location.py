@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dhpf.errors import InputError
+from dhpf.regular_files import Stamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +22,12 @@ class Entry:
     Attributes:
         key: its path below the location, with forward slashes.
         size: in bytes.
+        version: as in Stamp; entries are equal without it.
     """
 
     key: str
     size: int
+    version: int = field(default=0, compare=False)
 
 
 class Location(ABC):
@@ -66,14 +69,15 @@ class Location(ABC):
         """Writes what a file of this machine holds, as `put` does, however large it is."""
 
     @abstractmethod
-    def find(self, limit: int | None = None) -> bytes | None:
+    def find(self, limit: int | None = None, listed: Stamp | None = None) -> bytes | None:
         """The content, or None where there is nothing.
 
         Args:
             limit: bytes that it may hold; to be given for what others have put there.
+            listed: the stamp that it had and must still have.
 
         Raises:
-            UnreadableFile: it holds more, or is no regular file.
+            UnreadableFile: it holds more, is no regular file, or has another stamp.
         """
 
     def read(self) -> bytes:
@@ -96,8 +100,13 @@ class Location(ABC):
         """
 
     @abstractmethod
+    def stamp(self) -> Stamp | None:
+        """What tells its content from others, or None where there is nothing."""
+
     def size(self) -> int | None:
         """Bytes of the content, or None where there is nothing."""
+        stamp = self.stamp()
+        return None if stamp is None else stamp.size
 
     def exists(self) -> bool:
         """Whether a file or object is there."""

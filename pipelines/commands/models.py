@@ -110,7 +110,7 @@ def _judge(
 
     loaded = load_workflow(workflow_file(file), workflow, settings, place_of("--data", data))
     place = place_of("--work", work)
-    set_ray_environment(address, place)
+    set_ray_environment(address)
     from dhpf.pipelines.promotion.contest import Contest
     from dhpf.pipelines.tracking.tracker import Tracker
 

@@ -83,6 +83,7 @@ def pairs(
                 "num_images": len(plan.images),
                 "plan": dataclasses.asdict(plan.summary),
                 "limits": dataclasses.asdict(plan.limits),
+                "remarks": {remark.text: remark.count for remark in plan.remarks},
                 "num_rejected": plan.num_rejected,
                 "first_rejection": plan.first_rejection,
                 "table": None if written is None else str(written),

@@ -66,7 +66,7 @@ def run(
     loaded = load_workflow(workflow_file(file), workflow, set_ or [], place_of("--data", data))
     folder = run_folder(work, loaded.name, name)
     place = place_of("--work", work)
-    set_ray_environment(address, place)
+    set_ray_environment(address)
     with doing("loading torch, Ray and MLflow"):
         from dhpf.pipelines.tracking.tracker import Tracker
         from dhpf.pipelines.workflow import WorkflowRun

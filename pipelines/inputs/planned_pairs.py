@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from dhpf.errors import InputError
-from dhpf.pairs.image_folder import open_image_store
+from dhpf.pairs.image_stores import Listing, Remark, list_images
 from dhpf.pairs.pair_list import pair_list_file, plan_pair_list
 from dhpf.pipelines.progress import CountedWork
 from dhpf.planning.blocks import BlockLimits, PlannedBlock, block_limits, pairs_of, plan_spans
@@ -30,6 +32,8 @@ class PlannedPairs:
 
     Attributes:
         images: ids; a pair refers to its images by their positions here.
+        stamps: (num_images, 2) int64, the size and the version (dhpf.regular_files.Stamp) of each.
+        remarks: what is skipped of what lies beside the images.
         limits: what the blocks may hold at most.
         summary: how many blocks, pairs and images there are.
         blocks: makes the plan's blocks, one at a time.
@@ -40,6 +44,8 @@ class PlannedPairs:
     """
 
     images: tuple[str, ...]
+    stamps: NDArray[np.int64]
+    remarks: tuple[Remark, ...]
     limits: BlockLimits
     summary: PlanSummary
     blocks: Callable[[], Iterable[PlannedBlock]]
@@ -53,7 +59,12 @@ class PlannedPairs:
         return pairs_of(block, None if self.path is None else location_of(self.path))
 
     def __str__(self) -> str:
-        return f"{len(self.images):,} images, {self.summary.num_pairs:,} pairs\n{self.summary}"
+        lines = [
+            f"{len(self.images):,} images, {self.summary.num_pairs:,} pairs",
+            str(self.summary),
+            *map(str, self.remarks),
+        ]
+        return "\n".join(lines)
 
 
 @contextlib.contextmanager
@@ -75,40 +86,46 @@ def planned_pairs(
     Raises:
         InputError: a root, an option of `select`, a list or a limit that cannot be used, or no pair to plan.
     """
-    images = open_image_store(root, "collection").ids()
-    if not images:
-        raise InputError(f"collection {root!r}: holds no image")
+    listing = list_images(root, "collection")
     if isinstance(select, PairList):
         with tempfile.TemporaryDirectory(prefix=".pairs-", dir=scratch) as folder:
-            yield _listed(pair_list_file(select.pair_list), tuple(images), Path(folder), max_images, max_pairs)
+            yield _listed(pair_list_file(select.pair_list), listing, Path(folder), max_images, max_pairs)
         return
-    chosen = choose_pairs(select, images)
+    chosen = choose_pairs(select, listing.images)
     if not chosen.num_pairs:
-        raise InputError(f"select {select.name}: no pair among the {len(images)} images of {root!r}")
-    yield _closed(chosen, block_limits(chosen.num_pairs, max_images=max_images, max_pairs=max_pairs))
+        raise InputError(f"select {select.name}: no pair among the {len(listing.images)} images of {root!r}")
+    yield _closed(chosen, listing, block_limits(chosen.num_pairs, max_images=max_images, max_pairs=max_pairs))
 
 
-def _closed(chosen: ChosenPairs, limits: BlockLimits) -> PlannedPairs:
+def _closed(chosen: ChosenPairs, listing: Listing, limits: BlockLimits) -> PlannedPairs:
     bounds = dataclasses.asdict(limits)
 
     def blocks() -> Iterator[PlannedBlock]:
         return plan_spans(chosen.spans, **bounds)
 
     degrees = num_degrees(chosen.spans, len(chosen.images))
-    return PlannedPairs(chosen.images, limits, summarise(blocks(), degrees, **bounds), blocks)
+    stamps = _in_order_of(chosen.images, listing)
+    return PlannedPairs(chosen.images, stamps, listing.remarks, limits, summarise(blocks(), degrees, **bounds), blocks)
 
 
-def _listed(
-    path: Path, images: tuple[str, ...], folder: Path, max_images: int | None, max_pairs: int | None
-) -> PlannedPairs:
+def _in_order_of(images: tuple[str, ...], listing: Listing) -> NDArray[np.int64]:
+    """The stamps of a listing's images in another order of these."""
+    if images == listing.images:
+        return listing.stamps
+    stamps = np.empty_like(listing.stamps)
+    stamps[sorted(range(len(images)), key=images.__getitem__)] = listing.stamps
+    return stamps
+
+
+def _listed(path: Path, listing: Listing, folder: Path, max_images: int | None, max_pairs: int | None) -> PlannedPairs:
     """A list's pairs are counted by planning it; a short one is then planned again, in smaller blocks."""
     limits = block_limits(None, max_images=max_images, max_pairs=max_pairs)
-    plan = _sorted(path, images, folder, limits)
+    plan = _sorted(path, listing, folder, limits)
     fitting = block_limits(plan.summary.num_pairs, max_images=max_images, max_pairs=max_pairs)
-    return plan if fitting == limits else _sorted(path, images, folder, fitting)
+    return plan if fitting == limits else _sorted(path, listing, folder, fitting)
 
 
-def _sorted(path: Path, images: tuple[str, ...], folder: Path, limits: BlockLimits) -> PlannedPairs:
+def _sorted(path: Path, listing: Listing, folder: Path, limits: BlockLimits) -> PlannedPairs:
     bounds = dataclasses.asdict(limits)
     with contextlib.ExitStack() as shown:
         work: CountedWork | None = None
@@ -120,10 +137,12 @@ def _sorted(path: Path, images: tuple[str, ...], folder: Path, limits: BlockLimi
                 work = shown.enter_context(CountedWork(what, "row"))
             work.update(num_rows)
 
-        plan = plan_pair_list(path, images, folder, **bounds, on_progress=on_progress)
+        plan = plan_pair_list(path, listing.images, folder, **bounds, on_progress=on_progress)
     listed = plan.listed
     return PlannedPairs(
-        images,
+        listing.images,
+        listing.stamps,
+        listing.remarks,
         limits,
         listed.summary(**bounds),
         listed.blocks,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 from dhpf.config import ModelConfig
+from dhpf.pairs.image_stores import Remark
 from dhpf.pipelines.config import MatchConfig
 from dhpf.pipelines.inputs.block_source import BlockSource
 from dhpf.pipelines.inputs.collection import Collection, open_collection
@@ -36,11 +37,16 @@ def _run(config: MatchConfig, context: StageContext, run: StageRun) -> None:
         with contextlib.ExitStack() as planned:
             with doing(f"planning the pairs of {name}"):
                 pairs = planned.enter_context(_collection(config, context, name, model, scratch))
-            _match_one(config, context, run, pairs, model)
+            _match_one(config, context, run, pairs, model, pairs.plan.remarks)
 
 
 def _match_one(
-    config: MatchConfig, context: StageContext, run: StageRun, pairs: BlockSource, model: ModelSource
+    config: MatchConfig,
+    context: StageContext,
+    run: StageRun,
+    pairs: BlockSource,
+    model: ModelSource,
+    remarks: Sequence[Remark] = (),
 ) -> None:
     name, folder = pairs.name, context.folder_of("match")
     run.log_datasets([context.dataset(pairs, "matching")])
@@ -67,9 +73,11 @@ def _match_one(
             "folder": str(folder / name),
             "seconds": seconds,
             "num_rejected": record["num_rejected"],
+            "remarks": {remark.text: remark.count for remark in remarks},
             **metrics,
         },
         f"{name}: {num_pairs} pairs in {seconds:.0f} s, {per_pair:.3f} images described per pair, in {folder / name}",
+        *map(str, remarks),
         reading_line(folder / name),
     )
     context.outcome.reject(int(record["num_rejected"]), record["first_rejection"])

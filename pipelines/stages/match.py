@@ -10,7 +10,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dhpf.images import EXTENSIONS
 from dhpf.manifest import CommitRecord
 from dhpf.model.engines.choose import choose_engine
 from dhpf.pipelines.cluster_metrics import StageName, Work, count_work
@@ -265,11 +264,10 @@ def estimate_run(config: MatchConfig, collection: Collection, model: ModelSource
 
 
 def plan_lines(collection: Collection) -> list[str]:
-    """Lines that say what would be matched, and what is left out."""
+    """Lines that say what would be matched, and what is skipped."""
     lines = str(collection.plan.summary).splitlines()
-    num_others, rejected = collection.num_other_files(), collection.rejected
-    if num_others:
-        lines.append(f"{counted(num_others, 'file')} skipped: no image by its name ({', '.join(EXTENSIONS)})")
+    lines += map(str, collection.plan.remarks)
+    rejected = collection.rejected
     if rejected is not None and rejected.num_rows:
         rows = counted(rejected.num_rows, "row")
         lines.append(f"{rows} of the list cannot be used; the first: {rejected.first_reason}")

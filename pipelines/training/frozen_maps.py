@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +18,7 @@ from torch import Tensor
 from dhpf.frame import to_square
 from dhpf.images import decode_image
 from dhpf.model.network import HyperpixelNetwork
+from dhpf.storage.private_folder import private_folder
 
 BATCH_SIZE = {"cpu": 1, "cuda": 16}
 """Images that pass through the backbone together, by type of device. On a CPU one at a time is as fast, and an image's
@@ -161,6 +160,6 @@ def maps_folder(name: str) -> Iterator[Path]:
 
     It is removed when the block ends without an error; after a failure it stays for the next attempt.
     """
-    folder = Path(tempfile.gettempdir()) / f"dhpf-maps-{os.getuid()}" / name
+    folder = private_folder("maps") / name
     yield folder
     shutil.rmtree(folder, ignore_errors=True)

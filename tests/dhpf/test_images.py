@@ -1,3 +1,4 @@
+import base64
 import io
 import re
 import struct
@@ -10,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from dhpf.images import ImageError, decode_image, read_image, rgb_of
+from dhpf.images import FORMATS, ImageError, decode_image, read_image, rgb_of
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -23,12 +24,34 @@ GRADIENT = np.tile(np.arange(64, dtype=np.uint8)[None] * 4, (48, 1))
 RGB = np.stack([GRADIENT, GRADIENT[:, ::-1], np.full_like(GRADIENT, 90)], axis=-1)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP", "GIF", "JPEG"])
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP", "GIF", "JPEG", "JPEG2000", "AVIF"])
 def test_formats(kind: str) -> None:
-    options = {"lossless": True} if kind == "WEBP" else {"quality": 95} if kind == "JPEG" else {}
+    options = {"lossless": True} if kind == "WEBP" else {"quality": 95} if kind in ("JPEG", "AVIF") else {}
     decoded = decode_image(encoded(Image.fromarray(RGB), kind, **options), "x")
     assert decoded.shape == (48, 64, 3)
-    assert np.abs(decoded.astype(int) - RGB).mean() < (6 if kind in ("GIF", "JPEG") else 0.01)
+    assert np.abs(decoded.astype(int) - RGB).mean() < (6 if kind in ("GIF", "JPEG", "AVIF") else 0.01)
+
+
+RED_HEIC = base64.b64decode(
+    "AAAAHGZ0eXBoZWljAAAAAG1pZjFoZWljbWlhZgAAAX1tZXRhAAAAAAAAACFoZGxyAAAAAAAAAABwaWN0AAAAAAAAAAAAAAAAAAAA"
+    "ACJpbG9jAAAAAERAAAEAAQAAAAABoQABAAAAAAAAAB0AAAAjaWluZgAAAAAAAQAAABVpbmZlAgAAAAABAABodmMxAAAAAA5waXRt"
+    "AAAAAAABAAAA/WlwcnAAAADdaXBjbwAAAHZodmNDAQNwAAAAkAAAAAAAHvAA/P34+AAADwNgAAEAGEABDAH//wNwAAADAJAAAAMA"
+    "AAMAHroCQGEAAQAqQgEBA3AAAAMAkAAAAwAAAwAeoCCBBZbq5Ka5uAhoMCAAAAMDIAAAAwAhYgABAAZEAcFzwIkAAAATY29scm5j"
+    "bHgAAQANAAaAAAAAFGlzcGUAAAAAAAAAQAAAAEAAAAAoY2xhcAAAAEAAAAABAAAAMAAAAAEAAAAAAAAAAv////AAAAACAAAAEHBp"
+    "eGkAAAAAAwgICAAAABhpcG1hAAAAAAAAAAEAAQWBAgMFhAAAACVtZGF0AAAAGSgBrxOA9SeBP//YlR/+3Pnh93Z1+efLU8A="
+)
+"""64 x 48 red pixels."""
+
+
+def test_heic_is_read_with_the_extra_and_named_without() -> None:
+    if "HEIF" in FORMATS:
+        decoded = decode_image(RED_HEIC, "x")
+        assert decoded.shape == (48, 64, 3) and np.abs(decoded.astype(int) - (200, 40, 40)).max() < 9
+    else:
+        with pytest.raises(
+            ImageError, match=re.escape("image x: HEIC is read with an extra: pip install 'dhpf[heic]'")
+        ):
+            decode_image(RED_HEIC, "x")
 
 
 def test_sixteen_bits_keep_their_greys() -> None:

@@ -16,7 +16,7 @@ from dhpf.errors import InputError
 from dhpf.images import MAX_FILE_BYTES, ImageError, read_image
 from dhpf.model.weight_files import read_state_dict
 from dhpf.pairs import open_pair_source
-from dhpf.pairs.image_folder import FolderImages
+from dhpf.pairs.image_stores import FolderImages
 from dhpf.pairs.pair_list import read_rows
 from dhpf.pairs.source import MAX_LINE_LETTERS, read_table, require_root
 from dhpf.pipelines.workflow_file import read_workflows

@@ -108,7 +108,7 @@ def run(ray_cluster: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., End
     """Runs `dhpf run` in this process, on the session's cluster."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(cluster, "ray_cluster", lambda *_: contextlib.nullcontext())
-    monkeypatch.setattr(cluster, "set_ray_environment", lambda address, work: None)
+    monkeypatch.setattr(cluster, "set_ray_environment", lambda address: None)
     return _run
 
 
@@ -141,7 +141,7 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes `dhpf run` start no cluster."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(cluster, "ray_cluster", lambda *_: contextlib.nullcontext())
-    monkeypatch.setattr(cluster, "set_ray_environment", lambda address, work: None)
+    monkeypatch.setattr(cluster, "set_ray_environment", lambda address: None)
 
 
 @pytest.fixture

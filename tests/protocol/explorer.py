@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dhpf.errors import InputError
+from dhpf.regular_files import Stamp
 from dhpf.storage import Entry, Location
 
 Store = frozenset[tuple[str, bytes]]
@@ -111,16 +112,16 @@ class ExploredLocation(Location):
     def put_file(self, path: Path) -> None:
         self.put(path.read_bytes())
 
-    def find(self) -> bytes | None:
+    def find(self, limit: int | None = None, listed: Stamp | None = None) -> bytes | None:
         found: bytes | None = self.answers.take(Step("find", self.key))
         return found
 
     def read_range(self, begin: int, size: int) -> bytes:
         return self.read()[begin : begin + size]
 
-    def size(self) -> int | None:
+    def stamp(self) -> Stamp | None:
         content = self.find()
-        return None if content is None else len(content)
+        return None if content is None else Stamp(len(content), 0)
 
     def entries(self, *, hidden: bool = False) -> Iterator[Entry]:
         return iter(self.answers.take(Step("entries", self.key)))

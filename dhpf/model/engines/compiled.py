@@ -8,6 +8,12 @@ from using vectors: slices with steps, indices that may be negative, and compari
 
 from __future__ import annotations
 
+import contextlib
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
 import numba
 import numpy as np
 import torch
@@ -16,11 +22,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dhpf.config import GRID_SIDE
+from dhpf.errors import InputError
 from dhpf.frame import CELL_STRIDE, NUM_CELLS, cell_centres, interpolation_matrix, interpolation_taps
 from dhpf.model.correlation import COSINE_EPSILON
 from dhpf.model.engines.engine import ZERO_MAXIMUM, BestCells, MatchProblem, Maxima
 from dhpf.model.hough import NUM_DISPLACEMENTS
 from dhpf.model.readout import window_table
+from dhpf.storage.private_folder import private_folder
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -129,12 +140,29 @@ def _votes_of_cells(problem: MatchProblem, pair: int) -> tuple[Floats, Floats]:
     return of_source.numpy(), _padded(of_target).numpy()
 
 
+def _compiled(function: Callable[Arguments, Result], *, fastmath: bool = True) -> Callable[Arguments, Result]:
+    """The function as machine code, which later processes find beside this file, or where numba keeps its caches.
+
+    Where it may write to neither, they lie in a folder for temporary files of this user; else each process compiles.
+    """
+    model = "numpy" if fastmath else "python"
+    compiled = functools.partial(numba.njit, fastmath=fastmath, error_model=model, nogil=True)
+    try:
+        Path.home()  # without one numba would make a folder named ~ in the current folder
+        return compiled(cache=True)(function)
+    except RuntimeError:  # nor is there another place
+        with contextlib.suppress(RuntimeError, InputError):
+            numba.config.CACHE_DIR = str(private_folder("numba"))  # type: ignore[attr-defined]
+            return compiled(cache=True)(function)
+    return compiled()(function)
+
+
 def _padded(rows: Tensor) -> Tensor:
     """(..., 60) -> (..., 64), zeros at the end."""
     return F.pad(rows, (0, _PADDED - GRID_SIDE))
 
 
-@numba.njit(fastmath=True, error_model="numpy", cache=True, nogil=True)
+@_compiled
 def _appearance_row(
     block: Floats,
     y: int,
@@ -194,7 +222,7 @@ def _appearance_row(
                 votes[y_t - y + _SIDE - 1, phase, first_column + np.uintp(c)] += power * (vote * target_votes[y_t, c])
 
 
-@numba.njit(fastmath=True, error_model="numpy", cache=True, nogil=True)
+@_compiled
 def _products_of_row(y: int, products: Floats, sides: Ints, lower: Ints, weight: Floats) -> Floats:
     """Coarse products of grid row y: [side and source column, target row, target column of the grid]."""
     rows = np.empty((sides.sum(), sides.max() if len(sides) else 0, _PADDED), np.float32)
@@ -214,7 +242,7 @@ def _products_of_row(y: int, products: Floats, sides: Ints, lower: Ints, weight:
     return rows
 
 
-@numba.njit(fastmath=True, error_model="numpy", cache=True, nogil=True)
+@_compiled
 def _score(appearance: Floats, scores: Floats, value: Floats, target: Ints, column_maximum: Floats) -> None:
     """Notes the maxima of rows and columns of (N, 60, 64) appearance times (119, 128) scores, which is not stored."""
     highest, found_in = np.empty(_PADDED, np.float32), np.empty(_PADDED, np.int32)
@@ -237,7 +265,7 @@ def _score(appearance: Floats, scores: Floats, value: Floats, target: Ints, colu
         value[i], target[i] = highest[best], found_in[best] * _SIDE + best
 
 
-@numba.njit(cache=True, nogil=True)
+@functools.partial(_compiled, fastmath=False)
 def _filter(
     appearance: Floats,
     scores: Floats,
@@ -271,7 +299,7 @@ def _filter(
             points[i] = _read_softly(filtered_row, filtered_target[i], window)
 
 
-@numba.njit(cache=True, nogil=True)
+@functools.partial(_compiled, fastmath=False)
 def _read_softly(filtered: Floats, best: int, window: Floats) -> tuple[float, float]:
     """The point (x, y) that `read_out` gives for a (60, 60) filtered row and its best target cell."""
     y_best, x_best, radius = best // _SIDE, best % _SIDE, len(window) // 2

@@ -54,6 +54,19 @@ def reasons(plan: PairListPlan) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_names_match_however_their_accents_are_written(tmp_path: Path, kind: str) -> None:
+    composed, decomposed = "caf\u00e9.jpg", "nai\u0308ve.jpg"
+    columns = {"source": ["cafe\u0301.jpg", "a.jpg"], "target": ["na\u00efve.jpg", composed]}
+    path, images = written(tmp_path, kind, columns), ["a.jpg", composed, decomposed]
+    plan = planned(path, tmp_path / "plan", images)
+    assert rows(plan, images) == [(0, composed, decomposed), (1, "a.jpg", composed)]
+    for image in images:
+        (tmp_path / image).touch()
+    found = [(p.source, p.target) for p in ImageFolder(str(tmp_path), PairList(str(path))).pairs("all")]
+    assert found == [(composed, decomposed), ("a.jpg", composed)]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
 @pytest.mark.parametrize("batch_rows", [2, 1000])
 def test_rows_in_are_pairs_planned_and_rows_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, batch_rows: int

@@ -67,7 +67,7 @@ def one_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dhpf.pipelines.promotion.checks.TIMED_ROUNDS", 1)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(cluster, "ray_cluster", lambda *_: contextlib.nullcontext())
-    monkeypatch.setattr(cluster, "set_ray_environment", lambda address, work: None)
+    monkeypatch.setattr(cluster, "set_ray_environment", lambda address: None)
 
 
 def models(work: Path, command: str, *arguments: str) -> int:
