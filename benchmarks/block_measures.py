@@ -102,7 +102,7 @@ def settings_of(root: str) -> EmptySettings:
 def measure_requests(place: str) -> Mapping[str, float]:
     """How many requests of each kind an actor makes for a block, in a bucket."""
     output = StageOutput(location_of(place) / "requests")
-    pairs, actor = EmptyBlocks(20), BlockActor(settings_of(str(output.root)))
+    pairs, actor = EmptyBlocks(20), BlockActor(settings_of(str(output.root)), 300)
     actor.prepare()
     jobs = list(pairs.jobs(set(pairs.tasks)))
     with counted_requests() as counts:
@@ -150,7 +150,9 @@ def measure_pool(place: str, work: Path, num_blocks: int) -> Mapping[str, float]
             yield job
 
     with ray_cluster(None, ACTORS, location_of(work), ""):
-        for _ in do_blocks(settings, watched(), output, Resources(), num_blocks=num_blocks, least=ACTORS, most=ACTORS):
+        for _ in do_blocks(
+            settings, watched(), output, Resources(), stuck_after=600, num_blocks=num_blocks, least=ACTORS, most=ACTORS
+        ):
             pass
     begin = num_blocks // 5
     grown = [last - first for first, last in zip(marks[begin], marks[-1], strict=True)]

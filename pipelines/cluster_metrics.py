@@ -103,7 +103,7 @@ def set_gpu_memory(stage: StageName, device: Any) -> None:
 
 def reason_of(failure: str) -> Reason:
     """The reason behind the text that says why a pair was left out; only texts of this software are told apart."""
-    if "ended its worker's process" in failure or "took longer than" in failure:
+    if "ended its worker's process" in failure or "took longer than " in failure:
         return "crash"
     return "image" if failure.startswith("image ") else "points"
 

@@ -157,6 +157,14 @@ def _require_names(what: str, values: Collection[str]) -> None:
         require_name(what, value)
 
 
+STUCK_AFTER = 600.0
+"""Seconds that any block may take, if nothing else is said: most are planned to take a minute or a few."""
+
+
+def _require_stuck_after(value: float) -> None:
+    _require("stuck_after", value, 0 < value < math.inf, "above 0")
+
+
 @dataclass(frozen=True)
 class Resources:
     """What one worker or actor of a stage reserves on the cluster.
@@ -184,6 +192,8 @@ class MatchingConfig:
             needs them and the cluster has room.
         engine: which implementation matches; "auto" takes the fastest for the device.
         resources: what one actor reserves.
+        stuck_after: seconds after which a block that also takes 20 times as long as most blocks is stuck: its actor is
+            ended, and the block tried image by image. There an image or pair is left out that takes half as long.
     """
 
     batch_size: int | None = field(default=None, metadata=HOW_IT_RUNS)
@@ -191,8 +201,10 @@ class MatchingConfig:
     min_actors: int | None = field(default=None, metadata=HOW_IT_RUNS)
     engine: EngineName = field(default="auto", metadata=HOW_IT_RUNS)
     resources: Resources = field(default=Resources(), metadata=HOW_IT_RUNS)
+    stuck_after: float = field(default=STUCK_AFTER, metadata=HOW_IT_RUNS)
 
     def __post_init__(self) -> None:
+        _require_stuck_after(self.stuck_after)
         _require("batch_size", self.batch_size, self.batch_size is None or self.batch_size >= 1, "at least 1")
         _require("num_actors", self.num_actors, self.num_actors >= 1, "at least 1")
         least = self.num_actors if self.min_actors is None else self.min_actors
@@ -231,7 +243,8 @@ class ShardConfig:
         max_pairs, max_images: a shard holds at most this many of each.
         store: s3:// URI below which the tar files are put; without it they lie in the work folder, as the index files
             always do.
-        resources: what the task of one shard reserves.
+        resources: what one actor that writes shards reserves.
+        stuck_after: seconds after which a shard that also takes 20 times as long as most is stuck; see MatchingConfig.
     """
 
     sources: Mapping[str, SourceConfig] = field(metadata=INPUT)
@@ -239,8 +252,10 @@ class ShardConfig:
     max_images: int = 64
     store: str | None = None
     resources: Resources = field(default=Resources(), metadata=HOW_IT_RUNS)
+    stuck_after: float = field(default=STUCK_AFTER, metadata=HOW_IT_RUNS)
 
     def __post_init__(self) -> None:
+        _require_stuck_after(self.stuck_after)
         if self.store is not None:
             require_uri(self.store, "shard.store")
         _require_names("sources", self.sources)

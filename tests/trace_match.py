@@ -50,7 +50,7 @@ class ActorHere:
         return SimpleNamespace(remote=partial(self._call, name))
 
     def _call(self, name: str, *arguments: object) -> Answer:
-        if name != "prepare":
+        if name not in ("arrive", "prepare"):
             actor_has_block.set()
         answer = getattr(self._worker, name)(*arguments)
         actor_has_block.clear()
@@ -72,7 +72,7 @@ def actors_here(**_: object) -> Callable[[type], SimpleNamespace]:
 def put_here(replace: Callable[[str, object], object]) -> None:
     """Replaces by name what the pool of actors uses of Ray."""
     replace("remote", actors_here)
-    replace("wait", lambda references, num_returns: (references[:num_returns], references[num_returns:]))
+    replace("wait", lambda references, num_returns, timeout: (references[:num_returns], references[num_returns:]))
     replace("get", lambda reference: reference.value)
     replace("kill", lambda actor: None)
 

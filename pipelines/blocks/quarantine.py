@@ -45,8 +45,11 @@ class Quarantine:
         (self._folder / f"{name}.json").put_if_absent(sealed_json({"image": image_id, "reason": reason}))
 
 
-def try_in_quarantine(settings: Settings[AnyJob], job: AnyJob) -> CommitRecord | None:
+def try_in_quarantine(settings: Settings[AnyJob], job: AnyJob, seconds_of_a_step: float) -> CommitRecord | None:
     """Tries a block once more in a process of its own, without what earlier trials have proven to end it.
+
+    Args:
+        seconds_of_a_step: how long a step may take; then the process is ended.
 
     Returns:
         the commit; None where the process ended before, so that the block is to be tried again.
@@ -61,7 +64,7 @@ def try_in_quarantine(settings: Settings[AnyJob], job: AnyJob) -> CommitRecord |
     if caution.block:
         return settings.worker().work(job, caution)
     trial = trials.new()
-    how = end_of_process(settings, job, caution, trial)
+    how = end_of_process(settings, job, caution, trial, seconds_of_a_step)
     commit = output.commit_of(job.task)
     if commit is None:
         trial.end(how)

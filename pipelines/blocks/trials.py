@@ -22,12 +22,15 @@ LOADING = Step("block", "loading")
 UNSEEN = "lost together with its worker"
 """How a process ended whose actor or machine was lost, too."""
 
+TOOK_LONGER = "took longer than"
+"""How a process ended that was ended because a step took too long; the seconds follow."""
+
 FROM_OUTSIDE = (UNSEEN, "SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
 """How processes end that others end: operators, machines that are taken away, and where memory runs out."""
 
 CRASHES_AT_A_STEP, ENDS_AT_A_STEP = 2, 3
-"""A step is fatal when it crashed its process this often, or when the process was ended there this often, from outside
-or not: whoever ends processes at any time hardly meets the same step of the same block three times."""
+"""A step is fatal when so many processes crashed there or took too long, or so many ended there in any way: whoever
+ends processes at any time hardly meets the same step of the same block three times."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,8 @@ def _is_fatal(ways: Sequence[str]) -> bool:
 
 def _reason(ways: Sequence[str]) -> str:
     most = max(sorted(set(ways)), key=ways.count)
+    if most.startswith(TOOK_LONGER):
+        return most
     return f"ended its worker's process {len(ways)} times ({most})"
 
 

@@ -72,6 +72,7 @@ def match_blocks(
         pairs.jobs(missing),
         output,
         config.resources,
+        stuck_after=config.stuck_after,
         num_blocks=len(missing),
         least=min(config.min_actors or num_actors, num_actors),
         most=num_actors,

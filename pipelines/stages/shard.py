@@ -152,6 +152,7 @@ def _shard_missing(
         (ShardJob(block) for block in blocks if block.block_id in missing),
         output,
         config.resources,
+        stuck_after=config.stuck_after,
         num_blocks=len(missing),
         least=1,
         most=min(MOST_ACTORS, len(missing)),

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import ray
-from ray.exceptions import RayError
 
 from dhpf.errors import InputError
 from dhpf.pipelines.blocks import actors
@@ -32,6 +31,9 @@ class Squarer:
     def __init__(self, orders: str) -> None:
         self._orders = Path(orders)
 
+    def arrive(self) -> None:
+        pass
+
     def prepare(self) -> None:
         self._obey("prepare")
 
@@ -42,9 +44,9 @@ class Squarer:
     def _obey(self, name: str) -> None:
         order = self._orders / name
         if order.exists():
-            (left,) = order.read_text().split()
-            order.write_text(str(int(left) - 1)) if int(left) > 1 else order.unlink()
-            os.kill(os.getpid(), signal.SIGKILL)
+            left, *how = order.read_text().split()
+            order.write_text(" ".join([str(int(left) - 1), *how])) if int(left) > 1 else order.unlink()
+            os.kill(os.getpid(), signal.Signals[how[0] if how else "SIGKILL"])
         if (self._orders / f"{name}.error").exists():
             raise InputError(f"{name}: cannot be squared")
 
@@ -53,7 +55,7 @@ class Squarer:
 def squares(ray_cluster: None, tmp_path: Path) -> Callable[..., Any]:
     """Gives what actors answer to numbers; `cpus` is what each actor reserves, of the cluster's 6."""
 
-    def make(numbers: Any, *, least: int = 2, most: int = 2, cpus: float = 1) -> Any:
+    def make(numbers: Any, *, least: int = 2, most: int = 2, cpus: float = 1, **options: Any) -> Any:
         actor = ray.remote(num_cpus=cpus, max_restarts=0)(Squarer)
         return answers(
             numbers,
@@ -61,6 +63,7 @@ def squares(ray_cluster: None, tmp_path: Path) -> Callable[..., Any]:
             lambda one, number, attempt: one.square.remote(number),
             least=least,
             most=most,
+            **options,
         )
 
     return make
@@ -124,8 +127,29 @@ def test_actors_that_end_over_and_over_are_given_up(
 ) -> None:
     monkeypatch.setattr(actors, "MAX_ENDS_OF_ACTOR", 2)
     (tmp_path / "0").write_text("99")
-    with pytest.raises(RayError):
+    with pytest.raises(InputError, match="^3 workers ended one after the other, the last.*is done stays"):
         list(squares(range(2), least=1, most=1))
+
+
+@pytest.mark.chaos
+def test_actors_that_are_stopped_are_replaced_and_their_jobs_begun_again(
+    squares: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "prepare").write_text("1 SIGSTOP")
+    (tmp_path / "5").write_text("2 SIGSTOP")
+    asked: list[tuple[int | None, int]] = []
+
+    def limit(number: int | None, attempt: int) -> float:
+        asked.append((number, attempt))
+        return 10.0 if number is None else 3.0
+
+    found = dict(squares(range(8), limit=limit))
+    assert found == {number * number: 3 if number == 5 else 1 for number in range(8)}
+    assert {(5, 1), (5, 2), (5, 3), (None, 1), (None, 2)} < {*asked}
+    deadline = time.time() + 60
+    while ray.available_resources().get("CPU", 0) < 6:  # what the stopped ones had is free again
+        assert time.time() < deadline
+        time.sleep(0.1)
 
 
 DRIVER = """
@@ -134,6 +158,8 @@ from dhpf.pipelines.blocks.actors import answers
 ray.init(address=sys.argv[1], logging_level="ERROR", log_to_driver=False)
 @ray.remote(num_cpus=1, max_restarts=0, scheduling_strategy="SPREAD")
 class Slow:
+    def arrive(self):
+        pass
     def prepare(self):
         pass
     def where(self, number):

@@ -12,7 +12,7 @@ import pytest
 from dhpf.manifest import CommitRecord
 from dhpf.pipelines.blocks.caution import NO_CAUTION, Caution, Step
 from dhpf.pipelines.blocks.own_process import end_of_process
-from dhpf.pipelines.blocks.trials import End, Trials
+from dhpf.pipelines.blocks.trials import UNSEEN, End, Trials
 from dhpf.pipelines.cluster_metrics import StageName
 from dhpf.storage import location_of
 
@@ -49,11 +49,19 @@ class OrderSettings:
 def test_how_a_process_ended_is_said_and_its_last_step_is_noted(order: str, how: str, tmp_path: Path) -> None:
     trials = Trials(location_of(tmp_path))
     trial = trials.new()
-    assert end_of_process(OrderSettings(str(tmp_path)), Order(order), NO_CAUTION, trial) == how
+    assert end_of_process(OrderSettings(str(tmp_path)), Order(order), NO_CAUTION, trial, 300) == how
     trial.end(how)
     assert trials.ends() == [End(Step.of_pair(3), how)]
 
 
 def test_an_exception_is_raised_here_however_long_its_text(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="raise, done in a process of its own: a*the end"):
-        end_of_process(OrderSettings(str(tmp_path)), Order("raise"), NO_CAUTION, Trials(location_of(tmp_path)).new())
+        trial = Trials(location_of(tmp_path)).new()
+        end_of_process(OrderSettings(str(tmp_path)), Order("raise"), NO_CAUTION, trial, 300)
+
+
+def test_a_stopped_process_is_ended_in_time(tmp_path: Path) -> None:
+    trials = Trials(location_of(tmp_path))
+    how = end_of_process(OrderSettings(str(tmp_path)), Order("SIGSTOP"), NO_CAUTION, trials.new(), 4)
+    assert how == "took longer than 4 s"
+    assert trials.ends() == [End(Step.of_pair(3), UNSEEN)]

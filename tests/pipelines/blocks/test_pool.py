@@ -48,7 +48,7 @@ def job_of(collection: Collection, task: str) -> BlockJob:
 
 
 def actor(output: StageOutput) -> BlockActor[BlockJob]:
-    return BlockActor(WorkerSettings(MODEL, ROWS, str(output.root), Resources(), "auto"))
+    return BlockActor(WorkerSettings(MODEL, ROWS, str(output.root), Resources(), "auto"), 300)
 
 
 def statuses(output: StageOutput, task: str) -> list[str]:
@@ -71,7 +71,7 @@ def test_a_block_that_was_begun_goes_into_quarantine(
     collection: Collection, output: StageOutput, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[str] = []
-    monkeypatch.setattr(pool, "try_in_quarantine", lambda settings, job: tried.append(job.task))
+    monkeypatch.setattr(pool, "try_in_quarantine", lambda settings, job, seconds: tried.append(job.task))
     for attempt in range(1, 200, 50):
         actor(output).work(job_of(collection, "block-000001" if attempt > 1 else "block-000000"), attempt, {})
     assert tried == ["block-000001"] * 3, "however often its actors were ended"

@@ -59,7 +59,7 @@ def settings_of(root: Path) -> WorkerSettings:
 
 def tried(root: Path, job: CollectionJob) -> CommitRecord:
     """What quarantine comes to in the end."""
-    while (found := try_in_quarantine(settings_of(root), job)) is None:
+    while (found := try_in_quarantine(settings_of(root), job, 300)) is None:
         pass
     return found
 
@@ -109,7 +109,7 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> Ends:
     """
     script: Ends = []
 
-    def next_end(settings: WorkerSettings, job: CollectionJob, caution: Caution, trial: Trial) -> str:
+    def next_end(settings: WorkerSettings, job: CollectionJob, caution: Caution, trial: Trial, seconds: float) -> str:
         end = script.pop(0)
         if end is None:
             info = {"num_pairs": 6, "num_failed": 1, "num_described": 4, "seconds": 0.1, "left_out": str(caution.pairs)}
@@ -153,8 +153,8 @@ def test_a_step_that_takes_the_whole_worker_with_it_is_found(folder: Path, tmp_p
     ends += [(Step.of_image("2.png"), "machine lost")] * 3 + [None]
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
-            try_in_quarantine(settings_of(tmp_path), job_of(folder))
-    assert isinstance(try_in_quarantine(settings_of(tmp_path), job_of(folder)), CommitRecord)
+            try_in_quarantine(settings_of(tmp_path), job_of(folder), 300)
+    assert isinstance(try_in_quarantine(settings_of(tmp_path), job_of(folder), 300), CommitRecord)
     assert Quarantine(location_of(tmp_path)).images() == {
         "2.png": "image 2.png: ended its worker's process 3 times (lost together with its worker)"
     }

@@ -31,6 +31,7 @@ def test_notes_say_the_last_step_and_how_the_process_ended(tmp_path: Path) -> No
         (["SIGKILL", UNSEEN], None),
         (["SIGSEGV", "SIGSEGV"], "ended its worker's process 2 times (SIGSEGV)"),
         (["exit status 1", "SIGABRT", "SIGABRT"], "ended its worker's process 3 times (SIGABRT)"),
+        (["took longer than 3 s", "took longer than 3 s"], "took longer than 3 s"),
         (["SIGKILL", UNSEEN, "SIGKILL"], "ended its worker's process 3 times (SIGKILL)"),
     ],
 )

@@ -22,6 +22,7 @@ from PIL import Image
 from pyarrow import fs
 
 from dhpf.errors import InputError
+from dhpf.pipelines.blocks import pace
 from dhpf.pipelines.config import ShardConfig, SourceConfig
 from dhpf.pipelines.inputs.shard_set import ShardSet, open_shard_set
 from dhpf.pipelines.outputs.store import PlanConflict, remove_outputs
@@ -99,7 +100,7 @@ def lost_one(plan: dict[str, Any], rejections: list[Any]) -> tuple[dict[str, Any
 @pytest.mark.slow
 def test_pairs_in_are_pairs_out_and_rejections(ray_cluster: None, photos: Path, tmp_path: Path) -> None:
     (photos / "cut.png").write_bytes((photos / "0.png").read_bytes()[:500])
-    (photos / os.fsdecode(b"caf\xedeadly.png")).write_bytes((photos / "0.png").read_bytes())
+    (photos / os.fsdecode(b"caf\xe9.png")).write_bytes((photos / "0.png").read_bytes())
     listing = photos / "pairs.csv"
     names = [f"{n}.png" for n in range(6)]
     rows = [f"{a},{b}," for n, a in enumerate(names) for b in names[n + 1 :]]
@@ -203,19 +204,28 @@ def test_an_unusable_source_is_one_sentence(tasks_here: None, tmp_path: Path) ->
 
 @pytest.mark.chaos
 @pytest.mark.slow
-def test_an_image_that_ends_its_worker_costs_only_its_pairs(
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [(signal.SIGSEGV, "ended its worker's process 2 times (SIGSEGV)"), (signal.SIGSTOP, "took longer than 5 s")],
+)
+def test_an_image_that_ends_or_stops_its_worker_costs_only_its_pairs(
+    how: signal.Signals,
+    reason: str,
     ray_cluster: None,
     photos: Path,
     tmp_path: Path,
     deadly_image: Callable[[Path, signal.Signals], Callable[[], list[int]]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(pace, "FIRST_PACE", 0.01)
     listing = photos / "pairs.csv"
     listing.write_text("source,target\n0.png,1.png\n1.png,deadly.png\ndeadly.png,2.png\n3.png,4.png\n")
     listed = {"select": "list", "pair_list": str(listing)}
-    killed = deadly_image(photos / "deadly.png", signal.SIGSEGV)
-    found = sharded(photos, tmp_path / "deadly", max_pairs=3, **listed)
-    assert len(killed()) == 3 and os.getpid() not in killed(), "once its actor, twice the process that finds out why"
-    reason = "image deadly.png: ended its worker's process 2 times (SIGSEGV)"
+    killed = deadly_image(photos / "deadly.png", how)
+    config = dataclasses.replace(config_of(photos, max_pairs=3, **listed), stuck_after=10)
+    (found,) = shard(config, tmp_path / "deadly")
+    assert len(killed()) >= 3 and os.getpid() not in killed(), "its actor, and twice the process that finds out why"
+    reason = f"image deadly.png: {reason}"
     assert [(row["pair_id"], row["reason"]) for row in rejects(tmp_path / "deadly")] == [
         ("000000002", reason),
         ("000000003", reason),
@@ -232,6 +242,7 @@ from pathlib import Path
 os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ.pop("RAY_ADDRESS", None)
 import ray
+from dhpf.pipelines.blocks import pace
 from dhpf.pipelines.config import ShardConfig, SourceConfig
 from dhpf.pipelines.stages.shard import shard
 photos, out, temporary = sys.argv[1:]
