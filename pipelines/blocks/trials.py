@@ -6,13 +6,13 @@ outlives the process, its actor and their machine, so an end that nobody saw cou
 
 from __future__ import annotations
 
-import json
+import contextlib
 import uuid
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dhpf.manifest import canonical_json
+from dhpf.manifest import Damaged, read_json, sealed_json
 from dhpf.pipelines.blocks.caution import Step
 from dhpf.storage import Location
 
@@ -54,12 +54,12 @@ class Trial:
 
     def end(self, how: str) -> End:
         """Notes how the process ended, at the step that was noted last."""
-        end = End(_end_of(self._note.read()).step, how)
+        end = End(_end_of(self._note).step, how)
         self._write(end)
         return end
 
     def _write(self, end: End) -> None:
-        self._note.put(canonical_json({"kind": end.step.kind, "name": end.step.name, "how": end.how}))
+        self._note.put(sealed_json({"kind": end.step.kind, "name": end.step.name, "how": end.how}))
 
 
 class Trials:
@@ -73,8 +73,12 @@ class Trials:
         return Trial(self._folder / f"{uuid.uuid4().hex}.json")
 
     def ends(self) -> list[End]:
-        """How the earlier trials ended."""
-        return [_end_of((self._folder / entry.key).read()) for entry in self._folder.entries()]
+        """How the earlier trials ended; a note that is damaged counts for nothing."""
+        ends = []
+        for entry in self._folder.entries():
+            with contextlib.suppress(Damaged):
+                ends.append(_end_of(self._folder / entry.key))
+        return ends
 
 
 def fatal_steps(ends: Sequence[End]) -> Mapping[Step, str]:
@@ -98,6 +102,6 @@ def _reason(ways: Sequence[str]) -> str:
     return f"ended its worker's process {len(ways)} times ({most})"
 
 
-def _end_of(note: bytes) -> End:
-    values = json.loads(note)
+def _end_of(note: Location) -> End:
+    values = read_json(note)
     return End(Step(values["kind"], values["name"]), values["how"])

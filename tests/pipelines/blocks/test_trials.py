@@ -21,6 +21,9 @@ def test_notes_say_the_last_step_and_how_the_process_ended(tmp_path: Path) -> No
     assert first.end("SIGSEGV") == End(IMAGE, "SIGSEGV")
     trials.new().begin(PAIR)
     assert set(trials.ends()) == {End(IMAGE, "SIGSEGV"), End(PAIR, UNSEEN)}
+    for note in (tmp_path / "block").iterdir():
+        note.write_bytes(note.read_bytes().replace(b"SIGSEGV", b"SIGSEGW"))
+    assert trials.ends() == [End(PAIR, UNSEEN)]
 
 
 @pytest.mark.parametrize(
