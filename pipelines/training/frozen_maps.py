@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
@@ -23,6 +24,9 @@ from dhpf.storage.private_folder import private_folder
 BATCH_SIZE = {"cpu": 1, "cuda": 16}
 """Images that pass through the backbone together, by type of device. On a CPU one at a time is as fast, and an image's
 maps then depend on no other image."""
+
+_CHECKSUM_SIZE = 8
+"""Bytes before the maps in a file, which tell whether they are as they were written."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,10 @@ class FrozenMaps:
         if not self._keeps:
             return None
         try:
-            stored = safetensors.torch.load_file(self._path(key))
+            content = self._path(key).read_bytes()
+            if _checksum(content[_CHECKSUM_SIZE:]) != content[:_CHECKSUM_SIZE]:
+                return None
+            stored = safetensors.torch.load(content[_CHECKSUM_SIZE:])
         except (OSError, SafetensorError):  # missing or damaged: the maps are computed
             return None
         return [stored[str(layer)] for layer in range(len(stored))]
@@ -142,7 +149,8 @@ class FrozenMaps:
             return
         partial = self._folder / f"{uuid.uuid4().hex}.partial"
         try:
-            safetensors.torch.save_file({str(n): m.cpu() for n, m in enumerate(maps)}, partial)
+            content = safetensors.torch.save({str(n): m.cpu() for n, m in enumerate(maps)})
+            partial.write_bytes(_checksum(content) + content)
             partial.replace(self._path(key))
         except (OSError, SafetensorError):  # a full disk only makes training slower
             partial.unlink(missing_ok=True)
@@ -151,7 +159,14 @@ class FrozenMaps:
         self._left -= size
 
     def _path(self, key: str) -> Path:
-        return self._folder / f"{key}.safetensors"
+        return self._folder / f"{key}.maps"
+
+
+def _checksum(content: bytes) -> bytes:
+    """The sum of the content's 64-bit words, which a flipped bit changes; a digest would take as long as a step."""
+    words = np.frombuffer(content[: len(content) // 8 * 8], dtype="<u8")
+    rest = int.from_bytes(content[len(content) // 8 * 8 :], "little")
+    return ((int(words.sum(dtype=np.uint64)) + rest + len(content)) % 2**64).to_bytes(_CHECKSUM_SIZE, "little")
 
 
 @contextlib.contextmanager

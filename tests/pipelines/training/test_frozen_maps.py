@@ -51,7 +51,7 @@ def test_the_budget_holds(network: HyperpixelNetwork, tmp_path: Path) -> None:
     size = sum(4 * m.numel() for m in network.extract(torch.zeros(1, 3, 96, 96, dtype=torch.uint8)))
     maps = FrozenMaps(network, tmp_path, 2 * size)
     maps.of([image(n) for n in range(4)])
-    assert len(list(tmp_path.glob("*.safetensors"))) == 2
+    assert len(list(tmp_path.glob("*.maps"))) == 2
     maps.of([image(n) for n in range(4)])
     assert (maps.num_computed, maps.num_read) == (6, 2)
     nothing = FrozenMaps(network, tmp_path / "none", 0)
@@ -71,10 +71,14 @@ def test_half_of_the_bits_take_half_of_the_disk(network: HyperpixelNetwork, tmp_
     assert 1.9 < sizes[0] / sizes[1] < 2.1
 
 
-def test_a_damaged_file_is_computed_again(network: HyperpixelNetwork, tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", [0, 10, 2000, -1, None])
+def test_a_damaged_file_is_computed_again(network: HyperpixelNetwork, tmp_path: Path, place: int | None) -> None:
     first = FrozenMaps(network, tmp_path, 10**9).of([image(1)])
     (path,) = tmp_path.iterdir()
-    path.write_bytes(path.read_bytes()[:100])
+    content = bytearray(path.read_bytes())
+    if place is not None:
+        content[place] ^= 1
+    path.write_bytes(bytes(content if place is not None else content[:100]))
     maps = FrozenMaps(network, tmp_path, 10**9)
     assert all(torch.equal(a, b) for a, b in zip(maps.of([image(1)]), first, strict=True))
     assert maps.num_computed == 1

@@ -1,0 +1,138 @@
+"""Kills a training again and again, half of the times within a save, and compares the final weights bit for bit."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from dhpf.manifest import read_manifest
+from dhpf.pipelines.training.checkpoints import RAY_RUN
+from dhpf.storage import location_of
+
+ROOT = Path(__file__).parents[2]
+
+SETTINGS = (
+    "shard.sources.photo-warps.options={views: 2, keypoints: 6}",
+    "model.image_side=96",
+    *("search=null", "evaluate=null", "match=null", "train.gates_start=random", "train.num_workers=1"),
+    *("train.epochs=4", "train.batch_size=4", "train.checkpoint_steps=1", "train.kept_maps_mb=0"),
+)
+"""A training of seconds, with a save after each step."""
+
+PATIENCE_SECONDS = 300.0
+"""Longest wait for a run to end or to come to a save."""
+
+
+def training_kills(seed: int, num_kills: int, settings: Sequence[str] = SETTINGS) -> dict[str, Any]:
+    """Trains undisturbed, then once more with kills of the driver and all its processes, and goes on each time.
+
+    Args:
+        seed: of the moments.
+        num_kills: how many; every second one comes within a save: when files of a checkpoint are there, and not all.
+
+    Returns:
+        "seed"; "kills", and "within_a_save", how many of them were; "ended_before", how often the training was done
+        before its kill; "runs" that were begun; "seconds"; "weights_equal", whether the bytes of the final weights are
+        those of the undisturbed training.
+    """
+    draw, started = random.Random(seed), time.monotonic()
+    kills = within = runs = 0
+    with tempfile.TemporaryDirectory(prefix="kills-") as name:
+        undisturbed, disturbed = Path(name) / "undisturbed", Path(name) / "disturbed"
+        _finish(undisturbed, settings)
+        while kills < num_kills and _weights(disturbed) is None:
+            runs += 1
+            was_within = _killed(disturbed, settings, draw, within_a_save=kills % 2 == 0)
+            if was_within is not None:
+                kills, within = kills + 1, within + was_within
+        _finish(disturbed, settings)
+        equal = _weights(disturbed) == _weights(undisturbed) is not None
+    return {
+        "seed": seed,
+        "kills": kills,
+        "within_a_save": within,
+        "ended_before": num_kills - kills,
+        "runs": runs + 1,
+        "seconds": round(time.monotonic() - started, 1),
+        "weights_equal": equal,
+    }
+
+
+def _started(work: Path, settings: Sequence[str]) -> subprocess.Popen[bytes]:
+    sets = [part for setting in settings for part in ("--set", setting)]
+    command = [sys.executable, "-m", "dhpf.pipelines", "run", "quickstart", "--work", str(work), "--quiet", *sets]
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "log").open("ab") as log:
+        return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=_environment())
+
+
+def _environment() -> Mapping[str, str]:
+    left_out = ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")
+    return {name: value for name, value in os.environ.items() if name not in left_out}
+
+
+def _finish(work: Path, settings: Sequence[str]) -> None:
+    process = _started(work, settings)
+    if process.wait(PATIENCE_SECONDS) != 0:
+        raise RuntimeError(f"the training in {work} failed: {(work / 'log').read_text()[-2000:]}")
+
+
+def _killed(work: Path, settings: Sequence[str], draw: random.Random, *, within_a_save: bool) -> bool | None:
+    """Runs the training until it is killed; whether that was within a save, None if the training was done before."""
+    process, known = _started(work, settings), set(_checkpoints(work))
+    wanted, deadline = draw.randint(1, 2), time.monotonic() + PATIENCE_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        new = [folder for folder in _checkpoints(work) if folder not in known]
+        if len(new) >= wanted and (within_a_save or draw.random() < 0.05):
+            is_within = _is_partial(max(new))
+            if is_within or not within_a_save or len(new) > wanted + 3:
+                _kill(process)
+                return is_within
+        time.sleep(0.0005)
+    if process.poll() is None:
+        _kill(process)
+        raise RuntimeError(f"the training in {work} came to no save")
+    if process.returncode != 0:
+        raise RuntimeError(f"the training in {work} failed: {(work / 'log').read_text()[-2000:]}")
+    return None
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kills a driver and all processes that it started, workers first stopped, as when a machine loses power."""
+    tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for one in tree:
+        if one.is_running():
+            one.suspend()
+    for one in tree:
+        if one.is_running():
+            one.kill()
+    process.wait()
+    psutil.wait_procs(tree[1:], timeout=30)
+
+
+def _checkpoints(work: Path) -> list[Path]:
+    return list((work / "quickstart" / "train" / RAY_RUN).glob("checkpoint_*/"))
+
+
+def _is_partial(checkpoint: Path) -> bool:
+    return len(list(checkpoint.iterdir())) < 4 or not (checkpoint / "progress.json").exists()
+
+
+def _weights(work: Path) -> str | None:
+    """Digest of the final weights; None while the training is not complete."""
+    folder = location_of(work / "quickstart" / "train")
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return None
+    entry = manifest.commits[0].files["best.safetensors"]
+    return hashlib.sha256((folder / str(entry["key"])).read()).hexdigest()

@@ -1,0 +1,15 @@
+"""A training that is killed, also within its saves, ends with the weights of an undisturbed one, bit for bit."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.chaos.training_kills import training_kills
+
+
+@pytest.mark.chaos
+@pytest.mark.slow
+def test_a_training_that_is_killed_three_times_ends_with_the_same_weights() -> None:
+    figures = training_kills(seed=0, num_kills=3)
+    assert figures["weights_equal"] and figures["kills"] + figures["ended_before"] == 3, figures
+    assert figures["kills"], "the training was done before each kill: this test shows nothing"
