@@ -89,10 +89,11 @@ def _finish(work: Path, settings: Sequence[str]) -> None:
 
 def _killed(work: Path, settings: Sequence[str], draw: random.Random, *, within_a_save: bool) -> bool | None:
     """Runs the training until it is killed; whether that was within a save, None if the training was done before."""
-    process, known = _started(work, settings), set(_checkpoints(work))
+    known, new = set(_checkpoints(work)), set[Path]()
+    process = _started(work, settings)
     wanted, deadline = draw.randint(1, 2), time.monotonic() + PATIENCE_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
-        new = [folder for folder in _checkpoints(work) if folder not in known]
+        new |= set(_checkpoints(work)) - known  # Ray removes old ones
         if len(new) >= wanted and (within_a_save or draw.random() < 0.05):
             is_within = _is_partial(max(new))
             if is_within or not within_a_save or len(new) > wanted + 3:
