@@ -48,6 +48,7 @@ def _report(context: StageContext, results: Sequence[MethodScores], on: str, con
     has_scores = len(table.columns) > len(OF_COST)
     lines = [f"{on}: " + ("in percent, higher is better" if has_scores else "no ground truth")]
     facts = {"on": on, "methods": {r.method: dict(r.summary) for r in results}}
+    lines += [remark for result in results if (remark := result.left_out())]
     context.outcome.report("evaluate", facts, *lines, table=table)
     remark = remark_on_training(results, {name for name, choice in config.methods.items() if choice == "trained"})
     if remark:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,8 +31,9 @@ from dhpf.pipelines.matching.matched_pair import MatchedPair
 from dhpf.pipelines.matching.pool import match_blocks
 from dhpf.pipelines.outputs.code_version import code_version
 from dhpf.pipelines.outputs.store import StageOutput, remove_outputs
-from dhpf.pipelines.outputs.tables import PREDICTIONS, SCORES, points_of, read_parquet, table_of
+from dhpf.pipelines.outputs.tables import MATCHED, PREDICTIONS, SCORES, points_of, read_parquet, table_of
 from dhpf.pipelines.outputs.writers import PART, file_name, table_file
+from dhpf.planning.plan_summary import counted
 from dhpf.records import PairRecord, Points
 from dhpf.storage import Location
 
@@ -56,6 +58,22 @@ class MethodScores:
     predictions: pa.Table
     scores: pa.Table
     summary: Mapping[str, float]
+
+    def left_out(self) -> str | None:
+        """Which pairs the means are not over, and why: pairs that failed, and pairs without a truth to score.
+
+        None where every pair has every score, or none has a truth.
+        """
+        statuses = self.predictions["status"].to_pylist()
+        failures = [status for status in statuses if status != MATCHED]
+        num_scored = min(Counter(self.scores["metric"].to_pylist()).values(), default=0)
+        if num_scored == len(statuses) or not num_scored and not failures:
+            return None
+        reasons = [f"{counted(len(failures), 'pair')} failed, the first: {failures[0]}"] if failures else []
+        num_without = len(statuses) - num_scored - len(failures)
+        if num_without:
+            reasons.append(f"{num_without} without what its score needs")
+        return f"{self.method}: means over {num_scored} of {counted(len(statuses), 'pair')}; {'; '.join(reasons)}"
 
 
 @dataclass(frozen=True)

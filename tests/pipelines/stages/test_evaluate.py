@@ -12,7 +12,13 @@ from dhpf.model.transfer import MutualMatches, PairMatch
 from dhpf.pipelines.matching.describing import ImageFacts
 from dhpf.pipelines.matching.matched_pair import MatchedPair, common_row
 from dhpf.pipelines.outputs.tables import PREDICTIONS, SCORES, table_of
-from dhpf.pipelines.stages.evaluate import PredictionRows, correct_keypoints_of, score_pair, summarise_scores
+from dhpf.pipelines.stages.evaluate import (
+    MethodScores,
+    PredictionRows,
+    correct_keypoints_of,
+    score_pair,
+    summarise_scores,
+)
 from dhpf.records import PairRecord
 
 SIZE = (240, 240)
@@ -84,3 +90,25 @@ def test_a_summary_is_the_mean_over_pairs_with_layers_and_seconds() -> None:
     summary = summarise_scores(table_of(rows, PREDICTIONS), scores)
     assert summary["PCK@0.1 image"] == pytest.approx(0.5)
     assert (summary["layers"], summary["seconds"]) == (2, 0.25)
+
+
+def test_pairs_that_the_means_are_not_over_are_counted() -> None:
+    good = [row_of(0, source_keypoints=POINTS, target_keypoints=POINTS) for _ in range(3)]
+    failed = PredictionRows().failed(common_row(1, PairRecord("q", "", "a", "b"), FACTS, ImageFacts(failure="damaged")))
+    assert scored(good).left_out() is None
+    assert scored([row_of(0)]).left_out() is None, "nothing has a truth"
+    assert scored([*good, failed]).left_out() == "all: means over 3 of 4 pairs; 1 pair failed, the first: damaged"
+    assert scored([*good, failed, row_of(0)]).left_out() == (
+        "all: means over 3 of 5 pairs; 1 pair failed, the first: damaged; 1 without what its score needs"
+    )
+    one_box = good[:2] + [
+        row_of(0, source_keypoints=POINTS, target_keypoints=POINTS, target_box=(1.0, 2.0, 90.0, 80.0))
+    ]
+    assert str(scored(one_box, "image", "box").left_out()).startswith("all: means over 1 of 3 pairs; 2 without")
+    assert str(scored([failed]).left_out()).startswith("all: means over 0 of 1 pair; 1 pair failed")
+
+
+def scored(rows: list[Any], *thresholds: str) -> MethodScores:
+    table = table_of(rows, PREDICTIONS)
+    scores = [s for row in table.to_pylist() for s in score_pair(row, thresholds or ("image",), (0.1,))]
+    return MethodScores("photos/test", "all", table, pa.Table.from_pylist(scores, schema=SCORES), {})
