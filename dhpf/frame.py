@@ -33,12 +33,13 @@ BOX_RADIUS = 5
 """Half the side of a cell's receptive field box, in pixels of the frame (docs/algorithm.md, section 6)."""
 
 
-def to_square(image: RGB, side: int, mirrored: bool = False) -> Tensor:
-    """(3, side, side) uint8: the (H, W, 3) image resized without keeping its aspect ratio.
+def to_square(image: RGB | Image.Image, side: int, mirrored: bool = False) -> Tensor:
+    """(3, side, side) uint8: the (H, W, 3) or RGB image resized without keeping its aspect ratio.
 
     Antialiased bilinear on 8-bit values, as the published implementation resizes; mirrored left-right if asked.
     """
-    resized = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR))
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    resized = np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR))
     if mirrored:
         resized = resized[:, ::-1]
     return torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))

@@ -12,13 +12,15 @@ import importlib
 import importlib.util
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError, features
+from PIL import Image, Jpeg2KImagePlugin, JpegImagePlugin, UnidentifiedImageError, features
 
 from dhpf.errors import InputError
 from dhpf.regular_files import Stamp, UnreadableFile, read_regular
@@ -57,7 +59,31 @@ GREY_BITS = (10, 12, 14, 16)
 """Depths of the greys that cameras and scanners give, which files hold in 16 bits."""
 
 MAX_PIXELS = 100_000_000
-"""Images that declare more pixels than this are refused."""
+"""No more pixels are decoded; of larger images only some formats are read, smaller (see `decoded`)."""
+
+_STRIP = 256
+"""Rows that are put on white at once."""
+
+_REDUCIBLE: dict[bytes, Callable[[io.BytesIO], Image.Image]] = {
+    b"\xff\xd8\xff": JpegImagePlugin.JpegImageFile,
+    b"\0\0\0\x0cjP  ": Jpeg2KImagePlugin.Jpeg2KImageFile,
+    b"\xff\x4f\xff\x51": Jpeg2KImagePlugin.Jpeg2KImageFile,
+}
+"""What opens formats that can be decoded smaller, by how their files begin; Image.open refuses very large ones."""
+
+_ORIENTATION = 0x0112
+"""EXIF's tag of how an image is to be turned."""
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""How an image of each orientation is turned."""
 
 MAX_FILE_BYTES = 1_000_000_000
 """Image files of more bytes than this are not read."""
@@ -102,8 +128,53 @@ def require_text(name: str) -> None:
         raise ImageError(f"image {printable(name)}: its name is not UTF-8 text; rename the file")
 
 
+@dataclass(frozen=True)
+class DecodedImage:
+    """An image as people see it: EXIF orientation applied, transparency put on white.
+
+    Attributes:
+        picture: in RGB; smaller than the original where that has more than MAX_PIXELS.
+        size: (width, height) of the original in pixels.
+    """
+
+    picture: Image.Image
+    size: tuple[int, int]
+
+
+Reserve = Callable[[int], AbstractContextManager[object]]
+"""Takes a number of bytes and gives a context in which so much memory may be used."""
+
+
+@contextlib.contextmanager
+def decoded(data: bytes, name: str, reserve: Reserve = contextlib.nullcontext) -> Iterator[DecodedImage]:
+    """Decodes an image file.
+
+    Of more than MAX_PIXELS a JPEG or a JPEG 2000 is decoded at a half, a quarter or an eighth of its sides, the first
+    of these that has no more.
+
+    Args:
+        data: the bytes of the file.
+        name: how to call the image in an error.
+        reserve: called with about the bytes that decoding takes, before it begins; its context ends with this one.
+
+    Raises:
+        ImageError: not one of FORMATS, damaged, truncated, 32 bits per channel, or of too many pixels.
+    """
+    expected = f"{', '.join(FORMATS)} image ({len(data)} bytes)"
+    if data[4:8] == b"ftyp" and data[8:12] not in (b"avif", b"avis"):
+        _prepare_heif(name)
+    with contextlib.ExitStack() as until_used:
+        with _named_errors(name, expected), _opened(data) as image:
+            size = image.size
+            _reduce(image, name)
+            until_used.enter_context(reserve(_bytes_to_decode(image) + len(data)))
+            picture = _decoded(image, name)
+            turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+        yield DecodedImage(picture, (size[1], size[0]) if turned else size)
+
+
 def decode_image(data: bytes, name: str) -> RGB:
-    """Decodes an image file as people see it: EXIF orientation applied, transparency put on white.
+    """Decodes an image file of which every pixel is wanted.
 
     Args:
         data: the bytes of the file.
@@ -113,13 +184,13 @@ def decode_image(data: bytes, name: str) -> RGB:
         (H, W, 3) uint8 array.
 
     Raises:
-        ImageError: not one of FORMATS, damaged, truncated, 32 bits per channel, or more than MAX_PIXELS.
+        ImageError: as `decoded`, or more than MAX_PIXELS.
     """
-    expected = f"{', '.join(FORMATS)} image ({len(data)} bytes)"
-    if data[4:8] == b"ftyp" and data[8:12] not in (b"avif", b"avis"):
-        _prepare_heif(name)
-    with _named_errors(name, expected), Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        return _decoded(image, name)
+    with decoded(data, name) as image:
+        if image.picture.size != image.size:
+            width, height = image.size
+            raise ImageError(f"image {name}: {width} x {height} pixels, more than {MAX_PIXELS:,} are not read whole")
+        return np.ascontiguousarray(np.asarray(image.picture))
 
 
 def rgb_of(image: Image.Image | NDArray[Any], name: str) -> RGB:
@@ -147,8 +218,11 @@ def rgb_of(image: Image.Image | NDArray[Any], name: str) -> RGB:
         if channels == 3:
             return image
         image = Image.fromarray(image.reshape(image.shape[:2]) if channels == 1 else image)
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"image {name}: {width} x {height} pixels, more than {MAX_PIXELS:,} are refused")
     with _named_errors(name, "image"):
-        return _decoded(image, name)
+        return np.ascontiguousarray(np.asarray(_decoded(image, name)))
 
 
 def _prepare_heif(name: str) -> None:
@@ -176,31 +250,74 @@ def _named_errors(name: str, expected: str) -> Iterator[None]:
         raise ImageError(f"image {name}: damaged or truncated ({error})") from error
 
 
-def _decoded(image: Image.Image, name: str) -> RGB:
+def _opened(data: bytes) -> Image.Image:
+    """An image whose pixels are still to be decoded."""
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError:
+        reducible = next((kind for magic, kind in _REDUCIBLE.items() if data.startswith(magic)), None)
+        if reducible is None:
+            raise
+        return reducible(io.BytesIO(data))
+
+
+def _reduce(image: Image.Image, name: str) -> None:
+    """Has an image of more than MAX_PIXELS decoded smaller, where its format allows that."""
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ImageError(f"image {name}: {width} x {height} pixels, more than {MAX_PIXELS:,} are refused")
+    steps = next((n for n in range(4) if (width >> n) * (height >> n) <= MAX_PIXELS), None)
+    if steps == 0:
+        return
+    if steps and isinstance(image, JpegImagePlugin.JpegImageFile) and not image.info.get("progressive"):
+        image.draft(None, (width >> steps, height >> steps))
+    elif steps and isinstance(image, Jpeg2KImagePlugin.Jpeg2KImageFile):
+        image.reduce = steps
+    else:
+        raise ImageError(
+            f"image {name}: {width} x {height} pixels, more than {MAX_PIXELS:,} are only read of JPEG 2000 and of JPEG "
+            "that is not progressive, up to 8 times as wide and high; save it as such, or smaller"
+        )
+
+
+def _bytes_to_decode(image: Image.Image) -> int:
+    """About what Pillow's picture and one copy of it take, and a progressive JPEG's coefficients."""
+    width, height = image.size
+    return min(width * height, MAX_PIXELS) * (14 if image.info.get("progressive") else 8)
+
+
+def _decoded(image: Image.Image, name: str) -> Image.Image:
     if image.mode in ("I", "F"):
         raise ImageError(f"image {name}: 32 bits per channel; save it with 8 or 16")
     image.load()
-    return np.ascontiguousarray(_to_rgb(ImageOps.exif_transpose(image)))
+    turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    return _to_rgb(image if turn is None else image.transpose(turn))
 
 
-def _to_rgb(image: Image.Image) -> RGB:
+def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
-        return np.repeat(_eight_bits(np.asarray(image))[:, :, None], 3, axis=2)
+        return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        opaque = Image.new("RGBA", image.size, "white")
-        opaque.alpha_composite(image.convert("RGBA"))
-        image = opaque
-    return np.asarray(image.convert("RGB"))
+        return _on_white(image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """A picture with transparency on white, made strip by strip, because the whole would be held several times."""
+    opaque = Image.new("RGB", image.size)
+    for top in range(0, image.height, _STRIP):
+        strip = (0, top, image.width, min(top + _STRIP, image.height))
+        white = Image.new("RGBA", (image.width, strip[3] - top), "white")
+        part = image.crop(strip)
+        white.alpha_composite(part.convert("RGBA"))
+        opaque.paste(white.convert("RGB"), strip)
+    return opaque
 
 
 def _eight_bits(greys: NDArray[Any]) -> NDArray[np.uint8]:
     """Greys of up to 16 bits as 8; white is the largest value of as many bits as the image uses."""
     used = next(bits for bits in GREY_BITS if greys.max() < 2**bits)
-    scaled: NDArray[np.uint8] = np.rint(greys.astype(np.float32) * (255 / (2**used - 1))).astype(np.uint8)
-    return scaled
+    scaled = np.rint(np.arange(2**used, dtype=np.float32) * (255 / (2**used - 1))).astype(np.uint8)
+    eight: NDArray[np.uint8] = scaled[greys]
+    return eight
 
 
 def read_image(path: str | Path) -> RGB:

@@ -20,7 +20,7 @@ from dhpf.drawing import (
     in_words,
     warp_source_onto_target,
 )
-from dhpf.images import RGB, decode_image
+from dhpf.images import RGB, ImageError, decode_image
 from dhpf.pipelines.inputs.block_source import BlockSource
 from dhpf.pipelines.inputs.shard_set import ShardSet
 from dhpf.pipelines.layer_search.beam import best_set, kept_sets
@@ -61,9 +61,13 @@ def method_pictures(result: MethodScores, shards: ShardSet, num_layers: int) -> 
     metric, ranked = _ranked(result)
     for name, number in best_median_worst(ranked).items():
         row = rows[number]
+        try:
+            shown = images.of(row)
+        except ImageError:
+            continue
         score = f"{in_words(metric)} {100 * ranked[number]:.0f} %"
         title = f"{result.method} on {result.on}: {name} pair {row['pair_id']}, {score}"
-        yield from _pair_pictures(name, row, images.of(row), title, shards.thresholds[:1])
+        yield from _pair_pictures(name, row, shown, title, shards.thresholds[:1])
 
 
 def layer_picture(rows: Sequence[Mapping[str, Any]], num_layers: int, title: str) -> Picture:
@@ -118,6 +122,10 @@ def correspondence_pictures(result: MatchResult, pairs: BlockSource) -> Iterator
     """Matches of the pairs with the highest, about the median and the lowest score."""
     images = PairImages(pairs)
     for name, row in result.ranked_rows().items():
+        try:
+            shown = images.of(row)
+        except ImageError:  # too large to be drawn, or changed since
+            continue
         found = Correspondences(
             points_of(row["source_points"]),
             points_of(row["target_points"]),
@@ -126,7 +134,7 @@ def correspondence_pictures(result: MatchResult, pairs: BlockSource) -> Iterator
         )
         title = f"{name} pair {row['pair_id']}: score {row['score']:.2f}"
         names = row["source"], row["target"]
-        yield f"{name}-matches", draw_found_matches(*images.of(row), found, names=names, title=title)
+        yield f"{name}-matches", draw_found_matches(*shown, found, names=names, title=title)
 
 
 def _pair_pictures(

@@ -23,7 +23,7 @@ import numpy as np
 
 from dhpf.errors import InputError
 from dhpf.frame import lies_outside
-from dhpf.images import ImageError, decode_image, printable, require_text
+from dhpf.images import ImageError, decoded, printable, require_text
 from dhpf.manifest import REPAIR, Damaged
 from dhpf.planning.blocks import Block
 from dhpf.records import PairRecord, Rejection
@@ -115,8 +115,8 @@ def _load_images(ids: Iterable[str], read: Callable[[str], bytes]) -> tuple[dict
         try:
             require_text(image_id)
             data = read(image_id)
-            height, width = decode_image(data, image_id).shape[:2]
-            images[image_id] = _Image(data, width, height)
+            with decoded(data, image_id) as image:
+                images[image_id] = _Image(data, *image.size)
         except ImageError as error:
             broken[image_id] = str(error)
     return images, broken

@@ -5,9 +5,11 @@ With caution, where images have ended a worker's process before, some are left o
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -15,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dhpf.frame import Size, to_square
-from dhpf.images import ImageError, decode_image, require_text
+from dhpf.images import ImageError, Reserve, decoded, require_text
 from dhpf.model.features import ImageFeatures
 from dhpf.model.network import HyperpixelNetwork
 from dhpf.pipelines.blocks.caution import NO_CAUTION, Caution, Step
@@ -24,6 +26,9 @@ from dhpf.pipelines.inputs.block_source import OpenBlock
 
 DECODED_AHEAD = 4
 """Images that are decoded, or wait for a decoder, while the network works on one."""
+
+DECODING_BYTES = 1_000_000_000
+"""Images are decoded at once only while their files and pixels have about so many bytes together."""
 
 DESCRIBE_BATCH = {"cpu": 1, "cuda": 8}
 """Images that pass through the backbone together, by type of device. On a CPU one at a time is as fast, and an image's
@@ -73,6 +78,7 @@ def describe_block(
     left_out = {image: reason for image, _ in block.images if (reason := caution.reason_without(image))}
     facts = {image: ImageFacts(failure=reason) for image, reason in left_out.items()}
     squares: list[Tensor] = []
+    room = _Room(DECODING_BYTES)
     parts: list[ImageFeatures] = []
 
     def describe() -> None:
@@ -89,7 +95,7 @@ def describe_block(
             while waiting and len(decoding) < num_ahead:
                 image_id, mirrored = waiting.popleft()
                 caution.step(Step.of_image(image_id))
-                loaded = decoder.submit(_load, block.read, image_id, mirrored, side)
+                loaded = decoder.submit(_load, block.read, image_id, mirrored, side, room.reserve)
                 decoding.append(((image_id, mirrored), loaded))
             image, result = decoding.popleft()
             facts[image[0]], square = result.result()
@@ -107,13 +113,35 @@ def describe_block(
     return DescribedBlock(ImageFeatures.concatenate(parts), places, facts)
 
 
-def _load(read: Callable[[str], bytes], image_id: str, mirrored: bool, side: int) -> tuple[ImageFacts, Tensor | None]:
+class _Room:
+    """Bytes for decoding, shared by threads; who asks for more than there are at all waits until it is alone."""
+
+    def __init__(self, num_bytes: int) -> None:
+        self._total, self._taken, self._changed = num_bytes, 0, threading.Condition()
+
+    @contextlib.contextmanager
+    def reserve(self, num_bytes: int) -> Iterator[None]:
+        """Waits until there is room for so many bytes, and keeps it until the context ends."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._taken or self._taken + num_bytes <= self._total)
+            self._taken += num_bytes
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= num_bytes
+                self._changed.notify_all()
+
+
+def _load(
+    read: Callable[[str], bytes], image_id: str, mirrored: bool, side: int, reserve: Reserve
+) -> tuple[ImageFacts, Tensor | None]:
     """An image's facts, and its (3, side, side) square for the network, None where the image cannot be used."""
     try:
         require_text(image_id)
         data = read(image_id)
-        image = decode_image(data, image_id)
+        with decoded(data, image_id, reserve) as image:
+            square = to_square(image.picture, side, mirrored)
     except ImageError as error:
         return ImageFacts(failure=str(error)), None
-    height, width = image.shape[:2]
-    return ImageFacts((width, height), hashlib.sha256(data).hexdigest()), to_square(image, side, mirrored)
+    return ImageFacts(image.size, hashlib.sha256(data).hexdigest()), square

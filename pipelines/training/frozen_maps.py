@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from dhpf.frame import to_square
-from dhpf.images import decode_image
+from dhpf.images import decoded
 from dhpf.model.network import HyperpixelNetwork
 from dhpf.storage.private_folder import private_folder
 
@@ -54,7 +54,8 @@ class TrainingImage:
 
     def square_of(self, data: bytes, side: int) -> Tensor:
         """As `square`, of encoded bytes that were read before."""
-        return to_square(decode_image(data, self.image_id), side, self.mirrored)
+        with decoded(data, self.image_id) as image:
+            return to_square(image.picture, side, self.mirrored)
 
 
 class FrozenMaps:

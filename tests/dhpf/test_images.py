@@ -1,8 +1,10 @@
 import base64
+import contextlib
 import io
 import re
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from dhpf.images import FORMATS, ImageError, decode_image, read_image, rgb_of
+from dhpf import images
+from dhpf.images import FORMATS, ImageError, decode_image, decoded, read_image, rgb_of
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -209,3 +212,38 @@ def test_what_is_no_image(data: bytes, reason: str) -> None:
 def test_a_missing_file() -> None:
     with pytest.raises(ImageError, match="nowhere.png: no such file"):
         read_image("nowhere.png")
+
+
+@pytest.mark.parametrize(("kind", "options"), [("JPEG", {"quality": 95}), ("JPEG2000", {})])
+@pytest.mark.parametrize(("limit", "size"), [(48 * 64, (64, 48)), (48 * 64 - 1, (32, 24)), (12 * 16, (16, 12))])
+def test_what_has_too_many_pixels_is_decoded_smaller(
+    kind: str, options: dict[str, Any], limit: int, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "MAX_PIXELS", limit)
+    data, reserved = encoded(Image.fromarray(RGB), kind, **options), list[int]()
+
+    @contextlib.contextmanager
+    def reserve(num_bytes: int) -> Iterator[None]:
+        reserved.append(num_bytes)
+        yield
+        reserved.append(-num_bytes)
+
+    with decoded(data, "x", reserve) as image:
+        assert image.size == (64, 48) and image.picture.size == size
+        small = np.asarray(Image.fromarray(RGB).resize(size, Image.Resampling.BOX)).astype(int)
+        assert np.abs(np.asarray(image.picture) - small).mean() < 8
+        assert len(reserved) == 1 and 8 * size[0] * size[1] <= reserved[0] - len(data) <= 8 * limit
+    assert sum(reserved) == 0
+    if size != (64, 48):
+        with pytest.raises(ImageError, match="image x: 64 x 48 pixels, more than .* are not read whole"):
+            decode_image(data, "x")
+
+
+@pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("TIFF", {}), ("JPEG", {"progressive": True})])
+def test_what_cannot_be_decoded_smaller_is_refused_with_what_can(
+    kind: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "MAX_PIXELS", 1000)
+    data = encoded(Image.fromarray(RGB), kind, **options)
+    with pytest.raises(ImageError, match="64 x 48 pixels, more than 1,000 are only read of JPEG 2000 and of JPEG"):
+        decode_image(data, "x")
