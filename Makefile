@@ -8,6 +8,8 @@
 # make bench-scaling - cost per pair as a collection grows, and the gain of a second actor; writes docs/scaling*
 # make bench-blocks - what handing out, committing and finishing blocks costs, in a folder and a bucket (20 minutes)
 # make estimate-10m - what 10 million images take on 64 GPUs, from measured pieces; writes docs/scale.md
+# make chaos       - kills, full disks, a store that fails: what is left of results; needs root; writes docs/chaos.md
+# make chaos SHORT=1 - the same with ten kills, in minutes; writes nothing
 # make fuzz        - damaged and hostile inputs for every reader, ten minutes each; writes docs/chaos.md
 # make cluster     - starts a Ray cluster of three machines with S3 and MLflow servers on this one; needs root
 # make cluster-down - takes it down
@@ -17,7 +19,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: quickstart test test-cluster lint docs bench bench-gpu bench-scaling bench-blocks estimate-10m curves fuzz cluster cluster-down lock
+.PHONY: quickstart test test-cluster lint docs bench bench-gpu bench-scaling bench-blocks estimate-10m curves chaos fuzz cluster cluster-down lock
 
 quickstart: .venv/installed
 	$(BIN)/dhpf run quickstart
@@ -47,6 +49,9 @@ estimate-10m: .venv/installed
 
 curves: .venv/installed
 	$(BIN)/python -m benchmarks.training_curves
+
+chaos: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.chaos $(if $(SHORT),--short,--write)
 
 fuzz: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.fuzz --write

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import machine
+from dhpf.planning.plan_summary import counted
 
 ROOT = Path(__file__).parents[2]
 JSON, PAGE = ROOT / "docs" / "chaos.json", ROOT / "docs" / "chaos.md"
@@ -17,9 +18,8 @@ JSON, PAGE = ROOT / "docs" / "chaos.json", ROOT / "docs" / "chaos.md"
 HEAD = """# Under faults
 
 What was killed, stopped, filled up, cut off, spoilt or fed in, and what was left of the results. `make chaos` and
-`make fuzz` write this page from `docs/chaos.json`; what is short of the numbers that a heading names was ended by time.
-A zero that was seen n times of n is no proof: the last column says below what the true share is, at 95 % (3 / n).
-Training has its own harness: [training](training.md).
+`make fuzz` write this page from `docs/chaos.json`; each part says of which commit and with which seed it is. A zero
+that was seen n times is no proof: "true share" is what it lies below at 95 %, 3 / n.
 
 """
 
@@ -60,6 +60,9 @@ def page(parts: Mapping[str, Any]) -> str:
             part = parts[name]
             made = f"Commit `{part['commit']}`, seed {part['seed']}, {part['cpus']} cores of {part['machine']}."
             sections.append("\n".join([f"## {titles[name]}", "", *write(part), "", made, ""]))
+    missing = [f"- {title}" for name, title in titles.items() if name not in parts]
+    if missing:
+        sections.append("\n".join(["## Written, and not run to its end yet", "", *missing, ""]))
     return HEAD + "\n".join(sections)
 
 
@@ -73,7 +76,7 @@ def _storm(part: Mapping[str, Any]) -> Iterator[str]:
     kinds = ", ".join(f"{strikes[kind]} {words}" for kind, words in STRUCK.items() if strikes.get(kind))
     yield (
         f"Shard, evaluate and match on a head and two workers in network namespaces and an S3 server, in "
-        f"{len(part['rounds'])} rounds and {sum(each['submits'] for each in part['rounds'])} submits: "
+        f"{counted(len(part['rounds']), 'round')} and {sum(each['submits'] for each in part['rounds'])} submits: "
         f"{part['kills']} SIGKILLs and {part['stops']} SIGSTOPs in {part['seconds']} s of storm ({kinds}). The same "
         "storm met two writers that are not exact: one skips a block whose file exists, one writes unique names that "
         "readers take by a pattern."

@@ -27,7 +27,10 @@ Kind = Literal["worker", "driver", "raylet", "store", "stop"]
 SHARES: Mapping[Kind, float] = {"worker": 0.6, "driver": 0.14, "raylet": 0.14, "store": 0.12}
 """Of the processes that are ended; stops come on top."""
 
-NOT_AT_WORK = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::JobSupervisor", "ray::examine_machine")
+NOT_AT_WORK = (
+    *("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::JobSupervisor"),
+    *("ray::examine_machine", "ray::sees"),
+)
 """Names of Ray's processes, and of ours before a run begins, beside those that do a run's work."""
 
 STOPPED_SECONDS = (3.0, 25.0)

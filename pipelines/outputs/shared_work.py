@@ -15,6 +15,9 @@ from dhpf.storage import FileLocation, Location, location_of
 ANSWER_SECONDS = 120.0
 """How long a node may take to say what it sees: it may have to start a process first."""
 
+LOOKS = 3
+"""How often a node looks whose process is ended meanwhile."""
+
 
 def require_shared(work: Location, tracking_uri: str) -> None:
     """Checks the work folder from every node of the cluster that this process has joined.
@@ -89,7 +92,7 @@ def ask_each(
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    task = ray.remote(num_cpus=0, max_retries=0)(look)
+    task = ray.remote(num_cpus=0, max_retries=LOOKS - 1)(look)
     names = {}
     for node in nodes:
         there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
@@ -101,11 +104,18 @@ def ask_each(
 
 def _require_seen(marker: Location, nodes: Sequence[Mapping[str, Any]], work: Location) -> None:
     import ray
+    from ray.exceptions import RayError
 
     names = ask_each(nodes, sees, lambda address: (str(marker),), ANSWER_SECONDS)
     answered, silent = ray.wait(list(names), num_returns=len(names), timeout=0)
     for reference in answered:
-        reason = ray.get(reference)
+        try:
+            reason = ray.get(reference)
+        except RayError as error:
+            raise InputError(
+                f"node {names[reference]} was lost while it looked at --work {work} ({type(error).__name__}); the same "
+                "command goes on from here"
+            ) from error
         if reason:
             raise InputError(f"--work {work}: node {names[reference]} {reason}; {_remedy(work)}")
     for reference in silent:
