@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -11,7 +12,14 @@ from typer.main import get_command
 
 from dhpf.errors import InputError
 from dhpf.pipelines.commands import doctor, jobs, match, models, pairs, run, submit, track, verify, workflows
-from dhpf.pipelines.commands.answers import BAD_INPUT, INTERRUPTED, complain, shown_log
+from dhpf.pipelines.commands.answers import (
+    BAD_INPUT,
+    INTERRUPTED,
+    NOT_READ,
+    complain,
+    ended_as_by_ctrl_c,
+    shown_log,
+)
 
 WORKFLOWS, CLUSTER, IMAGES, MODELS = "Workflows", "Cluster", "Images", "Models"
 """Groups of commands in the help."""
@@ -71,8 +79,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         an exit status, see dhpf.pipelines.commands.answers.
     """
     try:
-        with shown_log():
+        with shown_log(), ended_as_by_ctrl_c():
             status = get_command(application).main(arguments, prog_name="dhpf", standalone_mode=False)
+            sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has seen enough, as head does
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  # what is flushed at the end goes nowhere
+        return NOT_READ
     except InputError as error:
         complain(str(error))
         return BAD_INPUT

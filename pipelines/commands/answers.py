@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dhpf.errors import redacted
 
-DONE, BAD_INPUT, LEFT_OUT, REFUSED, INTERRUPTED = 0, 2, 3, 4, 130
+DONE, BAD_INPUT, LEFT_OUT, REFUSED, INTERRUPTED, NOT_READ = 0, 2, 3, 4, 130, 141
 """Exit statuses: all is done; input cannot be used; done, but some pairs were rejected or failed; a model version does
-not hold what a champion must; interrupted."""
+not hold what a champion must; interrupted; nobody reads the output any more."""
 
 NO_TERMINAL_WIDTH = 10_000
 """Width in columns where the output is no terminal, so that the rows of a table are never wrapped."""
@@ -78,6 +80,19 @@ def shown_log() -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(before)
+
+
+@contextlib.contextmanager
+def ended_as_by_ctrl_c() -> Iterator[None]:
+    """Lets SIGTERM end the block as Ctrl-C does: leases are given back, Ray's processes end, and the run can go on."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _WithoutSecrets(logging.Formatter):
