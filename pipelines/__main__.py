@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -15,7 +14,6 @@ from dhpf.pipelines.commands import doctor, jobs, match, models, pairs, run, sub
 from dhpf.pipelines.commands.answers import (
     BAD_INPUT,
     INTERRUPTED,
-    NOT_READ,
     complain,
     ended_as_by_ctrl_c,
     shown_log,
@@ -81,10 +79,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with shown_log(), ended_as_by_ctrl_c():
             status = get_command(application).main(arguments, prog_name="dhpf", standalone_mode=False)
-            sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads has seen enough, as head does
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  # what is flushed at the end goes nowhere
-        return NOT_READ
     except InputError as error:
         complain(str(error))
         return BAD_INPUT

@@ -10,6 +10,7 @@ import secrets
 import signal
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -84,6 +85,7 @@ def ray_cluster(
     """
     import ray
 
+    ends = signal.getsignal(signal.SIGTERM)  # Ray sets its own; that of a command stays
     if address is None:
         with doing("starting Ray on this machine"):
             _start_private(max(min_cpus, os.cpu_count() or 1))
@@ -97,6 +99,8 @@ def ray_cluster(
             )
         with doing(f"joining Ray at {address}"):
             _join(address)
+    if ends is signal.default_int_handler and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, ends)
     try:
         with doing("checking the work folder"):
             if address is None:

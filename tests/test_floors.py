@@ -63,7 +63,7 @@ def test_every_module_has_its_tests() -> None:
 
 def test_every_test_file_has_its_module() -> None:
     known = {own_test_file(module) for module in modules()} | {
-        f"tests/test_{name}.py" for name in ("docs", "examples", "floors", "install")
+        f"tests/test_{name}.py" for name in ("docs", "examples", "floors", "install", "security")
     }
     files = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("test_*.py")}
     assert {file for file in files - known if not file.startswith(WITHOUT_OWN_MODULE)} == set()

@@ -14,9 +14,9 @@ from typing import Any
 
 from dhpf.errors import redacted
 
-DONE, BAD_INPUT, LEFT_OUT, REFUSED, INTERRUPTED, NOT_READ = 0, 2, 3, 4, 130, 141
+DONE, BAD_INPUT, LEFT_OUT, REFUSED, INTERRUPTED = 0, 2, 3, 4, 130
 """Exit statuses: all is done; input cannot be used; done, but some pairs were rejected or failed; a model version does
-not hold what a champion must; interrupted; nobody reads the output any more."""
+not hold what a champion must; interrupted."""
 
 NO_TERMINAL_WIDTH = 10_000
 """Width in columns where the output is no terminal, so that the rows of a table are never wrapped."""
