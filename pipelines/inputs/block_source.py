@@ -6,7 +6,7 @@ A job holds all that a worker needs to open the block's pairs and images.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from dhpf.pairs.image_stores import open_image_store
 from dhpf.pairs.source import pair_id_of
 from dhpf.planning.blocks import PlannedBlock, pairs_of
 from dhpf.records import PairRecord
+from dhpf.regular_files import Stamp
 from dhpf.shards.shards import Shard
 from dhpf.storage import location_of
 
@@ -139,12 +140,14 @@ class CollectionJob:
         block: the planned block; its pairs in closed form, or their place in `pairs_file`.
         pairs_file: location of the file with the planned pairs of a list; None for pairs in closed form.
         images: id of each image of the block, by its position in the collection.
+        stamps: of each image, by its id, when it was listed; one that has another stamp when it is read is not used.
     """
 
     root: str
     block: PlannedBlock
     pairs_file: str | None
     images: Mapping[int, str]
+    stamps: Mapping[str, Stamp] = field(default_factory=dict)
 
     @property
     def task(self) -> str:
@@ -164,7 +167,12 @@ class CollectionJob:
         rows = pairs_of(self.block, None if self.pairs_file is None else location_of(self.pairs_file)).to_pylist()
         make = _closed_pair if self.pairs_file is None else _listed_pair
         records = [make(row, self.images[row["source"]], self.images[row["target"]]) for row in rows]
-        return OpenBlock([row["number"] for row in rows], records, open_image_store(self.root, "collection").read)
+        store = open_image_store(self.root, "collection")
+
+        def read(image_id: str) -> bytes:
+            return store.read(image_id, self.stamps.get(image_id))
+
+        return OpenBlock([row["number"] for row in rows], records, read)
 
 
 BlockJob = ShardJob | CollectionJob

@@ -20,7 +20,7 @@ from dhpf.pipelines.inputs.planned_pairs import PlannedPairs, planned_pairs
 from dhpf.pipelines.outputs.store import REJECTS_TASK
 from dhpf.planning.blocks import LARGEST_BLOCK, block_name, images_within
 from dhpf.planning.select import PairList
-from dhpf.regular_files import open_regular
+from dhpf.regular_files import Stamp, open_regular
 from dhpf.storage import FileLocation, Location, location_of
 
 
@@ -80,7 +80,10 @@ class Collection:
                 pairs = self.plan.read(block)
                 used = np.unique(np.concatenate([pairs.column(side).to_numpy() for side in ("source", "target")]))
                 images = {position: self.plan.images[position] for position in used.tolist()}
-                yield CollectionJob(self.config.root, block, pairs_file, images)
+                stamps = {
+                    self.plan.images[position]: Stamp(*self.plan.stamps[position].tolist()) for position in images
+                }
+                yield CollectionJob(self.config.root, block, pairs_file, images, stamps)
 
     def first_pairs(self, limit: int) -> list[tuple[str, str]]:
         """Source and target of some pairs of the first block."""

@@ -1,4 +1,5 @@
 import os
+import pickle
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from PIL import Image
 
 from dhpf.config import ModelConfig
 from dhpf.errors import InputError
+from dhpf.images import ImageError
 from dhpf.model.engines.choose import choose_engine
 from dhpf.pipelines.config import CollectionConfig, Resources
 from dhpf.pipelines.inputs.block_source import BlockJob
@@ -75,6 +77,16 @@ def test_jobs_are_made_one_at_a_time(folder: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(PlannedPairs, "read", lambda plan, block: read.append(block.index) or pairs_of(block, None))
     next(collection.jobs(set(collection.tasks)))
     assert read == [0]
+
+
+def test_an_image_that_changes_during_a_run_is_not_used(folder: Path) -> None:
+    [job] = opened(CollectionConfig(str(folder), All(), max_pairs=100)).jobs({"block-000000"})
+    block = pickle.loads(pickle.dumps(job)).open()
+    before = block.read("a/1.png")
+    (folder / "a" / "1.png").write_bytes(before + b"x")
+    with pytest.raises(ImageError, match=r"a/1.png: changed since the run began \([0-9,]+ bytes then, [0-9,]+ now\)"):
+        block.read("a/1.png")
+    assert block.read("a/2.png") == before
 
 
 def test_a_list_keeps_its_rows_categories_and_points(listed: Collection) -> None:
