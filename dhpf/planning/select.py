@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -138,7 +139,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Each image with those that follow it in the order of the ids, as in the frames of a film.
+    """Each image with those that follow it, as in the frames of a film: frame2.jpg comes before frame10.jpg.
 
     Attributes:
         reach: how many following images an image is paired with.
@@ -153,7 +154,26 @@ class Neighbours:
 
     def choose(self, images: tuple[str, ...]) -> ChosenPairs:
         everything = (0, len(images))
-        return ChosenPairs(images, _there(band(everything, everything, self.reach)))
+        return ChosenPairs(_as_counted(images), _there(band(everything, everything, self.reach)))
+
+
+_DIGITS = bytes(ord("0") if chr(code).isascii() and chr(code).isdigit() else ord("a") for code in range(256))
+"""Has every digit of a text in bytes stand as 0, and everything else as a."""
+
+
+def _as_counted(images: tuple[str, ...]) -> tuple[str, ...]:
+    """Sorted ids in the order of the numbers in them."""
+    shapes = (image.encode("utf-8", "surrogateescape").translate(_DIGITS) for image in images)
+    first = next(shapes, b"")
+    if all(shape == first for shape in shapes):  # numbers of equal width: they are in order, and millions are compared
+        return images
+    return tuple(sorted(images, key=lambda image: re.sub("[0-9]+", _widened, image)))
+
+
+def _widened(number: re.Match[str]) -> str:
+    """A number with its length before it, so that texts compare as numbers do."""
+    digits = number[0].lstrip("0")
+    return f"0{len(digits):03d}{digits}"
 
 
 @dataclass(frozen=True)

@@ -159,3 +159,12 @@ def test_a_reference_that_is_nearly_right() -> None:
 def test_images_out_of_order(images: list[str]) -> None:
     with pytest.raises(InputError, match="must be sorted"):
         choose_pairs(All(), images)
+
+
+def test_neighbours_are_counted_as_people_do() -> None:
+    names = ["a/frame1.jpg", "a/frame2.jpg", "a/frame10.jpg", "a/frame010b.jpg", "a10/1.jpg", "b"]
+    chosen = choose_pairs(Neighbours(1), sorted(names))
+    assert chosen.images.index("a/frame2.jpg") == 1 and chosen.images.index("a/frame10.jpg") == 2
+    assert sorted(chosen.images) == sorted(names)
+    even = sorted(f"x/{number:03d}.jpg" for number in range(120))
+    assert choose_pairs(Neighbours(1), even).images == tuple(even)
