@@ -9,7 +9,6 @@ ROOT = Path(__file__).parents[1]
 
 WITHOUT_OWN_TEST = {
     "pipelines/registered_source.py": "tested by whoever judges versions, promotion/test_contest.py",
-    "dhpf/model/engines/compiled.py": "tested beside the engine in torch, test_row_blocks.py",
     "dhpf/model/engines/engine.py": "tested by every engine, test_row_blocks.py",
     "pipelines/training/all_workers.py": "tested on several processes, test_learner.py",
     "pipelines/dry_run.py": "tested by the command line, test_main.py",
