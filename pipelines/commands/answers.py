@@ -22,6 +22,14 @@ NO_TERMINAL_WIDTH = 10_000
 """Width in columns where the output is no terminal, so that the rows of a table are never wrapped."""
 
 
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
+
+def harmless(text: str) -> str:
+    """A text with its control characters written out: names of files may hold them, and no terminal shall obey them."""
+    return text.translate(_CONTROLS)
+
+
 @dataclass(frozen=True)
 class Answer:
     """Prints a command's answer.
@@ -47,7 +55,7 @@ class Answer:
         """Prints lines for people."""
         if not self.quiet and not self.as_json:
             for line in lines:
-                print(redacted(line))
+                print(harmless(redacted(line)))
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, has_header: bool = True) -> None:
         """Prints a table for people; long cells are wrapped on a terminal only."""
@@ -60,7 +68,7 @@ class Answer:
         console = Console(width=None if sys.stdout.isatty() else NO_TERMINAL_WIDTH)
         table = Table(*columns, box=None, pad_edge=False, show_header=has_header, header_style="bold")
         for row in rows:
-            table.add_row(*(Text(redacted(cell)) for cell in row))
+            table.add_row(*(Text(harmless(redacted(cell))) for cell in row))
         with console.capture() as printed:
             console.print(table)
         for line in printed.get().splitlines():
@@ -102,4 +110,4 @@ class _WithoutSecrets(logging.Formatter):
 
 def complain(sentence: str) -> None:
     """Prints one sentence on the error stream."""
-    print(f"dhpf: {redacted(sentence)}", file=sys.stderr)
+    print(harmless(f"dhpf: {redacted(sentence)}"), file=sys.stderr)

@@ -273,3 +273,8 @@ def test_weights_count_without_a_model_too(tmp_path: Path, capsys: pytest.Captur
     picture = str(tmp_path / "a.png")
     assert main(["match", picture, picture, "--weights", str(tmp_path / "none.pth")]) == 2
     assert "no weights file" in capsys.readouterr().err
+
+
+def test_names_do_not_reach_a_terminal_as_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["match", "\x1b]0;owned\x07.jpg", "b.jpg"]) == 2
+    assert "\\x1b]0;owned\\x07.jpg" in (said := capsys.readouterr().err) and "\x1b" not in said
