@@ -25,7 +25,7 @@ quickstart: .venv/installed
 	$(BIN)/dhpf run quickstart
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not cluster" -n 2 --dist loadfile --no-loadscope-reorder \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not cluster and not long" -n 2 --dist loadfile --no-loadscope-reorder \
 		$(if $(COVERAGE),--cov)
 
 # One process, so that one cluster of several machines serves all tests, and nothing computes beside it.
