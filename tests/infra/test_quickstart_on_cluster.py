@@ -31,7 +31,7 @@ def test_every_stage_runs_on_two_machines_and_all_is_found_afterwards(wheel_clie
     done = ended(wheel_client.submit("quickstart", "whole", SMALLER), seconds=900)
     assert done.returncode == 0, done.stderr
     [job] = wheel_client.jobs("whole")
-    for task in ("_shard_block", "BlockMatcher", "SetScorer.score", "RayTrainWorker.run_train_fn"):
+    for task in ("BlockActor.work", "SetScorer.score", "RayTrainWorker.run_train_fn"):
         assert set(wheel_client.machines_of(task, job)) == {"worker1", "worker2"}, task
 
     client = mlflow.MlflowClient(wheel_client.environment["MLFLOW_TRACKING_URI"])

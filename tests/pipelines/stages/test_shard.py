@@ -206,7 +206,10 @@ def test_an_unusable_source_is_one_sentence(tasks_here: None, tmp_path: Path) ->
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "reason"),
-    [(signal.SIGSEGV, "ended its worker's process 2 times (SIGSEGV)"), (signal.SIGSTOP, "took longer than 5 s")],
+    [
+        (signal.SIGSEGV, "ended its worker's process 2 times (SIGSEGV)"),
+        pytest.param(signal.SIGSTOP, "took longer than 5 s", marks=pytest.mark.long),
+    ],
 )
 def test_an_image_that_ends_or_stops_its_worker_costs_only_its_pairs(
     how: signal.Signals,
