@@ -218,11 +218,11 @@ class ModelConfig:
             in the published method.
         votes: whether each match votes with its appearance alone ("plain"), or times how much of the foreground is in
             its source and its target cell (`foreground_weights`).
-        joint_side: cells per side of the grid on which joint matching follows paths: 60, or 30, which takes a
-            sixteenth of the work.
         readout: a source cell's match is the centre of its best target cell ("cell"), or the weighted mean of the cells
             around it (dhpf.model.readout); a point that is matched jointly moves with the cells that cover it ("cell"),
             or with all near it, those most that paths agree on ("soft").
+        joint_side: cells per side of the grid on which joint matching follows paths: 60, or 30, which takes a
+            sixteenth of the work.
     """
 
     backbone: str = "efficientnet_lite0"
@@ -270,7 +270,7 @@ class ModelConfig:
         Those of _ADDED that are as published are left out, so that models made before they were there are the same.
         """
         found = dataclasses.asdict(self)
-        return {name: value for name, value in found.items() if value != _ADDED.get(name, _NOTHING)}
+        return {name: value for name, value in found.items() if name not in _ADDED or value != _ADDED[name]}
 
     @property
     def layer_selection(self) -> LayerSelection:
@@ -320,9 +320,6 @@ _ADDED: Mapping[str, object] = MappingProxyType(
     {"features": "plain", "votes": "plain", "readout": "cell", "joint_side": GRID_SIDE}
 )
 """Fields that the first version did not have, and what they are in the published method."""
-
-_NOTHING = object()
-
 
 # -- its training -------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, Jpeg2KImagePlugin, JpegImagePlugin, UnidentifiedImageError, features
+from PIL import Image, ImageOps, Jpeg2KImagePlugin, JpegImagePlugin, UnidentifiedImageError, features
 
 from dhpf.errors import InputError
 from dhpf.regular_files import Stamp, UnreadableFile, read_regular
@@ -73,17 +73,6 @@ _REDUCIBLE: dict[bytes, Callable[[io.BytesIO], Image.Image]] = {
 
 _ORIENTATION = 0x0112
 """EXIF's tag of how an image is to be turned."""
-
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""How an image of each orientation is turned."""
 
 MAX_FILE_BYTES = 1_000_000_000
 """Image files of more bytes than this are not read."""
@@ -288,8 +277,8 @@ def _decoded(image: Image.Image, name: str) -> Image.Image:
     if image.mode in ("I", "F"):
         raise ImageError(f"image {name}: 32 bits per channel; save it with 8 or 16")
     image.load()
-    turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-    return _to_rgb(image if turn is None else image.transpose(turn))
+    is_upright = image.getexif().get(_ORIENTATION, 1) == 1  # Pillow would copy it all the same
+    return _to_rgb(image if is_upright else ImageOps.exif_transpose(image))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

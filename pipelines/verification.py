@@ -6,7 +6,7 @@ complete output the manifest says which files belong to it, of one that was begu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -116,10 +116,11 @@ class Part:
         A record that can be made from others is put back.
         """
         commits, tasks = Commits(self.root), dict[str, str]()
+        numbers = commits.numbers()
         records = {
             commits.place(commit.task, number): commit
             for commit in self.manifest_commits
-            if (number := commits.numbers().get(commit.task))
+            if (number := numbers.get(commit.task))
         }
         for damage in self.damage:
             place = self.root / damage.key
@@ -129,8 +130,7 @@ class Part:
                 tasks[damage.task] = damage.what
             elif damage.key.startswith((f"{GATHERED}/", f"{_QUARANTINE}/")):
                 place.delete()
-        for task, what in tasks.items():
-            commits.mark_damaged(task, what)
+        commits.mark_damaged(tasks)
         if tasks or any(damage.key == MANIFEST for damage in self.damage):
             (self.root / MANIFEST).delete()
         return sorted(tasks)
@@ -172,7 +172,8 @@ def _output(name: str, root: Location, sizes: dict[str, int]) -> Part:
     """
     part = Part(name, root, [], "complete" if MANIFEST in sizes else "begun")
     commits = Commits(root)
-    counting = {str(commits.place(task, number)): task for task, number in commits.numbers().items()}
+    places = {task: commits.place(task, number) for task, number in commits.numbers().items()}
+    counting = {str(place): task for task, place in places.items()}
     for key, size in sizes.items():
         folder, place = key.partition("/")[0], root / key
         if key == PLAN:
@@ -185,7 +186,7 @@ def _output(name: str, root: Location, sizes: dict[str, int]) -> Part:
             part.checks.append(Check(key, "", size, partial(read_json, place)))
         elif folder == GATHERED:
             part.checks.append(Check(key, "", size, partial(_read_lines, place)))
-    found = _commits(part, commits)
+    found = _commits(part, places.values())
     named = {str(entry["key"]) for commit in found for entry in commit.files.values()}
     for commit in found:
         for file, entry in commit.files.items():
@@ -196,8 +197,12 @@ def _output(name: str, root: Location, sizes: dict[str, int]) -> Part:
     return part
 
 
-def _commits(part: Part, commits: Commits) -> Sequence[CommitRecord]:
-    """The commits of an output, as far as they can be read."""
+def _commits(part: Part, places: Iterable[Location]) -> Sequence[CommitRecord]:
+    """The commits of an output, as far as they can be read.
+
+    Args:
+        places: of those that count.
+    """
     try:
         manifest = read_manifest(part.root)
     except Damaged:  # its own check says so
@@ -206,9 +211,9 @@ def _commits(part: Part, commits: Commits) -> Sequence[CommitRecord]:
         part.manifest_commits = manifest.commits
         return manifest.commits
     found = []
-    for task, number in commits.numbers().items():
+    for place in places:
         try:
-            found.append(CommitRecord(**read_json(commits.place(task, number))))
+            found.append(CommitRecord(**read_json(place)))
         except (Damaged, TypeError):  # as above
             continue
     return found

@@ -113,11 +113,13 @@ class HoughVoting(nn.Module):
 
     @torch.no_grad()
     def scores_at(self, scores: Tensor, cells: Tensor) -> Tensor:
-        """(B, K, N) geometric score of every match of (B, K) source cells."""
-        axis = torch.arange(GRID_SIDE, device=cells.device)
-        dy = axis - (cells // GRID_SIDE).unsqueeze(-1) + GRID_SIDE - 1
-        dx = axis - (cells % GRID_SIDE).unsqueeze(-1) + GRID_SIDE - 1
-        index = (dy.unsqueeze(-1) * NUM_DISPLACEMENTS + dx.unsqueeze(-2)).flatten(2)
+        """(B, K, N) geometric score of every match of (B, K) source cells, on a grid of any side."""
+        num_displacements = scores.shape[-1]
+        side = (num_displacements + 1) // 2
+        axis = torch.arange(side, device=cells.device)
+        dy = axis - (cells // side).unsqueeze(-1) + side - 1
+        dx = axis - (cells % side).unsqueeze(-1) + side - 1
+        index = (dy.unsqueeze(-1) * num_displacements + dx.unsqueeze(-2)).flatten(2)
         return torch.gather(scores.flatten(1), 1, index.flatten(1)).view(index.shape)
 
 

@@ -134,7 +134,7 @@ def answers(
                 job, attempt = following[0], following[1] + 1
                 note(call(actor, job, attempt), actor, (job, attempt), limit(job, attempt), is_here=True)
             else:
-                ray.kill(actor)  # its room is free at once, whoever still refers to it
+                actor.__ray_terminate__.remote()  # whoever still refers to it; its last metrics are sent
                 is_done = not any(call.begun for call in at_work.values())
     finally:
         for left in at_work.values():

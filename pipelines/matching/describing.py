@@ -86,9 +86,8 @@ def describe_block(
         parts.append(features.in_half_precision() if feature_type == "float16" else features)
         squares.clear()
 
-    with ThreadPoolExecutor(
-        num_ahead
-    ) as decoder:  # a remote store is slow to answer, so several images are read at once
+    # A remote store is slow to answer, so several images are read at once.
+    with ThreadPoolExecutor(num_ahead) as decoder:
         waiting = deque(image for image in block.images if image[0] not in left_out)
         decoding: deque[tuple[tuple[str, bool], Future[tuple[ImageFacts, Tensor | None]]]] = deque()
         while waiting or decoding:
@@ -106,9 +105,8 @@ def describe_block(
             if len(squares) == batch_size:
                 describe()
     if squares or not parts:
-        squares = squares or [
-            torch.zeros(3, side, side, dtype=torch.uint8)
-        ]  # where no image can be used, a blank one takes its place
+        if not squares:  # no image can be used: a blank one takes its place
+            squares.append(torch.zeros(3, side, side, dtype=torch.uint8))
         describe()
     return DescribedBlock(ImageFeatures.concatenate(parts), places, facts)
 

@@ -97,11 +97,16 @@ class Commits(Mapping[str, CommitRecord]):
         """The tasks that are done, as the store lists them."""
         return set(self.numbers())
 
-    def mark_damaged(self, task: str, why: str) -> None:
-        """Marks the commit of a task as damaged: the task is not done any more, and will be done again."""
-        number = self.numbers().get(task)
-        if number is not None:
-            self._mark(task, number, why)
+    def mark_damaged(self, reasons: Mapping[str, str]) -> None:
+        """Marks the commits of tasks as damaged: these tasks are not done any more, and will be done again.
+
+        Args:
+            reasons: why, by task.
+        """
+        numbers = self.numbers() if reasons else {}
+        for task, why in reasons.items():
+            if task in numbers:
+                self._mark(task, numbers[task], why)
 
     def learn(self) -> list[str]:
         """Reads the commits that are not known yet; those that are not as they were written are marked as damaged.

@@ -169,9 +169,9 @@ class StageOutput:
         commits = ((task, self._commits[task]) for task in tasks)
         files = ((task, commit, name) for task, commit in commits for name in commit.files)
         checked = (file for file in files if not file[2].endswith(WITH_OWN_DIGESTS))
-        for task, error in read_ahead(self._damage, checked):
-            if error is not None and task in self._commits:
-                self._commits.mark_damaged(task, str(error))
+        self._commits.mark_damaged(
+            {task: str(error) for task, error in read_ahead(self._damage, checked) if error is not None}
+        )
 
     def _damage(self, file: tuple[str, CommitRecord, str]) -> tuple[str, Damaged | None]:
         task, commit, name = file
@@ -234,8 +234,7 @@ class StageOutput:
                         require_size(place, place.size(), entry)
                     except Damaged as error:
                         damaged[task] = str(error)
-        for task, why in damaged.items():
-            self._commits.mark_damaged(task, why)
+        self._commits.mark_damaged(damaged)
         return set(sizes)
 
     def manifest(self) -> Manifest | None:

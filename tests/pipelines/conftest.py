@@ -24,8 +24,12 @@ from PIL import Image
 from dhpf.pairs import open_pair_source
 from dhpf.pipelines import cluster
 from dhpf.pipelines.__main__ import main
+from dhpf.pipelines.config import CollectionConfig
+from dhpf.pipelines.inputs.collection import Collection, open_collection
 from dhpf.pipelines.inputs.shard_set import ShardSet
+from dhpf.pipelines.outputs.store import StageOutput
 from dhpf.planning.blocks import plan_blocks
+from dhpf.planning.select import All
 from dhpf.records import PairRecord
 from dhpf.shards.shards import Shard, encode_shard
 from tests.trace_match import Answer, actors_here, put_here
@@ -142,6 +146,32 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(cluster, "ray_cluster", lambda *_: contextlib.nullcontext())
     monkeypatch.setattr(cluster, "set_ray_environment", lambda address: None)
+
+
+@pytest.fixture
+def four_photos(tmp_path: Path) -> Path:
+    """A folder of four small photos that differ little."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    photo = skimage.data.chelsea()  # type: ignore[no-untyped-call]
+    for number in range(4):
+        Image.fromarray(photo[number * 8 : 100 + number * 8, :100]).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture
+def collection(four_photos: Path) -> Collection:
+    """All pairs of four photos, in blocks of at most two."""
+    with open_collection("photos", CollectionConfig(str(four_photos), All(), max_pairs=2), 10**6) as opened:
+        return opened
+
+
+@pytest.fixture
+def output(tmp_path: Path, collection: Collection) -> StageOutput:
+    """An output of the match stage, planned for that collection."""
+    output = StageOutput(tmp_path / "out")
+    output.plan({"stage": "match", "tasks": collection.tasks})
+    return output
 
 
 @pytest.fixture

@@ -132,7 +132,7 @@ def best_cells(
     parts = []
     for pair in range(len(correlation)):
         maxima = Maxima(target[pair], value[pair], column_maximum[pair])
-        found = maxima.filter(lambda cells, of=correlation[pair]: of[cells], wanted[pair], readout)  # type: ignore[misc]
+        found = maxima.filter(correlation[pair].__getitem__, wanted[pair], readout)
         parts.append(BestCells.of_pair(*found, geometric_scores[pair]))
     return BestCells.concatenate(parts)
 

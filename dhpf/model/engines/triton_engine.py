@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from functools import partial
 
@@ -15,6 +14,7 @@ from dhpf.model.engines import triton_kernels as kernels
 from dhpf.model.engines.engine import BestCells, MatchProblem, Maxima
 from dhpf.model.engines.triton_kernels import Channels
 from dhpf.model.engines.triton_operands import Operands, in_single_precision, operands, padded
+from dhpf.model.hough import HoughVoting
 from dhpf.model.readout import cell_points
 
 WORKSPACE_BYTES = 2**31
@@ -56,7 +56,7 @@ class TritonEngine:
         _fill_coarse(of_pairs)
         scores = problem.hough.scores(_count_votes(of_pairs, appearance, problem.exponent))
         found = _find_best(appearance, scores, problem.wanted, self._grid_side)
-        return found if problem.readout == "cell" else _read_softly(found, appearance, problem.wanted)
+        return found if problem.readout == "cell" else _read_softly(found, appearance, problem)
 
 
 def _multiply(channels: Channels, side: int, products: Tensor) -> None:
@@ -111,23 +111,20 @@ def _find_best(appearance: Tensor, scores: Tensor, wanted: Tensor, side: int) ->
     return BestCells(target, value, column_maximum, filtered_target, filtered_value, points, scores)
 
 
-def _read_softly(found: BestCells, appearance: Tensor, wanted: Tensor) -> BestCells:
+def _read_softly(found: BestCells, appearance: Tensor, problem: MatchProblem) -> BestCells:
     """The same best cells with their points read out softly, pair by pair, from (B, N, N) appearance."""
     parts = []
     for pair, of_pair in enumerate(appearance):
         maxima = Maxima(found.target[pair], found.value[pair], found.column_maximum[pair])
         scores = found.geometric_scores[pair]
-        rows = partial(_correlation_rows, of_pair, scores)
-        parts.append(BestCells.of_pair(*maxima.filter(rows, wanted[pair], "soft"), scores))
+        rows = partial(_correlation_rows, of_pair, scores, problem.hough)
+        parts.append(BestCells.of_pair(*maxima.filter(rows, problem.wanted[pair], "soft"), scores))
     return BestCells.concatenate(parts)
 
 
-def _correlation_rows(appearance: Tensor, scores: Tensor, cells: Tensor) -> Tensor:
+def _correlation_rows(appearance: Tensor, scores: Tensor, hough: HoughVoting, cells: Tensor) -> Tensor:
     """(R, N) rows of a pair's correlation, from (N, N) appearance and (2G - 1, 2G - 1) scores."""
-    side = math.isqrt(len(appearance))
-    axis = torch.arange(side, device=cells.device) + side - 1
-    dy, dx = axis - (cells // side)[:, None], axis - (cells % side)[:, None]
-    return appearance[cells] * scores[dy[:, :, None], dx[:, None, :]].flatten(1)
+    return appearance[cells] * hough.scores_at(scores[None], cells[None])[0]
 
 
 def bytes_per_pair(sides: set[int], grid_side: int) -> int:

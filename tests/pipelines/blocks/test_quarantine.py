@@ -8,8 +8,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import skimage.data
-from PIL import Image
 
 from dhpf.config import ModelConfig
 from dhpf.errors import InputError
@@ -35,15 +33,6 @@ from dhpf.storage import location_of
 
 DeadlyImage = Callable[[Path, signal.Signals], Callable[[], list[int]]]
 TASK = "block-000000"
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    for number in range(4):
-        path = tmp_path / "photos" / f"{number}.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(skimage.data.chelsea()[number * 8 : 100 + number * 8, :100]).save(path)
-    return tmp_path / "photos"
 
 
 def job_of(folder: Path) -> CollectionJob:
@@ -74,10 +63,10 @@ def statuses(root: Path) -> dict[tuple[str, str], str]:
 @pytest.mark.chaos
 @pytest.mark.slow
 def test_an_image_that_ends_the_process_costs_only_its_pairs(
-    folder: Path, tmp_path: Path, deadly_image: DeadlyImage
+    four_photos: Path, tmp_path: Path, deadly_image: DeadlyImage
 ) -> None:
-    killed = deadly_image(folder / "deadly.png", signal.SIGSEGV)
-    tried(tmp_path / "out", job_of(folder))
+    killed = deadly_image(four_photos / "deadly.png", signal.SIGSEGV)
+    tried(tmp_path / "out", job_of(four_photos))
     assert len(killed()) == 2 and os.getpid() not in killed()
     reason = "image deadly.png: ended its worker's process 2 times (SIGSEGV)"
     assert Quarantine(location_of(tmp_path / "out")).images() == {"deadly.png": reason}
@@ -87,11 +76,11 @@ def test_an_image_that_ends_the_process_costs_only_its_pairs(
 
 
 @pytest.mark.slow
-def test_one_thing_at_a_time_gives_the_same_rows(folder: Path, tmp_path: Path) -> None:
+def test_one_thing_at_a_time_gives_the_same_rows(four_photos: Path, tmp_path: Path) -> None:
     steps: list[Step] = []
     tables = []
     for name, caution in (("a", Caution()), ("b", Caution(on_step=steps.append))):
-        commit = BlockWorker(settings_of(tmp_path / name)).work(job_of(folder), caution)
+        commit = BlockWorker(settings_of(tmp_path / name)).work(job_of(four_photos), caution)
         tables.append(pq.read_table(pa.BufferReader(StageOutput(tmp_path / name).read(commit, "part.parquet"))))
     assert tables[0] == tables[1]
     pairs = [Step.of_pair(place) for place in range(6)]
@@ -124,56 +113,58 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> Ends:
     return script
 
 
-def test_a_pair_is_left_out_only_after_the_second_crash(folder: Path, tmp_path: Path, ends: Ends) -> None:
+def test_a_pair_is_left_out_only_after_the_second_crash(four_photos: Path, tmp_path: Path, ends: Ends) -> None:
     ends += [(Step.of_pair(1), "SIGSEGV"), (Step.of_image("1.png"), "SIGSEGV"), (Step.of_pair(1), "SIGABRT"), None]
-    commit = tried(tmp_path, job_of(folder))
+    commit = tried(tmp_path, job_of(four_photos))
     assert not ends
     assert commit.info["left_out"] == '{1: "ended its worker\'s process 2 times (SIGABRT)"}'
     assert Quarantine(location_of(tmp_path)).images() == {}
 
 
-def test_kills_from_outside_at_different_steps_cost_no_pair(folder: Path, tmp_path: Path, ends: Ends) -> None:
+def test_kills_from_outside_at_different_steps_cost_no_pair(four_photos: Path, tmp_path: Path, ends: Ends) -> None:
     steps = [*(Step.of_image(f"{number}.png") for number in range(4)), *map(Step.of_pair, range(6)), WHOLE_BLOCK]
     ends += [(step, how) for step in steps for how in ("SIGKILL, perhaps for want of memory", "SIGTERM")]
     ends += [None]
-    assert tried(tmp_path, job_of(folder)).info["left_out"] == "{}"
+    assert tried(tmp_path, job_of(four_photos)).info["left_out"] == "{}"
     assert not ends
     assert Quarantine(location_of(tmp_path)).images() == {}
 
 
-def test_want_of_memory_at_one_step_again_and_again_is_its_own_doing(folder: Path, tmp_path: Path, ends: Ends) -> None:
+def test_want_of_memory_at_one_step_again_and_again_is_its_own_doing(
+    four_photos: Path, tmp_path: Path, ends: Ends
+) -> None:
     ends += [(Step.of_image("2.png"), "SIGKILL, perhaps for want of memory")] * 3 + [None]
-    tried(tmp_path, job_of(folder))
+    tried(tmp_path, job_of(four_photos))
     assert Quarantine(location_of(tmp_path)).images() == {
         "2.png": "image 2.png: ended its worker's process 3 times (SIGKILL, perhaps for want of memory)"
     }
 
 
-def test_a_step_that_takes_the_whole_worker_with_it_is_found(folder: Path, tmp_path: Path, ends: Ends) -> None:
+def test_a_step_that_takes_the_whole_worker_with_it_is_found(four_photos: Path, tmp_path: Path, ends: Ends) -> None:
     ends += [(Step.of_image("2.png"), "machine lost")] * 3 + [None]
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
-            try_in_quarantine(settings_of(tmp_path), job_of(folder), 300)
-    assert isinstance(try_in_quarantine(settings_of(tmp_path), job_of(folder), 300), CommitRecord)
+            try_in_quarantine(settings_of(tmp_path), job_of(four_photos), 300)
+    assert isinstance(try_in_quarantine(settings_of(tmp_path), job_of(four_photos), 300), CommitRecord)
     assert Quarantine(location_of(tmp_path)).images() == {
         "2.png": "image 2.png: ended its worker's process 3 times (lost together with its worker)"
     }
 
 
 def test_the_end_while_the_model_loads_is_nobodys_and_stops_the_run_in_the_end(
-    folder: Path, tmp_path: Path, ends: Ends
+    four_photos: Path, tmp_path: Path, ends: Ends
 ) -> None:
     ends += [(LOADING, "SIGSEGV")] * ENDS_WHILE_LOADING
     with pytest.raises(InputError, match="block-000000: its process ended 10 times before .* at last with SIGSEGV"):
-        tried(tmp_path, job_of(folder))
+        tried(tmp_path, job_of(four_photos))
     assert StageOutput(tmp_path).commit_of(TASK) is None
 
 
 def test_a_block_that_goes_on_crashing_is_given_up_and_touches_no_image(
-    folder: Path, tmp_path: Path, ends: Ends
+    four_photos: Path, tmp_path: Path, ends: Ends
 ) -> None:
-    job = job_of(folder)
-    for path in folder.iterdir():
+    job = job_of(four_photos)
+    for path in four_photos.iterdir():
         path.unlink()
     ends += [(Step.of_pair(number), "SIGSEGV") for number in range(FATAL_STEPS_OF_A_BLOCK) for _ in range(2)]
     tried(tmp_path, job)
@@ -183,7 +174,7 @@ def test_a_block_that_goes_on_crashing_is_given_up_and_touches_no_image(
     }
 
 
-def test_a_block_that_cannot_be_written_is_given_up(folder: Path, tmp_path: Path, ends: Ends) -> None:
+def test_a_block_that_cannot_be_written_is_given_up(four_photos: Path, tmp_path: Path, ends: Ends) -> None:
     ends += [(WHOLE_BLOCK, "SIGSEGV")] * 2
-    tried(tmp_path, job_of(folder))
+    tried(tmp_path, job_of(four_photos))
     assert set(statuses(tmp_path).values()) == {"block-000000: ended its worker's process 2 times (SIGSEGV)"}

@@ -5,39 +5,19 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import skimage.data
-from PIL import Image
 
 from dhpf.config import ModelConfig
 from dhpf.errors import InputError
-from dhpf.pipelines.config import CollectionConfig, MatchConfig
-from dhpf.pipelines.inputs.collection import Collection, open_collection
+from dhpf.pipelines.config import MatchConfig
+from dhpf.pipelines.inputs.collection import Collection
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.matching.block_matching import AS_SUITS
 from dhpf.pipelines.matching.pool import match_blocks
 from dhpf.pipelines.outputs.store import StageOutput
 from dhpf.pipelines.stages.match import CorrespondenceRows
-from dhpf.planning.select import All
 
 MODEL = ModelSource(ModelConfig(selection="fixed", layers=(11,)))
 ROWS = CorrespondenceRows(5, False, "m", "c")
-
-
-@pytest.fixture
-def collection(tmp_path: Path) -> Collection:
-    for number in range(4):
-        path = tmp_path / "photos" / f"{number}.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(skimage.data.chelsea()[number * 8 : 100 + number * 8, :100]).save(path)
-    with open_collection("photos", CollectionConfig(str(path.parent), All(), max_pairs=2), 10**6) as opened:
-        return opened
-
-
-@pytest.fixture
-def output(tmp_path: Path, collection: Collection) -> StageOutput:
-    output = StageOutput(tmp_path / "out")
-    output.plan({"stage": "match", "tasks": collection.tasks})
-    return output
 
 
 @pytest.mark.slow

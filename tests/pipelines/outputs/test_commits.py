@@ -97,7 +97,7 @@ def test_after_a_mark_the_next_commit_counts(root: Location) -> None:
     driver = Commits(root)
     driver.note(driver.put(first))
     for _ in range(2):
-        driver.mark_damaged("t", "a file of it is gone")
+        driver.mark_damaged({"t": "a file of it is gone"})
     assert "t" not in driver and driver.done() == set() and driver.marked == {"t"} and driver.find("t") is None
     assert Commits(root).learn() == []
     driver.note(Commits(root).put(second))
