@@ -74,6 +74,7 @@ def answers(
     """
     waiting, again = iter(jobs), deque[tuple[Job, int]]()
     at_work: dict[Any, _Call[Job]] = {}
+    alive: set[Any] = set()
     num_ready = num_ended = num_slow_starts = 0
     is_done = False
 
@@ -83,11 +84,13 @@ def answers(
     def add_actors(number: int) -> None:
         for _ in range(number):
             actor = start()
+            alive.add(actor)
             note(actor.arrive.remote(), actor, None, FOR_EVER, is_here=False)
 
     def replace(lost: _Call[Job], why: object) -> None:
         nonlocal num_ended
         num_ended += 1
+        alive.remove(lost.actor)
         ray.kill(lost.actor)
         if num_ended > MAX_ENDS_OF_ACTOR * most:
             raise InputError(
@@ -134,11 +137,12 @@ def answers(
                 job, attempt = following[0], following[1] + 1
                 note(call(actor, job, attempt), actor, (job, attempt), limit(job, attempt), is_here=True)
             else:
+                alive.remove(actor)
                 actor.__ray_terminate__.remote()  # whoever still refers to it; its last metrics are sent
                 is_done = not any(call.begun for call in at_work.values())
     finally:
-        for left in at_work.values():
-            ray.kill(left.actor)
+        for left in alive:
+            ray.kill(left)
 
 
 def _first_done(at_work: Mapping[Any, _Call[Job]]) -> Any:
