@@ -1,7 +1,7 @@
 """Copies, on this machine's disk, of objects that it reads over and over, such as shards and checkpoints.
 
-An object is fetched once, whole, and read from the copy by all processes of the machine. Where the disk has no room for
-a copy, each part is asked of the store. Files need no copies.
+An object is fetched once, whole, and read from the copy by all processes of the machine. Where copies would leave too
+little of the disk free, each part is asked of the store; what must be a file may fill the disk. Files need no copies.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dhpf.storage.location import Location, gone
 from dhpf.storage.private_folder import private_folder
 
 KEPT_FREE = 0.1
-"""Share of the disk that copies leave free."""
+"""Share of what this user may write on the disk that copies of shards leave free."""
 
 STALE_SECONDS = 24 * 3600
 """A copy that was not read for so long makes room for others."""
@@ -37,7 +37,7 @@ def read_part(place: Location, whole_size: int, offset: int, size: int) -> bytes
     Raises:
         InputError: it is gone, or the store does not give it.
     """
-    path = _path_of(place, whole_size)
+    path = _path_of(place, whole_size, kept_free=KEPT_FREE)
     return (place if path is None else FileLocation(path)).read_range(offset, size)
 
 
@@ -52,7 +52,7 @@ def local_file(place: Location) -> Path:
     stamp = place.stamp()
     if stamp is None:
         raise gone(place)
-    path = _path_of(place, stamp.size, stamp)
+    path = _path_of(place, stamp.size, kept_free=0, stamp=stamp)
     if path is None:
         raise InputError(
             f"{place}: the disk of {copies_folder()} has no room for its {stamp.size} bytes; free some, or set TMPDIR"
@@ -76,7 +76,7 @@ def _copy_of(place: Location, stamp: Stamp | None = None) -> Path:
     return copies_folder() / hashlib.sha256(key.encode()).hexdigest() / place.name
 
 
-def _path_of(place: Location, size: int, stamp: Stamp | None = None) -> Path | None:
+def _path_of(place: Location, size: int, *, kept_free: float, stamp: Stamp | None = None) -> Path | None:
     """The file itself, or an object's copy, fetched if need be; None where there is no room for it."""
     if isinstance(place, FileLocation):
         return place.path
@@ -87,9 +87,9 @@ def _path_of(place: Location, size: int, stamp: Stamp | None = None) -> Path | N
             return path
     except FileNotFoundError:
         pass
-    if not _has_room(size):
+    if not _has_room(size, kept_free):
         _remove_stale()
-    return _fetched(place, path, stamp) if _has_room(size) else None
+    return _fetched(place, path, stamp) if _has_room(size, kept_free) else None
 
 
 def _fetched(place: Location, path: Path, stamp: Stamp | None) -> Path | None:
@@ -107,9 +107,9 @@ def _fetched(place: Location, path: Path, stamp: Stamp | None) -> Path | None:
     return path
 
 
-def _has_room(size: int) -> bool:
+def _has_room(size: int, kept_free: float) -> bool:
     disk = shutil.disk_usage(copies_folder())
-    return disk.free - size >= KEPT_FREE * disk.total
+    return disk.free - size >= kept_free * (disk.used + disk.free)  # `total` counts what is reserved for root too
 
 
 def _remove_stale() -> None:
