@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from dhpf.pairs.image_stores import KnownNames, list_images, open_image_store
 from dhpf.pairs.pair_list import (
@@ -16,7 +16,7 @@ from dhpf.pairs.pair_list import (
     rejection,
     twice_the_same,
 )
-from dhpf.pairs.source import pair_id_of, require_split
+from dhpf.pairs.source import folder_pair, pair_id_of, require_split
 from dhpf.planning.select import All, PairList, PairSelect, choose_pairs
 from dhpf.records import PairRecord, Rejection
 
@@ -48,13 +48,6 @@ class ImageFolder:
 
     def read(self, image_id: str) -> bytes:
         return open_image_store(self.root, "pair source image_folder").read(image_id)
-
-
-def folder_pair(number: int, source: str, target: str) -> PairRecord:
-    """The pair with this number, from 0; its category is the folder of both images, or "" where they have two."""
-    folder = PurePosixPath(source).parent
-    category = folder.as_posix() if folder == PurePosixPath(target).parent and folder.name else ""
-    return PairRecord(pair_id_of(number), category, source, target)
 
 
 def _listed(path: Path, images: KnownNames) -> Iterator[PairRecord | Rejection]:

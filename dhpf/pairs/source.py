@@ -65,6 +65,13 @@ def pair_id_of(number: int) -> str:
     return f"{number + 1:09d}"
 
 
+def folder_pair(number: int, source: str, target: str) -> PairRecord:
+    """The pair with this number, from 0; its category is the folder of both images, or "" where they have two."""
+    folder = PurePosixPath(source).parent
+    category = folder.as_posix() if folder == PurePosixPath(target).parent and folder.name else ""
+    return PairRecord(pair_id_of(number), category, source, target)
+
+
 def require_root(root: str, owner: str) -> Location:
     """The folder `root`, which must exist, or the prefix of a bucket that the URI `root` names.
 

@@ -13,9 +13,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from dhpf.pairs.image_folder import folder_pair
 from dhpf.pairs.image_stores import open_image_store
-from dhpf.pairs.source import pair_id_of
+from dhpf.pairs.source import folder_pair, pair_id_of
 from dhpf.planning.blocks import PlannedBlock, pairs_of
 from dhpf.records import PairRecord
 from dhpf.regular_files import Stamp

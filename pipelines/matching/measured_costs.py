@@ -9,7 +9,7 @@ from itertools import combinations
 
 from dhpf.model.engines.engine import MatchEngine
 from dhpf.model.network import HyperpixelNetwork
-from dhpf.pairs.image_folder import folder_pair
+from dhpf.pairs.source import folder_pair
 from dhpf.pipelines.inputs.block_source import OpenBlock
 from dhpf.pipelines.matching.block_matching import MatchOptions, match_block
 from dhpf.pipelines.matching.matched_pair import RowMaker, table_row
