@@ -22,7 +22,7 @@ from benchmarks.memory import extra_megabytes
 from dhpf.config import ModelConfig
 from dhpf.manifest import CommitRecord
 from dhpf.pipelines.blocks.caution import Caution
-from dhpf.pipelines.blocks.pool import BlockActor, do_blocks
+from dhpf.pipelines.blocks.pool import BlockActor, BlockWork, do_blocks
 from dhpf.pipelines.cluster import ray_cluster
 from dhpf.pipelines.config import Resources
 from dhpf.pipelines.inputs.block_source import BlockJob, CollectionJob
@@ -102,12 +102,12 @@ def settings_of(root: str) -> EmptySettings:
 def measure_requests(place: str) -> Mapping[str, float]:
     """How many requests of each kind an actor makes for a block, in a bucket."""
     output = StageOutput(location_of(place) / "requests")
-    pairs, actor = EmptyBlocks(20), BlockActor(settings_of(str(output.root)), 300)
+    pairs, actor = EmptyBlocks(20), BlockActor([settings_of(str(output.root))], 300)
     actor.prepare()
     jobs = list(pairs.jobs(set(pairs.tasks)))
     with counted_requests() as counts:
         for job in jobs:
-            actor.work(job, 1, {})
+            actor.work(0, job, 1, {})
     return {name: round(number / len(jobs), 2) for name, number in sorted(counts.items())} | {
         "all": round(counts.total() / len(jobs), 2)
     }
@@ -150,9 +150,8 @@ def measure_pool(place: str, work: Path, num_blocks: int) -> Mapping[str, float]
             yield job
 
     with ray_cluster(None, ACTORS, location_of(work), ""):
-        for _ in do_blocks(
-            settings, watched(), output, Resources(), stuck_after=600, num_blocks=num_blocks, least=ACTORS, most=ACTORS
-        ):
+        blocks = BlockWork(settings, watched(), output)
+        for _ in do_blocks([blocks], Resources(), stuck_after=600, num_blocks=num_blocks, least=ACTORS, most=ACTORS):
             pass
     begin = num_blocks // 5
     grown = [last - first for first, last in zip(marks[begin], marks[-1], strict=True)]

@@ -171,7 +171,7 @@ class Warp:
 
 
 def _kernel(points: Floats, centres: Floats) -> Floats:
-    squared: Floats = ((points[:, None] - centres) ** 2).sum(axis=2)
+    squared: Floats = (points[:, None, 0] - centres[:, 0]) ** 2 + (points[:, None, 1] - centres[:, 1]) ** 2
     return squared * np.log(np.maximum(squared, 1e-12))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 
-from dhpf.pipelines.blocks.pool import do_blocks
+from dhpf.pipelines.blocks.pool import BlockWork, do_blocks
 from dhpf.pipelines.config import MatchingConfig
 from dhpf.pipelines.inputs.block_source import BlockSource
 from dhpf.pipelines.inputs.model_source import ModelSource
@@ -68,9 +68,7 @@ def match_blocks(
     num_before = sum(int(commit.info.get("num_pairs", 0)) for commit in done.values())
     num_actors = min(config.num_actors, len(missing))
     found = do_blocks(
-        settings,
-        pairs.jobs(missing),
-        output,
+        [BlockWork(settings, pairs.jobs(missing), output)],
         config.resources,
         stuck_after=config.stuck_after,
         num_blocks=len(missing),
@@ -80,7 +78,7 @@ def match_blocks(
     started = reported = time.time()
     num_pairs = num_failed = 0
     with CountedWork(title, "pair", pairs.num_pairs - num_before) as work, closing(found):
-        for commit in found:
+        for _, commit in found:
             info = commit.info
             num_pairs, num_failed = num_pairs + int(info["num_pairs"]), num_failed + int(info["num_failed"])
             work.update(int(info["num_pairs"]), f"{num_failed} failed" if num_failed else "")

@@ -18,7 +18,7 @@ from dhpf.manifest import CommitRecord, canonical_json
 from dhpf.pairs import open_pair_source
 from dhpf.pairs.pair_list import REJECTS
 from dhpf.pipelines.blocks.caution import WHOLE_BLOCK, Caution, Step
-from dhpf.pipelines.blocks.pool import do_blocks
+from dhpf.pipelines.blocks.pool import BlockWork, do_blocks
 from dhpf.pipelines.cluster_metrics import CountedReads, StageName, Work, count_work, reasons_of
 from dhpf.pipelines.config import ShardConfig, SourceConfig, deciding_settings
 from dhpf.pipelines.inputs.shard_set import ShardSet, open_shard_set, shard_set_output
@@ -52,48 +52,110 @@ def shard(config: ShardConfig, folder: Location) -> list[ShardSet]:
     Raises:
         InputError: a source cannot be used, or the folder holds shards made with other settings or inputs.
     """
-    sets = []
-    for name, source in config.sources.items():
-        for split in source.splits:
-            _shard_split(f"{name}/{split}", config, source, split, shard_set_output(folder, f"{name}/{split}"))
-            sets.append(open_shard_set(folder, f"{name}/{split}"))
-    return sets
+    names = [(source, split) for source in config.sources for split in config.sources[source].splits]
+    splits = [_Split(config, source, split, shard_set_output(folder, f"{source}/{split}")) for source, split in names]
+    unfinished = [split for split in splits if split.output.manifest() is None]
+    for split in unfinished:
+        count_work("shard", Work(errors={"row": len(split.rejections)}))
+    for split in _sharded(config, unfinished):
+        split.finish()
+    return [open_shard_set(folder, split.name) for split in splits]
 
 
-def _shard_split(name: str, config: ShardConfig, source: SourceConfig, split: str, output: StageOutput) -> None:
-    started = time.time()
-    plan, rejections = _plan(config, source, split)
-    output.plan(plan)
-    if output.manifest() is not None:
+class _Split:
+    """A split of a source whose pairs are planned; its blocks are done by the stage's pool.
+
+    Raises:
+        InputError: the source cannot be used, or the output holds shards made with other settings or inputs.
+    """
+
+    def __init__(self, config: ShardConfig, source: str, split: str, output: StageOutput) -> None:
+        self.name, self.output = f"{source}/{split}", output
+        self._config, self._source, self._split = config, config.sources[source], split
+        self._started = time.time()
+        self._plan, self.rejections = _plan(config, self._source, split)
+        output.plan(self._plan)
+
+    @property
+    def _blocks(self) -> list[str]:
+        return [task for task in self._plan["tasks"] if task != REJECTS_TASK]
+
+    def missing(self) -> set[str]:
+        """The blocks that are not committed yet."""
+        done = self.output.committed()
+        return {task for task in self._blocks if task not in done}
+
+    def work(self, missing: set[str]) -> BlockWork[ShardJob]:
+        """The blocks that are missing, for the pool."""
+        store = None if self._config.store is None else str(location_of(self._config.store) / self.name)
+        settings = ShardSettings(self._source, str(self.output.root), store)
+        return BlockWork(settings, self._jobs(missing), self.output)
+
+    def _jobs(self, missing: set[str]) -> Iterator[ShardJob]:
+        pairs = open_pair_source(self._source.kind, self._source.options).pairs(self._split)
+        accepted = (pair for pair in pairs if isinstance(pair, PairRecord))
+        blocks = plan_blocks(accepted, max_pairs=self._config.max_pairs, max_images=self._config.max_images)
+        return (ShardJob(block) for block in blocks if block.block_id in missing)
+
+    def finish(self) -> None:
+        """Completes the shard set, all of whose blocks are committed.
+
+        Raises:
+            InputError: the source changed between planning and sharding.
+        """
+        plan, rejections = self._plan, list(self.rejections)
+        commits = self.output.committed()
+        totals: Counter[str] = Counter()
+        for task in self._blocks:
+            totals.update({key: int(commits[task].info[key]) for key in COUNTS})
+            rejections += _rejections_of(commits[task], self.output)
+        rejects = table_of(map(dataclasses.asdict, rejections), REJECTS)
+        counts = {"num_rejected": len(rejections)}
+        self.output.note(self.output.commit(REJECTS_TASK, table_file(REJECTS_TASK, rejects), counts))
+        thresholds = open_pair_source(self._source.kind, self._source.options).thresholds
+        record = {
+            "stage": "shard",
+            "name": self.name,
+            "settings": {key: plan[key] for key in plan if key != "tasks"},
+            **{key: totals[key] for key in COUNTS},
+            **counts,
+            "first_rejection": rejections[0].reason if rejections else None,
+            "thresholds": list(thresholds),
+            "code_version": code_version(),
+            "seconds": round(time.time() - self._started, 3),
+        }
+        if totals["num_pairs"] + len(rejections) != plan["num_listed"]:
+            raise InputError(
+                f"shard set {self.name}: {plan['num_listed']} pairs were listed, but {totals['num_pairs']} written and "
+                f"{len(rejections)} rejected, the source changed meanwhile; run again with --restart shard"
+            )
+        self.output.finish(record)
+
+
+def _sharded(config: ShardConfig, splits: Sequence[_Split]) -> Iterator[_Split]:
+    """Has one pool of actors write the missing blocks of all splits; yields each split once it has all its blocks."""
+    missing = [split.missing() for split in splits]
+    yield from (split for split, blocks in zip(splits, missing, strict=True) if not blocks)
+    begun = [(split, blocks) for split, blocks in zip(splits, missing, strict=True) if blocks]
+    if not begun:
         return
-    count_work("shard", Work(errors={"row": len(rejections)}))
-    tasks = [task for task in plan["tasks"] if task != REJECTS_TASK]
-    _shard_missing(name, config, source, split, output, tasks)
-    commits = output.committed()
-    totals: Counter[str] = Counter()
-    for task in tasks:
-        totals.update({key: int(commits[task].info[key]) for key in COUNTS})
-        rejections += _rejections_of(commits[task], output)
-    rejects = table_of(map(dataclasses.asdict, rejections), REJECTS)
-    output.note(output.commit(REJECTS_TASK, table_file(REJECTS_TASK, rejects), {"num_rejected": len(rejections)}))
-    thresholds = open_pair_source(source.kind, source.options).thresholds
-    record = {
-        "stage": "shard",
-        "name": name,
-        "settings": {key: plan[key] for key in plan if key != "tasks"},
-        **{key: totals[key] for key in COUNTS},
-        "num_rejected": len(rejections),
-        "first_rejection": rejections[0].reason if rejections else None,
-        "thresholds": list(thresholds),
-        "code_version": code_version(),
-        "seconds": round(time.time() - started, 3),
-    }
-    if totals["num_pairs"] + len(rejections) != plan["num_listed"]:
-        raise InputError(
-            f"shard set {name}: {plan['num_listed']} pairs were listed, but {totals['num_pairs']} written and "
-            f"{len(rejections)} rejected, the source changed meanwhile; run again with --restart shard"
-        )
-    output.finish(record)
+    num_left = [len(blocks) for _, blocks in begun]
+    num_blocks = sum(num_left)
+    found = do_blocks(
+        [split.work(blocks) for split, blocks in begun],
+        config.resources,
+        stuck_after=config.stuck_after,
+        num_blocks=num_blocks,
+        least=1,
+        most=min(MOST_ACTORS, num_blocks),
+    )
+    with CountedWork("shard", "block", num_blocks) as progress, closing(found):
+        for place, _ in found:
+            split, _ = begun[place]
+            progress.update(1, split.name)
+            num_left[place] -= 1
+            if not num_left[place]:
+                yield split
 
 
 def _rejections_of(commit: CommitRecord, output: StageOutput) -> list[Rejection]:
@@ -135,31 +197,6 @@ def _plan(config: ShardConfig, source: SourceConfig, split: str) -> tuple[dict[s
         "tasks": [*tasks, REJECTS_TASK],
     }
     return plan, rejections
-
-
-def _shard_missing(
-    name: str, config: ShardConfig, source: SourceConfig, split: str, output: StageOutput, tasks: Sequence[str]
-) -> None:
-    done = output.committed()
-    missing = {task for task in tasks if task not in done}
-    if not missing:
-        return
-    pairs = (p for p in open_pair_source(source.kind, source.options).pairs(split) if isinstance(p, PairRecord))
-    blocks = plan_blocks(pairs, max_pairs=config.max_pairs, max_images=config.max_images)
-    store = None if config.store is None else str(location_of(config.store) / name)
-    found = do_blocks(
-        ShardSettings(source, str(output.root), store),
-        (ShardJob(block) for block in blocks if block.block_id in missing),
-        output,
-        config.resources,
-        stuck_after=config.stuck_after,
-        num_blocks=len(missing),
-        least=1,
-        most=min(MOST_ACTORS, len(missing)),
-    )
-    with CountedWork(f"shard {name}", "block", len(missing)) as work, closing(found):
-        for _ in found:
-            work.update(1)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The actor of the pool, run in this process; the stages run whole pools."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -7,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dhpf.config import ModelConfig
+from dhpf.manifest import CommitRecord
 from dhpf.pipelines.blocks import pool
 from dhpf.pipelines.blocks.pool import BlockActor
 from dhpf.pipelines.config import Resources
@@ -28,7 +30,13 @@ def job_of(collection: Collection, task: str) -> BlockJob:
 
 
 def actor(output: StageOutput) -> BlockActor[BlockJob]:
-    return BlockActor(WorkerSettings(MODEL, ROWS, str(output.root), Resources(), "auto"), 300)
+    return BlockActor([WorkerSettings(MODEL, ROWS, str(output.root), Resources(), "auto")], 300)
+
+
+def done(output: StageOutput, job: BlockJob, attempt: int, quarantined: Mapping[str, str]) -> CommitRecord:
+    answer = actor(output).work(0, job, attempt, quarantined)
+    assert answer is not None and answer[0] == 0
+    return answer[1]
 
 
 def statuses(output: StageOutput, task: str) -> list[str]:
@@ -40,11 +48,11 @@ def statuses(output: StageOutput, task: str) -> list[str]:
 
 def test_a_block_that_is_committed_is_not_done_again(collection: Collection, output: StageOutput) -> None:
     first = job_of(collection, "block-000000")
-    commit = actor(output).work(first, 1, {})
+    commit = done(output, first, 1, {})
     assert (commit.info["num_pairs"], commit.info["num_failed"]) == (2, 0)
     for path in Path(collection.config.root).iterdir():
         path.unlink()
-    assert actor(output).work(first, 2, {}) == commit, "its first actor was lost with its answer"
+    assert done(output, first, 2, {}) == commit, "its first actor was lost with its answer"
 
 
 def test_a_block_that_was_begun_goes_into_quarantine(
@@ -53,12 +61,12 @@ def test_a_block_that_was_begun_goes_into_quarantine(
     tried: list[str] = []
     monkeypatch.setattr(pool, "try_in_quarantine", lambda settings, job, seconds: tried.append(job.task))
     for attempt in range(1, 200, 50):
-        actor(output).work(job_of(collection, "block-000001" if attempt > 1 else "block-000000"), attempt, {})
+        actor(output).work(0, job_of(collection, "block-000001" if attempt > 1 else "block-000000"), attempt, {})
     assert tried == ["block-000001"] * 3, "however often its actors were ended"
 
 
 def test_images_under_quarantine_are_left_out(collection: Collection, output: StageOutput) -> None:
-    actor(output).work(job_of(collection, "block-000000"), 1, {"0.png": "image 0.png: ended a process"})
+    actor(output).work(0, job_of(collection, "block-000000"), 1, {"0.png": "image 0.png: ended a process"})
     assert set(statuses(output, "block-000000")) == {"image 0.png: ended a process"}
 
 
@@ -73,5 +81,5 @@ def test_a_block_of_a_folder_asks_the_store_for_no_more_than_its_two_puts(
             name,
             lambda place, *given, name=name, method=method: asked.append(name) or method(place, *given),
         )
-    actor(output).work(job_of(collection, "block-000000"), 1, {})
+    actor(output).work(0, job_of(collection, "block-000000"), 1, {})
     assert asked == ["put", "put_if_absent"]

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -23,11 +23,12 @@ from pyarrow import fs
 
 from dhpf.errors import InputError
 from dhpf.pipelines.blocks import pace
+from dhpf.pipelines.blocks.pool import BlockWork
 from dhpf.pipelines.config import ShardConfig, SourceConfig
 from dhpf.pipelines.inputs.shard_set import ShardSet, open_shard_set
 from dhpf.pipelines.outputs.store import PlanConflict, remove_outputs
 from dhpf.pipelines.stages import shard as shard_stage
-from dhpf.pipelines.stages.shard import shard
+from dhpf.pipelines.stages.shard import ShardJob, shard
 from dhpf.shards.shards import Shard
 from dhpf.storage import location_of
 from tests.pipelines.stage_outputs import manifest
@@ -144,6 +145,37 @@ def test_what_is_complete_is_left_and_what_is_missing_is_made(tasks_here: None, 
     touched = {path.name for path in root.glob("data/*") if path.stat().st_mtime_ns != before[path]}
     assert touched == {"block-000001", "rejects"}, "nothing else was even tried"
     assert len(list(root.glob("data/*/*"))) == 5, "data that no commit names is gone"
+
+
+def test_one_pool_writes_all_splits_and_each_is_complete_with_its_last_block(
+    tasks_here: None, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = {name: SourceConfig("image_folder", ("all",), {"root": str(photos)}) for name in ("first", "second")}
+    config = ShardConfig(sources=sources, max_pairs=4)
+    do_blocks, pools = shard_stage.do_blocks, list[int]()
+
+    def up_to_five(works: Sequence[BlockWork[ShardJob]], *arguments: Any, **options: Any) -> Iterator[Any]:
+        pools.append(len(works))
+        for number, found in enumerate(do_blocks(works, *arguments, **options), 1):
+            yield found
+            if number == 5 and len(works) == 2:
+                raise InputError("no more")
+
+    monkeypatch.setattr(shard_stage, "MOST_ACTORS", 1)
+    monkeypatch.setattr(shard_stage, "do_blocks", up_to_five)
+    with pytest.raises(InputError, match="no more"):
+        shard(config, location_of(tmp_path))
+    first = open_shard_set(tmp_path, "first/all")
+    assert first.num_pairs == 15, "complete, though the other split is not"
+    with pytest.raises(InputError, match="second/all: not complete"):
+        open_shard_set(tmp_path, "second/all")
+    begun = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("commits/block*.json")}
+    assert {path.parts[-4] for path in begun} == {"first", "second"} and len(begun) < 8
+
+    sets = shard(config, location_of(tmp_path))
+    assert [found.name for found in sets] == ["first/all", "second/all"] and pools == [2, 1]
+    assert begun.items() <= {path: path.stat().st_mtime_ns for path in begun}.items(), "what is done stays"
+    assert tar_digests(tmp_path / "first" / "all") == tar_digests(tmp_path / "second" / "all")
 
 
 def test_other_settings_and_other_pairs_are_refused(tasks_here: None, photos: Path, tmp_path: Path) -> None:
