@@ -2,13 +2,15 @@
 
 Times are CPU milliseconds of one thread, which a busy machine lengthens less than wall time. Half of the layers are
 selected. The weights are random, because the cost does not depend on them. Where there is a CUDA GPU its speed is
-measured, too (gpu.py). Writes bench.json: ours, published and ratio of each figure, by name. On a machine without a
-GPU, figures of a GPU that the file has already are kept.
+measured, too (gpu.py). Settings that are not in the published method are compared with matching without them
+(--settings). Writes bench.json: ours, published and ratio of each figure, by name. On a machine without a GPU, figures
+of a GPU that the file has already are kept.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import multiprocessing
 import statistics
 import time
@@ -25,11 +27,14 @@ from benchmarks import gpu
 from benchmarks.figures import compared, machine, write_figures
 from benchmarks.memory import extra_megabytes, resident_megabytes
 from benchmarks.published import PublishedMatcher
-from benchmarks.subject import Subject, drawn_network
+from benchmarks.subject import NUM_KEYPOINT_CELLS, Subject, drawn_network
 from benchmarks.training import TrainingSubject
-from dhpf.config import EngineName
+from dhpf.checkpoint import build_network
+from dhpf.config import EngineName, ModelConfig
+from dhpf.frame import NUM_CELLS
 from dhpf.model.engines.choose import choose_engine
 from dhpf.model.features import ImageFeatures
+from dhpf.model.network import HyperpixelNetwork
 from dhpf.pipelines.commands.answers import shown_log
 from dhpf.pipelines.training.freed_memory import return_freed_memory
 
@@ -132,6 +137,43 @@ def step_memory(way: str) -> float:
     return extra_megabytes(step)
 
 
+def settings_costs(rounds: int) -> dict[str, dict[str, float]]:
+    """CPU milliseconds of a pair of described images with each setting beside the published ones, and without.
+
+    The model is that of self-taught before training: three layers of EfficientNet-Lite0 at 400 pixels.
+    """
+    network = build_network(ModelConfig(selection="fixed", layers=(5, 11, 15), projection="none", image_side=400))
+    images = torch.randint(0, 256, (2, 3, 400, 400), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    wanted = torch.zeros(1, NUM_CELLS, dtype=torch.bool)
+    wanted[:, :: NUM_CELLS // NUM_KEYPOINT_CELLS] = True
+    works: dict[str, tuple[Work, int]] = {}
+    for name, settings in SETTINGS.items():
+        network.config = dataclasses.replace(network.config, **(SETTINGS["published"] | settings))
+        with torch.inference_mode():
+            features = network.describe(images)
+        works[name] = partial(_matched, network, network.config, features, wanted), 3
+    times = cpu_milliseconds(works, rounds)
+    published = times.pop("published")
+    for name, ours in times.items():
+        print(f"settings_{name:<24} {ours:>10.1f} {published:>12.1f} {published / ours:>8.2f}x", flush=True)
+    return {f"settings_{name}": compared(ours, published, published / ours) for name, ours in times.items()}
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "published": {"readout": "cell", "votes": "plain", "features": "plain"},
+    "soft": {"readout": "soft"},
+    "foreground": {"votes": "foreground"},
+    "signed_sqrt": {"features": "signed-sqrt"},
+    "soft_foreground": {"readout": "soft", "votes": "foreground"},
+    "all": {"readout": "soft", "votes": "foreground", "features": "signed-sqrt"},
+}
+
+
+def _matched(network: HyperpixelNetwork, config: ModelConfig, features: ImageFeatures, wanted: Tensor) -> object:
+    network.config = config
+    return network.match(features, features, [(0, 1)], wanted, choose_engine("compiled"))
+
+
 def published_pair(subject: Subject) -> Work:
     """A call that matches a pair, from its two images, in the published way."""
     matcher = PublishedMatcher.of(subject.network)
@@ -163,10 +205,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", default="bench.json", help="file to write (default: bench.json)")
     parser.add_argument("--quick", action="store_true", help="fewer images and rounds")
+    parser.add_argument("--settings", action="store_true", help="only what settings cost; other figures stay")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    costs = settings_costs(1 if arguments.quick else 7)
+    if arguments.settings:
+        write_figures(Path(arguments.out), costs, "")
+        return
     results: dict[str, Any] = dict(measure((6,), 1) if arguments.quick else measure((24, 64), 7))
-    write_figures(Path(arguments.out), results | {"machine": machine()}, "gpu_")
+    write_figures(Path(arguments.out), results | costs | {"machine": machine()}, "gpu_")
     if torch.cuda.is_available():
         gpu.main(["--out", arguments.out])
 
