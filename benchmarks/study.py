@@ -14,25 +14,23 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.learning import Training, learn
 from dhpf.config import ModelConfig, SupervisionConfig
 from dhpf.drawing import draw_curves, save_picture
 from dhpf.drawing.style import SMALL_POINTS
 from dhpf.model.engines.choose import choose_engine
-from dhpf.model.global_batch import ALONE
 from dhpf.model.transfer import cells_of_points
 from dhpf.pipelines.commands.answers import shown_log
 from dhpf.pipelines.config import TrainConfig
-from dhpf.pipelines.inputs.shard_set import ShardSet, joined, open_shard_set
-from dhpf.pipelines.progress import CountedWork
+from dhpf.pipelines.inputs.shard_set import ShardSet, open_shard_set
 from dhpf.pipelines.training.frozen_maps import FrozenMaps
 from dhpf.pipelines.training.learner import CheckedPair, Learner
-from dhpf.pipelines.training.pair_dataset import PairDataset, epoch_steps
+from dhpf.pipelines.training.pair_dataset import PairDataset
 from dhpf.storage import location_of
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -47,15 +45,6 @@ NUM_TIMED = 40
 
 NAME_WIDTH = 2.0
 """Width of a point's name in a chart, in milliseconds of its axis."""
-
-
-@dataclass(frozen=True)
-class Training:
-    """One training of a study."""
-
-    name: str
-    model: ModelConfig
-    config: TrainConfig
 
 
 def rates(epochs: int) -> list[Training]:
@@ -148,32 +137,11 @@ class Bench:
 
     def run(self, training: Training) -> dict[str, Any]:
         """PCK@0.1 on each test set by each threshold, layers and milliseconds per pair."""
-        learner = self._learned(training)
+        learner = learn(training, self._sets, self._maps)
         found: dict[str, Any] = {"training": dataclasses.asdict(training)}
         for name in TESTS:
             found[name] = self._test(learner, self._sets[name], 1 if "pascal" in name else self._every)
         return found
-
-    def _learned(self, training: Training) -> Learner:
-        learned = joined([self._sets[name] for name in training.config.train_sets])
-        data = PairDataset(learned), PairDataset(self._sets[training.config.validation_set])
-        layers = "-".join(map(str, training.model.fixed_layers)) or "all"
-        maps = self._maps / f"{training.model.image_side}-{training.config.precision}-{layers}"
-        config = dataclasses.replace(training.config, kept_maps_mb=20_000)
-        learner = Learner(training.model, config, *data, maps, ALONE, 0)
-        best = -1.0, learner.state()
-        for epoch in range(config.epochs):
-            steps = epoch_steps(len(data[0]), config.batch_size, config.seed, epoch)
-            with CountedWork(f"{training.name}, epoch {epoch + 1}", "step", len(steps)) as work:
-                for step in steps:
-                    learner.step(learner.load(step, epoch))
-                    work.update(1)
-            pck = learner.mean_pck(learner.validate())
-            print(training.name, "epoch", epoch + 1, "validation PCK", round(pck, 4), flush=True)
-            best = max(best, (pck, learner.state()), key=lambda entry: entry[0])
-        learner.network.load_state_dict(best[1], strict=False)
-        learner.network.eval()
-        return learner
 
     def _test(self, learner: Learner, shards: ShardSet, every: int) -> dict[str, float]:
         learner.val_data = data = _Every(shards, every)
