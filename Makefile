@@ -1,5 +1,6 @@
 # make quickstart  - runs every stage once, on photos that installed packages ship
-# make test        - linters, types, floors, all tests that need neither a GPU nor a cluster
+# make test        - linters, types, floors, all tests that need neither a GPU nor a cluster nor half a minute each
+# make test-slow   - the tests that take longer, most of them of killed processes
 # make test-cluster - the tests that submit jobs to a cluster; those of several machines need root
 # make test COVERAGE=1 - besides, the share of each module's lines that the tests' own processes run, and its floor
 # make bench       - cost per pair, compared with the published way of computing it; writes bench.json
@@ -19,14 +20,18 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: quickstart test test-cluster lint docs bench bench-gpu bench-scaling bench-blocks estimate-10m curves chaos fuzz cluster cluster-down lock
+.PHONY: quickstart test test-slow test-cluster lint docs bench bench-gpu bench-scaling bench-blocks estimate-10m curves chaos fuzz cluster cluster-down lock
 
 quickstart: .venv/installed
 	$(BIN)/dhpf run quickstart
 
+IN_PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
+
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not cluster and not long" -n 2 --dist loadfile --no-loadscope-reorder \
-		$(if $(COVERAGE),--cov)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not (gpu or cluster or slow or long)" $(IN_PARALLEL) $(if $(COVERAGE),--cov)
+
+test-slow: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not (gpu or cluster or long)" $(IN_PARALLEL)
 
 # One process, so that one cluster of several machines serves all tests, and nothing computes beside it.
 test-cluster: .venv/installed

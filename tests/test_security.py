@@ -11,7 +11,6 @@ import time
 import tomllib
 from pathlib import Path
 
-import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
@@ -60,7 +59,6 @@ def test_every_control_that_is_named_has_its_test() -> None:
     assert missing == []
 
 
-@pytest.mark.slow
 def test_no_command_lets_a_secret_out(tmp_path: Path) -> None:
     import json
 

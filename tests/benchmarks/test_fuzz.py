@@ -43,7 +43,6 @@ def test_what_a_reader_must_not_raise_is_a_finding(tmp_path: Path) -> None:
     assert json.loads(findings.read_text())["input"] == ""
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("ends", [True, False])
 def test_a_process_that_ends_or_hangs_is_a_finding_with_its_input(
     ends: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

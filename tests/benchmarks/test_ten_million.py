@@ -46,7 +46,6 @@ def test_what_breaks_first_says_how_long_it_takes() -> None:
     assert slow.slowed_hours == pytest.approx(64_000 / 8 / 3600)
 
 
-@pytest.mark.slow
 def test_planning_is_counted_and_what_is_measured_is_there() -> None:
     found = measure(1_000, 10)
     plans = [Plan(**counts) for counts in found["plans"].values()]

@@ -349,10 +349,7 @@ def keypoints_of(archive: Any, dtype: torch.dtype) -> KeypointBatch:
 
 
 STRONG = [pytest.param(*p.values, "strong", id=f"{p.id}-strong", marks=p.marks) for p in cases("_train_strong.npz")]
-WEAK = [
-    pytest.param(*p.values, "weak", id=f"{p.id}-weak", marks=[*p.marks, pytest.mark.slow])
-    for p in cases("_train_weak.npz")
-]
+WEAK = [pytest.param(*p.values, "weak", id=f"{p.id}-weak", marks=p.marks) for p in cases("_train_weak.npz")]
 
 
 @pytest.mark.parametrize(("folder", "backbone", "kind"), STRONG + WEAK)
@@ -375,7 +372,6 @@ def test_training_step(folder: Path, backbone: str, kind: str) -> None:
             assert ours == pytest.approx(float(archive[key]), rel=1e-5), key
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("folder", "backbone", "kind"), STRONG)
 def test_strong_step_in_double_precision(folder: Path, backbone: str, kind: str) -> None:
     archive = np.load(folder / f"{backbone}_train_{kind}.npz")

@@ -47,7 +47,6 @@ def test_a_dead_address_is_said_at_once(tmp_path: Path) -> None:
     assert time.monotonic() - started < 10
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "said"),
     [

@@ -68,7 +68,6 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory, command_line: CommandLi
     return work
 
 
-@pytest.mark.slow
 def test_every_stage_is_complete_and_adds_up(quickstart: Path) -> None:
     folder = quickstart / "quickstart"
     expected = {"train": 16, "val": 4, "test": 10}
@@ -86,7 +85,6 @@ def test_every_stage_is_complete_and_adds_up(quickstart: Path) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-@pytest.mark.slow
 def test_every_stage_runs_on_a_gpu_that_its_actors_share(tmp_path: Path, run: Run) -> None:
     shares = [f"{stage}.resources.gpus=0.2" for stage in ("search", "train", "evaluate", "match")]
     done = run(tmp_path, "quickstart", settings=[*TINY, *shares, "evaluate.intermediates={dynamic: 2}"])
@@ -98,7 +96,6 @@ def test_every_stage_runs_on_a_gpu_that_its_actors_share(tmp_path: Path, run: Ru
     assert len(rows) == 10 and all(len(row["confidence"]) > 5 for row in rows)
 
 
-@pytest.mark.slow
 def test_the_searched_layers_are_those_that_a_method_uses(quickstart: Path) -> None:
     folder = quickstart / "quickstart"
     sets = parts(folder / "search")
@@ -107,7 +104,6 @@ def test_the_searched_layers_are_those_that_a_method_uses(quickstart: Path) -> N
     assert len(sets) == 17 + 16 and {row["layers"] for row in rows} == {best["layers"]}
 
 
-@pytest.mark.slow
 def test_everything_is_in_mlflow_with_pictures(quickstart: Path) -> None:
     import mlflow
 
@@ -157,7 +153,6 @@ def test_everything_is_in_mlflow_with_pictures(quickstart: Path) -> None:
     assert all(np.asarray(Image.open(p)).std() > 5 for p in pictures)
 
 
-@pytest.mark.slow
 def test_the_registered_model_loads_by_alias_without_pickle(quickstart: Path) -> None:
     script = """
 import sys, io, mlflow, pandas as pd, skimage.data
@@ -182,7 +177,6 @@ print(answer.iloc[0].to_dict())
     assert not list((quickstart / "mlartifacts").rglob("*.pkl"))
 
 
-@pytest.mark.slow
 def test_a_second_run_does_nothing(quickstart: Path, run: Run) -> None:
     before = {p: p.stat().st_mtime_ns for p in (quickstart / "quickstart").rglob("*") if p.is_file()}
     done = run(quickstart, "quickstart", settings=TINY)
@@ -191,7 +185,6 @@ def test_a_second_run_does_nothing(quickstart: Path, run: Run) -> None:
     assert before == after
 
 
-@pytest.mark.slow
 def test_another_configuration_is_refused_by_name(quickstart: Path, run: Run) -> None:
     done = run(quickstart, "quickstart", "--only", "train", settings=[*TINY, "train.learning_rate=0.5"])
     assert done.returncode == 2
@@ -242,7 +235,6 @@ def test_a_run_whose_settings_are_refused_starts_neither_ray_nor_mlflow(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.slow
 def test_scores_come_from_the_stored_predictions(quickstart: Path) -> None:
     """Scored again by hand from the Parquet, in original pixels scaled to the frame."""
     root = quickstart / "quickstart" / "evaluate" / "photo-warps" / "test" / "last"

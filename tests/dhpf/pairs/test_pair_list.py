@@ -191,7 +191,6 @@ print(num_rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 
 
-@pytest.mark.slow
 def test_memory_does_not_grow_with_the_list(tmp_path: Path) -> None:
     """Ten times the pairs of the same images; with a small sample and small parts, which are what memory holds."""
     num_images, peaks = 20_000, []

@@ -22,8 +22,6 @@ from dhpf.pipelines.blocks.actors import answers
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
 
-pytestmark = pytest.mark.slow
-
 
 class Squarer:
     """Squares numbers; ends its process, or raises, where a file says so."""
@@ -171,6 +169,7 @@ for (number, node), attempt in answers(range(40), Slow.remote, called, least=2, 
 """
 
 
+@pytest.mark.slow
 @pytest.mark.chaos
 def test_the_job_of_a_machine_that_is_lost_goes_to_another_machine(
     two_machines: Cluster, kill_tree: Callable[[subprocess.Popen[bytes]], None]

@@ -61,7 +61,6 @@ def statuses(root: Path) -> dict[tuple[str, str], str]:
 
 
 @pytest.mark.chaos
-@pytest.mark.slow
 def test_an_image_that_ends_the_process_costs_only_its_pairs(
     four_photos: Path, tmp_path: Path, deadly_image: DeadlyImage
 ) -> None:
@@ -75,7 +74,6 @@ def test_an_image_that_ends_the_process_costs_only_its_pairs(
     assert all(status == (reason if "deadly.png" in pair else "matched") for pair, status in found_statuses.items())
 
 
-@pytest.mark.slow
 def test_one_thing_at_a_time_gives_the_same_rows(four_photos: Path, tmp_path: Path) -> None:
     steps: list[Step] = []
     tables = []

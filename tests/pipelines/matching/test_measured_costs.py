@@ -32,7 +32,6 @@ def test_no_cost_is_below_nothing() -> None:
     assert found.seconds_per_pair > 0 and found.seconds_per_image > 0 and found.bytes_per_pair == 0
 
 
-@pytest.mark.slow
 def test_a_few_pairs_are_measured_and_a_broken_image_is_no_obstacle(caplog: pytest.LogCaptureFixture) -> None:
     buffer = io.BytesIO()
     Image.fromarray(skimage.data.chelsea()[:90, :120]).save(buffer, "PNG")

@@ -20,7 +20,6 @@ MODEL = ModelSource(ModelConfig(selection="fixed", layers=(11,)))
 ROWS = CorrespondenceRows(5, False, "m", "c")
 
 
-@pytest.mark.slow
 def test_blocks_are_handed_out_as_they_are_planned_and_images_that_were_away_are_matched_when_they_are_back(
     ray_cluster: None, collection: Collection, output: StageOutput, monkeypatch: pytest.MonkeyPatch
 ) -> None:

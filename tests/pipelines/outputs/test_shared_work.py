@@ -82,7 +82,6 @@ print(said("http://tracking:5000"))
 """
 
 
-@pytest.mark.slow
 def test_every_node_is_asked(tmp_path: Path) -> None:
     """The driver is a process of its own, because other tests here have joined another cluster."""
     from ray.cluster_utils import Cluster

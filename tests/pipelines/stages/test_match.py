@@ -243,7 +243,6 @@ def test_a_dry_run_says_what_is_matched_what_is_skipped_and_what_it_costs(
 # -- whole runs --
 
 
-@pytest.mark.slow
 def test_a_collection_with_bad_images_gives_rows_and_reasons(cats_and_cups: Path, tmp_path: Path, run: Run) -> None:
     whole = (cats_and_cups / "photos" / "cats" / "0 ü.v1.jpg").read_bytes()
     (cats_and_cups / "photos" / "cats" / "cut.jpg").write_bytes(whole[:2000])
@@ -267,7 +266,6 @@ def test_a_collection_with_bad_images_gives_rows_and_reasons(cats_and_cups: Path
     assert pq.read_table(rejects[0]).num_rows == 4
 
 
-@pytest.mark.slow
 def test_a_folder_is_matched_as_it_lies_and_a_bucket_gives_the_same_in_other_blocks(
     cats_and_cups: Path, bucket: Bucket, tmp_path: Path, run: Run
 ) -> None:
@@ -300,7 +298,6 @@ def test_a_folder_is_matched_as_it_lies_and_a_bucket_gives_the_same_in_other_blo
 
 
 @pytest.mark.chaos
-@pytest.mark.slow
 def test_a_list_is_matched_as_it_lies_though_an_image_ends_its_worker(
     cats_and_cups: Path, tmp_path: Path, deadly_image: DeadlyImage, run: Run
 ) -> None:

@@ -20,8 +20,6 @@ from dhpf.pipelines.outputs.store import PlanConflict, StageOutput
 from dhpf.pipelines.stages.search import search, searched_model
 from dhpf.pipelines.stages.shard import shard
 
-pytestmark = pytest.mark.slow
-
 MODEL = ModelConfig(selection="all", exponent=3)
 CONFIG = SearchConfig(on="photo-warps/val", beam=1, max_layers=6, max_pairs=3, num_actors=1)
 

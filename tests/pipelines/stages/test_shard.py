@@ -98,7 +98,6 @@ def lost_one(plan: dict[str, Any], rejections: list[Any]) -> tuple[dict[str, Any
     return plan | {"num_listed": plan["num_listed"] + 1}, rejections
 
 
-@pytest.mark.slow
 def test_pairs_in_are_pairs_out_and_rejections(ray_cluster: None, photos: Path, tmp_path: Path) -> None:
     (photos / "cut.png").write_bytes((photos / "0.png").read_bytes()[:500])
     (photos / os.fsdecode(b"caf\xe9.png")).write_bytes((photos / "0.png").read_bytes())
@@ -195,7 +194,6 @@ def test_an_index_that_changed_by_one_digit_is_noticed(tasks_here: None, photos:
         open_shard_set(tmp_path / "out", "photos/all")
 
 
-@pytest.mark.slow
 def test_shards_in_a_bucket_are_the_same_shards(
     ray_cluster: None, photos: Path, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -321,7 +319,6 @@ def test_sharding_killed_in_the_middle_goes_on_and_gives_the_same_bytes(
     assert all(isinstance(s, Shard) and len(s.pairs) == 1 for _, s in opened.shards)
 
 
-@pytest.mark.slow
 def test_shards_do_not_depend_on_how_they_were_made(
     cats_and_cups: Path, tmp_path: Path, run: Callable[..., Ended]
 ) -> None:

@@ -23,7 +23,6 @@ def failed(report: Report) -> dict[str, Check]:
     return {check.what: check for _, check in report.rows if not check.ok}
 
 
-@pytest.mark.slow
 def test_a_cluster_that_can_do_it(ray_cluster: None, tmp_path: Path) -> None:
     demands = (Demand("shard", 1, 1, 0), Demand("match", 2, 2, 0))
     wanted = dataclasses.replace(
@@ -36,7 +35,6 @@ def test_a_cluster_that_can_do_it(ray_cluster: None, tmp_path: Path) -> None:
     assert Report.from_plain(json.loads(json.dumps(dataclasses.asdict(report)))).rows == report.rows
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("demand", "what", "remedy"),
     [
@@ -49,7 +47,6 @@ def test_more_than_there_is(ray_cluster: None, demand: Demand, what: str, remedy
     assert set(found) == {what} and found[what].remedy.endswith(remedy)
 
 
-@pytest.mark.slow
 def test_other_code_on_a_node(ray_cluster: None) -> None:
     found = failed(examine_cluster(Examination(code="0.0.0+other")))
     assert set(found) == {"code"} and found["code"].found == code_version()
@@ -75,7 +72,6 @@ def driven_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
     driver.join(timeout=30)
 
 
-@pytest.mark.slow
 def test_a_run_that_another_job_drives(ray_cluster: None, driven_folder: Path) -> None:
     found = failed(examine_cluster(dataclasses.replace(NOTHING, folder=str(driven_folder), job="run-b-0")))
     assert set(found) == {"lease"} and "job run-a-7 on " in found["lease"].found

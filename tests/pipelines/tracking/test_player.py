@@ -143,7 +143,6 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "AGAIN_SECONDS", 1.0)
 
 
-@pytest.mark.slow
 @pytest.mark.chaos
 @pytest.mark.usefixtures("impatient")
 def test_mlflow_that_was_away_or_died_has_everything_once(
@@ -171,7 +170,6 @@ def test_mlflow_that_was_away_or_died_has_everything_once(
         assert content(tracker) == once
 
 
-@pytest.mark.slow
 @pytest.mark.chaos
 @pytest.mark.usefixtures("impatient")
 def test_a_server_that_dies_and_comes_back_in_a_run_has_everything_once(

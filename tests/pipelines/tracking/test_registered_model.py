@@ -106,7 +106,6 @@ def environment_without_dhpf(folder: Path) -> dict[str, str]:
     return variables | {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
 
 
-@pytest.mark.slow
 def test_mlflow_serves_it_where_dhpf_is_not_installed(
     registered: tuple[Path, Any, Matcher], tmp_path: Path, free_port: int
 ) -> None:

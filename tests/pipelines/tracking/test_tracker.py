@@ -66,7 +66,6 @@ def test_work_in_a_bucket_needs_a_server(monkeypatch: pytest.MonkeyPatch) -> Non
 MAKES_A_STORE = "import sys; from dhpf.pipelines.tracking.tracker import Tracker; Tracker(sys.argv[1]).require_usable()"
 
 
-@pytest.mark.slow
 @pytest.mark.chaos
 def test_a_process_that_is_killed_while_it_makes_the_store_leaves_none_that_cannot_be_opened(tmp_path: Path) -> None:
     began_late = 0

@@ -84,7 +84,6 @@ def shared(training_sets: Sets, tmp_path_factory: pytest.TempPathFactory) -> dic
     return {count: json.loads((folder / f"{count}.json").read_text()) for count in KINDS}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", STEPS)
 def test_any_number_of_processes_learns_the_same(
     training_sets: Sets, shared: dict[int, dict[str, Any]], kind: str, tmp_path: Path

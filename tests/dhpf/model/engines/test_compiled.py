@@ -42,7 +42,6 @@ def _run(installed: Path, *python: str, **variables: str) -> subprocess.Complete
     return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=300, check=False)
 
 
-@pytest.mark.slow
 def test_a_process_with_nothing_around_it_matches(installed: Path) -> None:
     """No HOME, a user without a name, a package that cannot be written, no locale, no asserts."""
     own = installed / "tmp"
