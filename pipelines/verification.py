@@ -6,6 +6,7 @@ complete output the manifest says which files belong to it, of one that was begu
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,12 +18,14 @@ from dhpf.manifest import (
     REPAIR,
     CommitRecord,
     Damaged,
+    commit_record,
     read_file,
     read_json,
     read_manifest,
     record_of,
     sealed_json,
 )
+from dhpf.pipelines.inputs.image_stamps import IMAGES
 from dhpf.pipelines.outputs.commits import GATHERED, Commits
 from dhpf.pipelines.outputs.store import DATA, PLAN, RESTART_REMEDY
 from dhpf.pipelines.tracking.journal import journal_place
@@ -35,6 +38,8 @@ from dhpf.storage.read_ahead import read_ahead
 _QUARANTINE = "quarantine"
 
 _DELETE = "delete it: a run does without it"
+
+_COMPARED = "the next run compares all images by their content instead; there is nothing to do"
 
 
 @dataclass(frozen=True)
@@ -186,6 +191,8 @@ def _output(name: str, root: Location, sizes: dict[str, int]) -> Part:
             part.checks.append(Check(key, "", size, partial(read_json, place)))
         elif folder == GATHERED:
             part.checks.append(Check(key, "", size, partial(_read_lines, place)))
+        elif folder == IMAGES and key.endswith(".json"):
+            part.checks.extend(_noted_stamps(key, place, part.root, sizes))
     found = _commits(part, places.values())
     named = {str(entry["key"]) for commit in found for entry in commit.files.values()}
     for commit in found:
@@ -195,6 +202,15 @@ def _output(name: str, root: Location, sizes: dict[str, int]) -> Part:
     if part.state == "complete":
         part.unreferenced = sorted(key for key in sizes if key.startswith(f"{DATA}/") and key not in named)
     return part
+
+
+def _noted_stamps(key: str, place: Location, root: Location, sizes: dict[str, int]) -> Iterator[Check]:
+    yield Check(key, "", sizes[key], partial(read_json, place), _COMPARED)
+    with contextlib.suppress(Damaged):  # its own check says so
+        record = commit_record(read_json(place), place)
+        for name, entry in record.files.items():
+            size = int(entry["size"])
+            yield Check(str(entry["key"]), "", size, partial(read_file, root, record, name), _COMPARED)
 
 
 def _commits(part: Part, places: Iterable[Location]) -> Sequence[CommitRecord]:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from dhpf.errors import InputError
-from dhpf.pairs.source import coordinates, open_text, points_of, read_inside, require_root, require_split
+from dhpf.pairs.source import coordinates, open_text, points_of, read_inside, require_root, require_split, stamp_inside
 from dhpf.records import PairRecord, Points, Rejection
+from dhpf.regular_files import Stamp
 from dhpf.storage import Location, location_of
 
 LISTS = ("test_pairs_caltech_with_category.csv", "pairs_images_only.csv")
@@ -48,6 +49,9 @@ class Caltech101:
 
     def read(self, image_id: str) -> bytes:
         return read_inside(location_of(self.root) / "101_ObjectCategories", image_id)
+
+    def stamp(self, image_id: str) -> Stamp | None:
+        return stamp_inside(location_of(self.root) / "101_ObjectCategories", image_id)
 
 
 def _record(path: Location, number: int, row: list[str], num_columns: int) -> PairRecord | Rejection:

@@ -16,9 +16,11 @@ from dhpf.pairs.pair_list import (
     rejection,
     twice_the_same,
 )
-from dhpf.pairs.source import folder_pair, pair_id_of, require_split
+from dhpf.pairs.source import folder_pair, pair_id_of, require_split, stamp_inside
 from dhpf.planning.select import All, PairList, PairSelect, choose_pairs
 from dhpf.records import PairRecord, Rejection
+from dhpf.regular_files import Stamp
+from dhpf.storage import location_of
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,9 @@ class ImageFolder:
 
     def read(self, image_id: str) -> bytes:
         return open_image_store(self.root, "pair source image_folder").read(image_id)
+
+    def stamp(self, image_id: str) -> Stamp | None:
+        return stamp_inside(location_of(self.root), image_id)
 
 
 def _listed(path: Path, images: KnownNames) -> Iterator[PairRecord | Rejection]:

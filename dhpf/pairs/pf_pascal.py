@@ -19,9 +19,10 @@ from dhpf.pairs.source import (
     read_table,
     require_root,
     require_split,
+    stamp_inside,
 )
 from dhpf.records import PairRecord, Points, Rejection
-from dhpf.regular_files import UnreadableFile
+from dhpf.regular_files import Stamp, UnreadableFile
 from dhpf.storage import location_of
 
 CLASSES = (
@@ -74,6 +75,9 @@ class PFPascal:
 
     def read(self, image_id: str) -> bytes:
         return read_inside(location_of(self.root) / "JPEGImages", image_id)
+
+    def stamp(self, image_id: str) -> Stamp | None:
+        return stamp_inside(location_of(self.root) / "JPEGImages", image_id)
 
     def _keypoints(self, row: Mapping[str, str], category: str, source: str, target: str) -> tuple[Points, Points]:
         if row.get("XA", "").strip():

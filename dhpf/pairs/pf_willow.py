@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from dhpf.pairs.source import points_of, read_inside, read_table, require_root, require_split
+from dhpf.pairs.source import points_of, read_inside, read_table, require_root, require_split, stamp_inside
 from dhpf.records import PairRecord, Rejection
+from dhpf.regular_files import Stamp
 from dhpf.storage import location_of
 
 NUM_KEYPOINTS = 10
@@ -49,6 +50,9 @@ class PFWillow:
 
     def read(self, image_id: str) -> bytes:
         return read_inside(location_of(self.root), image_id)
+
+    def stamp(self, image_id: str) -> Stamp | None:
+        return stamp_inside(location_of(self.root), image_id)
 
 
 def _below_root(listed: str) -> str:

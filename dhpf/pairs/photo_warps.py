@@ -95,6 +95,9 @@ class PhotoWarps:
         Image.fromarray(pixels).save(buffer, format="PNG", compress_level=1)
         return buffer.getvalue()
 
+    def stamp(self, image_id: str) -> None:
+        """None: the images are made of photos of installed packages."""
+
     def _random(self, *what: object) -> np.random.Generator:
         digest = hashlib.sha256(repr((self.seed, *what)).encode()).digest()
         return np.random.default_rng(int.from_bytes(digest[:8], "big"))

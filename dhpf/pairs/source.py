@@ -59,6 +59,10 @@ class PairSource(Protocol):
         """
         ...
 
+    def stamp(self, image_id: str) -> Stamp | None:
+        """What tells whether an image was written again; None if there is no such image, or none that is a file."""
+        ...
+
 
 def pair_id_of(number: int) -> str:
     """The id of a folder's or a list's pair: its number plus 1, which is a list's row, in nine digits."""
@@ -118,6 +122,14 @@ def read_inside(root: Location, image_id: str, listed: Stamp | None = None) -> b
     if data is None:
         raise ImageError(f"image {image_id}: no such object")
     return data
+
+
+def stamp_inside(root: Location, image_id: str) -> Stamp | None:
+    """The stamp of an image that `read_inside` reads; None if there is no such image."""
+    try:
+        return (root / image_id).stamp()
+    except (OSError, ValueError, AccessDenied):  # of a name that no file has, or another reason not to read it
+        return None
 
 
 def read_below(root: Path, image_id: str, listed: Stamp | None = None) -> bytes:

@@ -16,9 +16,10 @@ from dhpf.pairs.source import (
     read_inside,
     require_root,
     require_split,
+    stamp_inside,
 )
 from dhpf.records import Box, PairRecord, Points, Rejection
-from dhpf.regular_files import UnreadableFile
+from dhpf.regular_files import Stamp, UnreadableFile
 from dhpf.storage import Location, location_of
 from dhpf.storage.read_ahead import read_ahead
 
@@ -67,6 +68,9 @@ class SPair:
 
     def read(self, image_id: str) -> bytes:
         return read_inside(location_of(self.root) / "JPEGImages", image_id)
+
+    def stamp(self, image_id: str) -> Stamp | None:
+        return stamp_inside(location_of(self.root) / "JPEGImages", image_id)
 
 
 def _text(place: Location, content: bytes) -> str:

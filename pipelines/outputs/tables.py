@@ -107,6 +107,9 @@ source cells, row by row. `model` is models:/NAME/VERSION of the registry, or th
 configuration.
 """
 
+STAMPS = pa.schema([pa.field("size", pa.int64(), nullable=False), pa.field("version", pa.int64(), nullable=False)])
+"""The stamps (dhpf.regular_files.Stamp) of the images that an output was made of, in the order of its plan."""
+
 LAYER_SETS = pa.schema(
     [
         pa.field("num_layers", pa.int32(), nullable=False),

@@ -16,6 +16,7 @@ from dhpf.pipelines.cluster_metrics import StageName, Work, count_work
 from dhpf.pipelines.config import MatchConfig, deciding_settings
 from dhpf.pipelines.inputs.block_source import BlockSource, RejectedRows
 from dhpf.pipelines.inputs.collection import Collection
+from dhpf.pipelines.inputs.image_stamps import of_collection, require_not_replaced
 from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.matching.block_matching import MatchOptions
 from dhpf.pipelines.matching.matched_pair import MatchedPair
@@ -169,6 +170,10 @@ def match(
     Args:
         folder: of the stage; the output is the sub-folder that has the name of `pairs`.
         log_metrics: called with the number of pairs, of failures, and of pairs per second while the stage runs.
+
+    Raises:
+        PlanConflict: the folder holds matches of other pairs, or by other settings.
+        ReplacedImages: it holds matches of other pictures.
     """
     started = time.time()
     output = StageOutput(folder / pairs.name)
@@ -180,6 +185,8 @@ def match(
         "tasks": pairs.tasks,
     }
     output.plan(plan)
+    if isinstance(pairs, Collection):
+        require_not_replaced(output, of_collection(pairs, output))
     manifest = output.manifest()
     if manifest is None:
         rows = CorrespondenceRows(config.matches_per_pair, config.flow, model.name(), code_version())

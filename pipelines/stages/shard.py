@@ -7,10 +7,13 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
+
+import numpy as np
 
 from dhpf.errors import InputError
 from dhpf.images import ImageError
@@ -21,6 +24,7 @@ from dhpf.pipelines.blocks.caution import WHOLE_BLOCK, Caution, Step
 from dhpf.pipelines.blocks.pool import BlockWork, do_blocks
 from dhpf.pipelines.cluster_metrics import CountedReads, StageName, Work, count_work, reasons_of
 from dhpf.pipelines.config import ShardConfig, SourceConfig, deciding_settings
+from dhpf.pipelines.inputs.image_stamps import UsedImages, digests_of_shards, require_not_replaced
 from dhpf.pipelines.inputs.shard_set import ShardSet, open_shard_set, shard_set_output
 from dhpf.pipelines.outputs.code_version import code_version
 from dhpf.pipelines.outputs.store import REJECTS_TASK, StageOutput
@@ -29,15 +33,20 @@ from dhpf.pipelines.outputs.writers import table_file
 from dhpf.pipelines.progress import CountedWork
 from dhpf.planning.blocks import Block, plan_blocks
 from dhpf.records import PairRecord, Rejection
+from dhpf.regular_files import Stamp, UnreadableFile, require_as_listed
 from dhpf.shards.pair_json import pair_to_json
 from dhpf.shards.shards import encode_shard
 from dhpf.storage import Location, location_of
+from dhpf.storage.read_ahead import read_ahead
 
 COUNTS = ("num_pairs", "num_images", "num_bytes")
 """What the task of each block counts."""
 
 NO_REJECTS = canonical_json([])
 """What a block's task says of its rejected pairs where there is none."""
+
+NO_STAMP = Stamp(-1, -1)
+"""Of an image that is not there, or is made by its source."""
 
 MOST_ACTORS = 16
 """Actors that are asked for, as far as the cluster has room; the driver plans the next block only as one is free."""
@@ -51,6 +60,7 @@ def shard(config: ShardConfig, folder: Location) -> list[ShardSet]:
 
     Raises:
         InputError: a source cannot be used, or the folder holds shards made with other settings or inputs.
+        ReplacedImages: it holds shards of other pictures.
     """
     names = [(source, split) for source in config.sources for split in config.sources[source].splits]
     splits = [_Split(config, source, split, shard_set_output(folder, f"{source}/{split}")) for source, split in names]
@@ -66,15 +76,18 @@ class _Split:
     """A split of a source whose pairs are planned; its blocks are done by the stage's pool.
 
     Raises:
-        InputError: the source cannot be used, or the output holds shards made with other settings or inputs.
+        InputError: the source cannot be used, or the output holds shards made with other settings or inputs, or of
+            other pictures.
     """
 
     def __init__(self, config: ShardConfig, source: str, split: str, output: StageOutput) -> None:
         self.name, self.output = f"{source}/{split}", output
         self._config, self._source, self._split = config, config.sources[source], split
         self._started = time.time()
-        self._plan, self.rejections = _plan(config, self._source, split)
+        self._plan, self.rejections, ids = _plan(config, self._source, split)
         output.plan(self._plan)
+        self._stamps = _stamps_of(ids, self._source)
+        require_not_replaced(output, _used_images(self.name, self._source, output, self._stamps))
 
     @property
     def _blocks(self) -> list[str]:
@@ -95,7 +108,12 @@ class _Split:
         pairs = open_pair_source(self._source.kind, self._source.options).pairs(self._split)
         accepted = (pair for pair in pairs if isinstance(pair, PairRecord))
         blocks = plan_blocks(accepted, max_pairs=self._config.max_pairs, max_images=self._config.max_images)
-        return (ShardJob(block) for block in blocks if block.block_id in missing)
+        stamps = self._stamps
+        return (
+            ShardJob(block, {image: stamps.get(image, NO_STAMP) for image in block.images})
+            for block in blocks
+            if block.block_id in missing
+        )
 
     def finish(self) -> None:
         """Completes the shard set, all of whose blocks are committed.
@@ -172,10 +190,11 @@ def planned_settings(config: ShardConfig, source: SourceConfig, split: str) -> d
     return {"stage": "shard", **of_source, **deciding_settings(config)}
 
 
-def _plan(config: ShardConfig, source: SourceConfig, split: str) -> tuple[dict[str, Any], list[Rejection]]:
-    """The plan of a split, and the rows of the source that are not usable pairs."""
+def _plan(config: ShardConfig, source: SourceConfig, split: str) -> tuple[dict[str, Any], list[Rejection], list[str]]:
+    """The plan of a split, the rows of the source that are not usable pairs, and the ids of the pairs' images."""
     rejections: list[Rejection] = []
     digest = hashlib.sha256()
+    ids: dict[str, None] = {}
     num_listed = 0
 
     def accepted() -> Iterator[PairRecord]:
@@ -187,6 +206,7 @@ def _plan(config: ShardConfig, source: SourceConfig, split: str) -> tuple[dict[s
                 rejections.append(pair)
             else:
                 digest.update(canonical_json(pair_to_json(pair)))
+                ids.update({pair.source: None, pair.target: None})
                 yield pair
 
     tasks = [b.block_id for b in plan_blocks(accepted(), max_pairs=config.max_pairs, max_images=config.max_images)]
@@ -196,14 +216,36 @@ def _plan(config: ShardConfig, source: SourceConfig, split: str) -> tuple[dict[s
         "pairs_sha256": digest.hexdigest(),
         "tasks": [*tasks, REJECTS_TASK],
     }
-    return plan, rejections
+    return plan, rejections, list(ids)
+
+
+def _stamps_of(ids: Sequence[str], source: SourceConfig) -> dict[str, Stamp]:
+    """The stamp of each image; NO_STAMP where it has none."""
+    stamps = read_ahead(open_pair_source(source.kind, source.options).stamp, ids)
+    return {image: stamp or NO_STAMP for image, stamp in zip(ids, stamps, strict=True)}
+
+
+def _used_images(name: str, source: SourceConfig, output: StageOutput, stamps: Mapping[str, Stamp]) -> UsedImages:
+    return UsedImages(
+        f"shard set {name}",
+        "shard",
+        list(stamps),
+        np.array(list(stamps.values()), dtype=np.int64).reshape(-1, 2),
+        open_pair_source(source.kind, source.options).read,
+        partial(digests_of_shards, output, {image: place for place, image in enumerate(stamps)}),
+    )
 
 
 @dataclass(frozen=True)
 class ShardJob:
-    """A block that is to be written into a shard."""
+    """A block that is to be written into a shard.
+
+    Attributes:
+        stamps: of each image, by its id, when it was planned; one that has another stamp then is not used.
+    """
 
     block: Block
+    stamps: Mapping[str, Stamp]
 
     @property
     def task(self) -> str:
@@ -259,7 +301,9 @@ class ShardWorker:
             reason = caution.reason_without(image_id)
             if reason is not None:
                 raise ImageError(reason)
-            return reads(image_id)
+            data = reads(image_id)
+            self._require_unchanged(image_id, job.stamps[image_id])
+            return data
 
         encoded = encode_shard(job.block, read)
         caution.step(WHOLE_BLOCK)
@@ -274,3 +318,11 @@ class ShardWorker:
         work = Work(encoded.num_pairs, num_bytes=reads.num_bytes, seconds=time.time() - started, errors=errors)
         count_work("shard", work)
         return commit
+
+    def _require_unchanged(self, image_id: str, planned: Stamp) -> None:
+        if planned == NO_STAMP:
+            return
+        try:
+            require_as_listed(self._source.stamp(image_id) or NO_STAMP, f"image {image_id}", planned)
+        except UnreadableFile as error:
+            raise ImageError(str(error)) from error

@@ -22,13 +22,16 @@ from PIL import Image
 from pyarrow import fs
 
 from dhpf.errors import InputError
+from dhpf.manifest import CommitRecord
 from dhpf.pipelines.blocks import pace
+from dhpf.pipelines.blocks.caution import Caution
 from dhpf.pipelines.blocks.pool import BlockWork
 from dhpf.pipelines.config import ShardConfig, SourceConfig
+from dhpf.pipelines.inputs.image_stamps import ReplacedImages
 from dhpf.pipelines.inputs.shard_set import ShardSet, open_shard_set
 from dhpf.pipelines.outputs.store import PlanConflict, remove_outputs
 from dhpf.pipelines.stages import shard as shard_stage
-from dhpf.pipelines.stages.shard import ShardJob, shard
+from dhpf.pipelines.stages.shard import ShardJob, ShardWorker, shard
 from dhpf.shards.shards import Shard
 from dhpf.storage import location_of
 from tests.pipelines.stage_outputs import manifest
@@ -94,8 +97,8 @@ def test_a_source_that_changes_meanwhile_is_said(
     assert not list(tmp_path.rglob("MANIFEST.json"))
 
 
-def lost_one(plan: dict[str, Any], rejections: list[Any]) -> tuple[dict[str, Any], list[Any]]:
-    return plan | {"num_listed": plan["num_listed"] + 1}, rejections
+def lost_one(plan: dict[str, Any], *others: list[Any]) -> tuple[dict[str, Any], *tuple[list[Any], ...]]:
+    return plan | {"num_listed": plan["num_listed"] + 1}, *others
 
 
 def test_pairs_in_are_pairs_out_and_rejections(ray_cluster: None, photos: Path, tmp_path: Path) -> None:
@@ -175,6 +178,43 @@ def test_one_pool_writes_all_splits_and_each_is_complete_with_its_last_block(
     assert [found.name for found in sets] == ["first/all", "second/all"] and pools == [2, 1]
     assert begun.items() <= {path: path.stat().st_mtime_ns for path in begun}.items(), "what is done stays"
     assert tar_digests(tmp_path / "first" / "all") == tar_digests(tmp_path / "second" / "all")
+
+
+def test_images_that_were_replaced_are_named_and_touched_ones_are_not(
+    tasks_here: None, photos: Path, tmp_path: Path
+) -> None:
+    sharded(photos, tmp_path / "out")
+    root = tmp_path / "out" / "photos" / "all"
+    digests, before = tar_digests(root), (photos / "4.png").read_bytes()
+    for path in photos.iterdir():
+        os.utime(path, (1, 1))
+    sharded(photos, tmp_path / "out")
+    (photos / "4.png").write_bytes((photos / "5.png").read_bytes())
+    with pytest.raises(ReplacedImages, match="shard set photos/all: 1 image replaced .*: 4.png; .*--restart shard"):
+        sharded(photos, tmp_path / "out")
+    (root / "MANIFEST.json").unlink()
+    (root / "commits" / "block-000000.json").unlink()
+    with pytest.raises(ReplacedImages, match=": 4.png; "):
+        sharded(photos, tmp_path / "out")
+    (photos / "4.png").write_bytes(before)
+    sharded(photos, tmp_path / "out")
+    assert tar_digests(root) == digests
+
+
+def test_an_image_that_changes_between_two_blocks_is_rejected(
+    tasks_here: None, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(worker: ShardWorker, job: ShardJob, caution: Caution, work: Any = ShardWorker.work) -> CommitRecord:
+        commit: CommitRecord = work(worker, job, caution)
+        (photos / "0.png").write_bytes((photos / "1.png").read_bytes())
+        return commit
+
+    monkeypatch.setattr(ShardWorker, "work", work)
+    shards = sharded(photos, tmp_path / "out", max_pairs=1)
+    assert (shards.num_pairs, {row["reason"].partition(" (")[0] for row in rejects(tmp_path / "out")}) == (
+        11,
+        {"image 0.png: changed since the run began"},
+    )
 
 
 def test_other_settings_and_other_pairs_are_refused(tasks_here: None, photos: Path, tmp_path: Path) -> None:
@@ -275,9 +315,11 @@ from pathlib import Path
 os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ.pop("RAY_ADDRESS", None)
 import ray
+from dhpf.manifest import CommitRecord
 from dhpf.pipelines.blocks import pace
+from dhpf.pipelines.blocks.caution import Caution
 from dhpf.pipelines.config import ShardConfig, SourceConfig
-from dhpf.pipelines.stages.shard import shard
+from dhpf.pipelines.stages.shard import ShardJob, ShardWorker, shard
 photos, out, temporary = sys.argv[1:]
 ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, _temp_dir=temporary)
 source = SourceConfig("image_folder", ("all",), {"root": photos})
