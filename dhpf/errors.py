@@ -1,4 +1,4 @@
-"""The one exception that a user's own input can cause, and the rule by which texts keep secrets to themselves."""
+"""The one exception that a user's own input can cause, and the rules for texts that people are shown."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ _BEGIN = re.compile(r":/{1,2}|endpoint_override=")
 
 _MOST = 500
 """Characters that a user and a password have together; a bound on the work that a hostile text makes."""
+
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What a terminal obeys, what changes the order in which it writes, and bytes of names that are no text."""
 
 _QUERY = re.compile(
     r"(?P<name>[?&][\w.-]{0,40}(?:passw|pwd|secret|token|access_?key|api_?key|credential|signature)[\w.-]{0,40}=)[^&]+",
@@ -32,9 +35,18 @@ class InputError(ValueError):
 def redacted(text: str) -> str:
     """A text in which the users, passwords and keys of all URIs are replaced by dots.
 
-    Every text that is printed or logged goes through this. A URI that it would change is refused where one is given.
+    A URI that this would change is refused where one is given.
     """
     return _WORD.sub(lambda word: _without_secrets(word[0]), text) if ":/" in text else text
+
+
+def shown(text: str) -> str:
+    """A text as people are shown it: without the secrets of URIs, and with control characters written out, as \\u001b.
+
+    Every text that is printed, logged or told MLflow goes through this: names of files, categories, and what a server
+    answers may hold anything, and no terminal shall obey them. Tabs and line ends stay. JSON stays JSON.
+    """
+    return redacted(_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def _without_secrets(text: str) -> str:

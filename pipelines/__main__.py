@@ -14,8 +14,10 @@ from dhpf.pipelines.commands import doctor, jobs, match, models, pairs, run, sub
 from dhpf.pipelines.commands.answers import (
     BAD_INPUT,
     INTERRUPTED,
+    Answer,
     complain,
     ended_as_by_ctrl_c,
+    show_error,
     shown_log,
 )
 
@@ -54,7 +56,7 @@ def _print_version(is_wanted: bool) -> None:
     if is_wanted:
         from dhpf.pipelines.outputs.code_version import code_version
 
-        print(f"dhpf {code_version()}")
+        Answer().text(f"dhpf {code_version()}")
         raise typer.Exit
 
 
@@ -76,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         an exit status, see dhpf.pipelines.commands.answers.
     """
+    sys.excepthook = show_error
     try:
         with shown_log(), ended_as_by_ctrl_c():
             status = get_command(application).main(arguments, prog_name="dhpf", standalone_mode=False)

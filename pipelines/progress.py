@@ -25,6 +25,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from dhpf.errors import shown
+
 LINE_SECONDS = 5.0
 """Least time between two lines about the same work where there is no terminal."""
 
@@ -50,7 +52,7 @@ class CountedWork:
             counts: tuple[ProgressColumn, ...] = (MofNCompleteColumn(), TextColumn(f"{self.unit}s"))
             self._display = _display(BarColumn(), *counts, TimeElapsedColumn(), TimeRemainingColumn())
             self._display.start()
-            self._display.add_task(self.title, total=self.total)
+            self._display.add_task(shown(self.title), total=self.total)
         return self
 
     def __exit__(
@@ -71,7 +73,7 @@ class CountedWork:
         self.done += number
         if self._display is not None:
             title = f"{self.title}, {note}" if note else self.title
-            self._display.update(self._display.task_ids[0], completed=self.done, description=title)
+            self._display.update(self._display.task_ids[0], completed=self.done, description=shown(title))
         elif number and time.monotonic() - self._said >= LINE_SECONDS:
             self._say(note)
 
@@ -93,11 +95,11 @@ def doing(what: str) -> Iterator[None]:
     started = time.monotonic()
     if _log.isEnabledFor(logging.INFO) and sys.stderr.isatty():
         with _display(TimeElapsedColumn()) as display:
-            task = display.add_task(what, total=None)
+            task = display.add_task(shown(what), total=None)
             try:
                 yield
             except BaseException:
-                display.update(task, description=f"{what}: failed")
+                display.update(task, description=shown(f"{what}: failed"))
                 raise
         return
     _log.info("%s ...", what)
@@ -110,4 +112,6 @@ def doing(what: str) -> Iterator[None]:
 
 
 def _display(*columns: ProgressColumn) -> Progress:
-    return Progress(SpinnerColumn(), TextColumn("{task.description}"), *columns, console=Console(stderr=True))
+    return Progress(
+        SpinnerColumn(), TextColumn("{task.description}", markup=False), *columns, console=Console(stderr=True)
+    )

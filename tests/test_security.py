@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import tomllib
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
+import pytest
 from packaging.requirements import Requirement
+from PIL import Image
+
+from dhpf.pipelines.__main__ import main
 
 ROOT = Path(__file__).parents[1]
 KNOWN_BAD = {"mlflow": "3.18.0", "pyarrow": "14.0.0", "pillow": "10.2.0", "torch": "2.5.1", "webdataset": "0.2.100"}
@@ -60,8 +70,6 @@ def test_every_control_that_is_named_has_its_test() -> None:
 
 
 def test_no_command_lets_a_secret_out(tmp_path: Path) -> None:
-    import json
-
     variables = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))}
     variables |= dict.fromkeys(SECRETS, CANARY) | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
     done = subprocess.run(
@@ -78,6 +86,101 @@ def test_no_command_lets_a_secret_out(tmp_path: Path) -> None:
     assert CANARY not in done.stdout + done.stderr
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert files and not [path for path in files if CANARY.encode() in path.read_bytes()]
+
+
+PRINTING = ("pipelines/commands/answers.py", "pipelines/progress.py", "pipelines/submission/doctor.py")
+"""The files that print: what `shown` gives, and JSON of ASCII characters alone."""
+
+
+def test_all_that_is_printed_is_printed_in_one_place() -> None:
+    printing = re.compile(r"\bprint\(|\bConsole\(|\.echo\(|(?:stdout|stderr)\.(?:write|buffer)|StreamHandler\(")
+    files = [path for room in ("dhpf", "pipelines") for path in (ROOT / room).rglob("*.py")]
+    assert len(files) > 150
+    found = {str(path.relative_to(ROOT)) for path in files if printing.search(path.read_text())}
+    assert {path for path in found if not path.startswith("dhpf/pipelines/")} == set(PRINTING)
+
+
+HOSTILE = "\x1b]0;owned\x07\x9b2J\u202e"
+
+
+def test_no_strangers_text_reaches_a_terminal_as_a_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    photos = tmp_path / f"photos{HOSTILE}"
+    photos.mkdir()
+    for name in ("a.png", f"b{HOSTILE}.png"):
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(photos / name)
+    (photos / f"c{HOSTILE}.svg").write_text("no image")
+    pair_list, workflows = tmp_path / "pairs.csv", tmp_path / "w.yaml"
+    pair_list.write_text(f"source,target,category\na.png,b{HOSTILE}.png,{HOSTILE}\n{HOSTILE},a.png,{HOSTILE}\n")
+    workflows.write_text(json.dumps({HOSTILE: {"model": {}}, "w": {"summary": HOSTILE, "model": {}}}))
+    with answering(400, {"error_code": "INVALID_PARAMETER_VALUE", "message": HOSTILE}) as server:
+        for command in (
+            ["list", "--file", str(workflows)],
+            ["describe", HOSTILE, "--file", str(workflows)],
+            ["describe", "w", "--file", str(workflows)],
+            ["describe", "w", "--file", HOSTILE],
+            ["describe", "w", "--file", str(workflows), "--json"],
+            ["describe", "match-folder", "--set", f"match.collections.{HOSTILE}={HOSTILE}"],
+            ["describe", "match-folder", "--set", f"summary={HOSTILE}"],
+            ["describe", "match-folder", "--set", 'summary="\\e]0;owned\\a"'],
+            [HOSTILE],
+            ["list", f"--{HOSTILE}"],
+            ["match", f"{HOSTILE}.png", "b.png"],
+            ["pairs", str(photos), "--dry-run"],
+            ["pairs", str(photos), "--select", "list", "--list", str(pair_list), "--output", "p.parquet"],
+            ["models", "list", "--tracking", server],
+            ["models", "list", "--tracking", f"http://{HOSTILE}"],
+            ["models", "list", "--tracking", f"http://h]{HOSTILE}"],
+            ["describe", "quickstart", "--work", f"s3://[{HOSTILE}"],
+            ["jobs", "--address", f"http://[{HOSTILE}"],
+        ):
+            capfd.readouterr()
+            status = main(command)
+            said = "".join(capfd.readouterr())
+            assert not set("\x1b\x07\x9b\u202e") & set(said), (command, said)
+            assert re.search(r"\\(x|u00)1b", said) or status == 0, (command, said)
+
+
+@contextlib.contextmanager
+def answering(status: int, body: object) -> Iterator[str]:
+    """A server on this machine that gives every request the same answer."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(json.dumps(body, ensure_ascii=False).encode())
+
+        do_POST = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_nor_does_a_log_or_an_error_that_nobody_foresaw() -> None:
+    script = f"""
+import logging
+from dhpf.pipelines import __main__
+def fail():
+    logging.getLogger("dhpf.x").warning("see %s", {HOSTILE!r})
+    raise RuntimeError({HOSTILE!r})
+__main__.application.command("fail")(fail)
+__main__.main(["fail"])
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stderr.count("owned\\u0007") >= 2 and "Traceback" in done.stderr
+    assert not set("\x1b\x07\x9b\u202e") & set(done.stderr)
 
 
 def test_versions_that_are_known_to_be_bad_are_not_accepted() -> None:

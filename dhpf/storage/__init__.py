@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dhpf.storage.bucket import BucketLocation, is_uri
+from dhpf.storage.bucket import BucketLocation, is_uri, split_uri
 from dhpf.storage.file_system import FileLocation
 from dhpf.storage.location import Entry, Location
 
-__all__ = ["BucketLocation", "Entry", "FileLocation", "Location", "is_uri", "location_of"]
+__all__ = ["BucketLocation", "Entry", "FileLocation", "Location", "is_uri", "location_of", "split_uri"]
 
 
 def location_of(place: str | Path | Location) -> Location:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
@@ -61,6 +61,14 @@ def is_uri(text: str) -> bool:
     return "://" in text
 
 
+def split_uri(uri: str) -> SplitResult:
+    """The parts of a URI; raises InputError where it has none, such as for an open bracket in the host's place."""
+    try:
+        return urlsplit(uri)
+    except ValueError as error:
+        raise InputError(f"{uri!r}: not a URI ({error})") from error
+
+
 def require_uri(uri: str, what: str) -> None:
     """Refuses a URI that cannot be used.
 
@@ -70,7 +78,7 @@ def require_uri(uri: str, what: str) -> None:
     Raises:
         InputError: a scheme that is not read, no bucket, credentials in the URI, or an unknown field of the query.
     """
-    parts = urlsplit(uri)
+    parts = split_uri(uri)
     if parts.scheme != SCHEME:
         raise InputError(f"{what} {uri!r}: {parts.scheme}:// is not read; give a folder, or {SCHEME}://")
     if not parts.netloc:

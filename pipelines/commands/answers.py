@@ -8,11 +8,13 @@ import logging
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
+from typing import Any, TextIO
 
-from dhpf.errors import redacted
+from dhpf.errors import shown
 
 DONE, BAD_INPUT, LEFT_OUT, REFUSED, INTERRUPTED = 0, 2, 3, 4, 130
 """Exit statuses: all is done; input cannot be used; done, but some pairs were rejected or failed; a model version does
@@ -20,14 +22,6 @@ not hold what a champion must; interrupted."""
 
 NO_TERMINAL_WIDTH = 10_000
 """Width in columns where the output is no terminal, so that the rows of a table are never wrapped."""
-
-
-_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
-
-
-def harmless(text: str) -> str:
-    """A text with its control characters written out: names of files may hold them, and no terminal shall obey them."""
-    return text.translate(_CONTROLS)
 
 
 @dataclass(frozen=True)
@@ -49,13 +43,13 @@ class Answer:
     def facts(self, value: Any) -> None:
         """Prints the facts, if JSON is wanted."""
         if self.as_json:
-            print(redacted(json.dumps(value, indent=1, ensure_ascii=False)))
+            print(shown(json.dumps(value, indent=1, ensure_ascii=False)))
 
     def text(self, *lines: str) -> None:
         """Prints lines for people."""
         if not self.quiet and not self.as_json:
             for line in lines:
-                print(harmless(redacted(line)))
+                print(shown(line))
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, has_header: bool = True) -> None:
         """Prints a table for people; long cells are wrapped on a terminal only."""
@@ -68,7 +62,7 @@ class Answer:
         console = Console(width=None if sys.stdout.isatty() else NO_TERMINAL_WIDTH)
         table = Table(*columns, box=None, pad_edge=False, show_header=has_header, header_style="bold")
         for row in rows:
-            table.add_row(*(Text(harmless(redacted(cell))) for cell in row))
+            table.add_row(*(Text(shown(cell)) for cell in row))
         with console.capture() as printed:
             console.print(table)
         for line in printed.get().splitlines():
@@ -79,7 +73,7 @@ class Answer:
 def shown_log() -> Iterator[None]:
     """Shows on the error stream what the project logs, the progress of its work included, until the block ends."""
     logger, handler = logging.getLogger("dhpf"), logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_WithoutSecrets())
+    handler.setFormatter(_Shown())
     before = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
@@ -103,11 +97,21 @@ def ended_as_by_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-class _WithoutSecrets(logging.Formatter):
+class _Shown(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return redacted(super().format(record))
+        return shown(super().format(record))
 
 
 def complain(sentence: str) -> None:
-    """Prints one sentence on the error stream."""
-    print(harmless(f"dhpf: {redacted(sentence)}"), file=sys.stderr)
+    """Prints one sentence on the error stream, as one line: what it quotes cannot begin another."""
+    print(shown(f"dhpf: {sentence}").replace("\n", "\\n"), file=sys.stderr)
+
+
+def pass_on(text: str, stream: TextIO) -> None:
+    """Prints a piece of what another process has said, at once."""
+    print(shown(text), end="", file=stream, flush=True)
+
+
+def show_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Prints an error that nobody caught, as sys.excepthook."""
+    pass_on("".join(traceback.format_exception(kind, error, trace)), sys.stderr)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dhpf.pipelines.commands.answers import DONE, Answer
+from dhpf.pipelines.commands.answers import DONE, Answer, pass_on
 from dhpf.pipelines.commands.options import AsJson, Dashboard, Quiet
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def logs(job: JobName, address: Dashboard = None, follow: Follow = False, as_jso
     server, answer = JobServer(address), Answer(as_json=as_json)
     server.require(job)
     if follow:
-        server.follow(job, lambda text: print(text, end="", flush=True))
+        server.follow(job, lambda text: pass_on(text, sys.stdout))
         return DONE
     log = server.log(job)
     answer.facts({"job": job, "log": log})

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dhpf.errors import InputError
-from dhpf.pipelines.commands.answers import DONE, INTERRUPTED, Answer, complain
+from dhpf.pipelines.commands.answers import DONE, INTERRUPTED, Answer, complain, pass_on
 from dhpf.pipelines.commands.doctor import show_report
 from dhpf.pipelines.commands.options import (
     DEFAULT_DATA,
@@ -152,7 +152,7 @@ def _show_job(answer: Answer, server: JobServer, submission: Submission, job: st
 def watch(answer: Answer, server: JobServer, job: str, *, follow: bool) -> int:
     """Waits until a job has ended; its driver's exit status."""
     if follow:
-        server.follow(job, _show_log)
+        server.follow(job, lambda text: pass_on(text, sys.stderr))
     ended = server.wait(job)
     status = ended.status.value
     if status == "STOPPED":
@@ -175,8 +175,3 @@ def _exit_status(code: int | None) -> int:
     if not code:
         return FAILED
     return code if code > 0 else 128 - code  # minus a signal's number
-
-
-def _show_log(text: str) -> None:
-    sys.stderr.write(text)
-    sys.stderr.flush()

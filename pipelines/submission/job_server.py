@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import urlsplit
 
 import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from dhpf.errors import InputError
+from dhpf.storage import split_uri
 
 DASHBOARD_PORT = 8265
 
@@ -231,7 +231,7 @@ def require_dashboard(address: str | None) -> str:
     """
     if address is None:
         raise InputError(f"--address: name the cluster by its dashboard, http://HEAD:{DASHBOARD_PORT}")
-    scheme, host = urlsplit(address if "://" in address else f"//{address}")[:2]
+    scheme, host = split_uri(address if "://" in address else f"//{address}")[:2]
     if scheme not in ("http", "https") or not host:
         head = host.rpartition(":")[0] or (host if "." in host else "HEAD")
         raise InputError(

@@ -11,6 +11,7 @@ from pathlib import Path
 import mlflow
 
 from dhpf.drawing import Picture, save_picture
+from dhpf.errors import shown
 from dhpf.pipelines.tracking.tracker import UNREACHED, short_text
 
 _log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ def log_picture_to_run(uri: str, run_id: str, picture: Picture, artifact: str) -
 def log_text_to_run(uri: str, run_id: str, text: str, artifact: str) -> None:
     """Writes a text into a run as the artifact FOLDER/NAME; a warning where MLflow does not take it."""
     with _tolerant(artifact):
-        mlflow.MlflowClient(uri).log_text(run_id, text, artifact)
+        mlflow.MlflowClient(uri).log_text(run_id, shown(text), artifact)
 
 
 @contextlib.contextmanager

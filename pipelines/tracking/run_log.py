@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dhpf.errors import shown
 from dhpf.pipelines.tracking.journal import Writer
 from dhpf.storage import Location
 
@@ -43,12 +44,13 @@ class RunLog:
 
     def log_params(self, config: Mapping[str, Any]) -> None:
         """Writes settings, whole as JSON and flat as parameters."""
-        self.writer.write("params", self.key, {"params": _flatten(config)})
+        params = {name: shown(value) for name, value in _flatten(config).items()}
+        self.writer.write("params", self.key, {"params": params})
         self.log_text(json.dumps(config, indent=2, default=str), "config.json")
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Writes tags: facts such as the dataset's fingerprint."""
-        self.writer.write("tags", self.key, {"tags": {name: str(value) for name, value in tags.items()}})
+        self.writer.write("tags", self.key, {"tags": {shown(name): shown(str(value)) for name, value in tags.items()}})
 
     def describe(self, text: str) -> None:
         """Writes the run's description, in Markdown, which MLflow shows first."""
@@ -65,7 +67,7 @@ class RunLog:
 
     def log_text(self, text: str, artifact: str) -> None:
         """Writes a text, such as a table as CSV, as the artifact FOLDER/NAME."""
-        self._log_content(text.encode(), artifact)
+        self._log_content(shown(text).encode(), artifact)
 
     def log_picture(self, picture: Picture, artifact: str) -> None:
         """Writes a picture as the PNG artifact FOLDER/NAME.png."""

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
+from dhpf.errors import shown
 from dhpf.manifest import canonical_json
 from dhpf.pipelines.outputs.code_version import code_version
 from dhpf.pipelines.outputs.store import PlanConflict
@@ -71,7 +72,8 @@ class DriverRun(RunLog):
 
     def open(self, name: str, tags: Mapping[str, str], parent: str | None) -> None:
         """Sets the run to RUNNING, a new one or that of an earlier attempt."""
-        facts = {"name": name, "tags": {**tags, CODE_TAG: code_version()}, "parent": parent}
+        told = {tag: shown(value) for tag, value in {**tags, CODE_TAG: code_version()}.items()}
+        facts = {"name": shown(name), "tags": told, "parent": parent}
         self.writer.write("run", self.key, facts)
 
     @contextlib.contextmanager
@@ -121,7 +123,7 @@ class StageRun(DriverRun):
             the version; None where MLflow does not answer, and will have it later.
         """
         facts = model_facts(name, local_file(checkpoint), card) | {"at": str(checkpoint)}
-        self.writer.write_with_file("model", self.key, facts, "MODEL_CARD.md", card.text().encode())
+        self.writer.write_with_file("model", self.key, facts, "MODEL_CARD.md", shown(card.text()).encode())
         with contextlib.suppress(Away), self._player.reached():
             self._player.play()
             return registered_version(self._tracker, name, facts["digest"])

@@ -15,7 +15,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 import mlflow
@@ -28,7 +27,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dhpf.errors import InputError
 from dhpf.pipelines.outputs.shared_work import require_no_password, require_server
-from dhpf.storage import FileLocation, Location, location_of
+from dhpf.storage import FileLocation, Location, location_of, split_uri
 
 TRACKING_VARIABLE, REGISTRY_VARIABLE = "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"
 
@@ -139,12 +138,12 @@ class Tracker:
 
 def is_server(uri: str) -> bool:
     """Whether this is a server's address, rather than a store in files of one machine."""
-    return urlparse(uri).scheme in ("http", "https")
+    return split_uri(uri).scheme in ("http", "https")
 
 
 def database_of(uri: str) -> Path | None:
     """The file of a SQLite store; None for any other."""
-    database = make_url(uri).database if urlparse(uri).scheme.startswith("sqlite") else None
+    database = make_url(uri).database if split_uri(uri).scheme.startswith("sqlite") else None
     return None if database in (None, "", ":memory:") else Path(str(database))
 
 
@@ -179,7 +178,7 @@ def _stores(work: Location, uri: str | None) -> tuple[str, Path | None]:
 
 def _absolute(uri: str) -> str:
     """A store in files by its whole path, since other processes have other current folders."""
-    scheme, path = urlparse(uri)[0:3:2]
+    scheme, _, path, *_ = split_uri(uri)
     if scheme.startswith("sqlite"):
         database = make_url(uri).database
         return uri if database is None or database in ("", ":memory:") else _sqlite(Path(database).resolve(), scheme)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import time
 
 import pytest
 
-from dhpf.errors import InputError, redacted, require_no_credentials
+from dhpf.errors import InputError, redacted, require_no_credentials, shown
 
 HOLD_SECRETS = {
     "s3://KEY:hush@b/x": "s3://...@b/x",
@@ -66,3 +67,12 @@ def test_a_hostile_text_takes_no_time(text: str) -> None:
     begun = time.monotonic()
     redacted(text + "?token" * 10_000)
     assert time.monotonic() - begun < 5
+
+
+def test_what_a_terminal_obeys_is_written_out_and_json_stays_json() -> None:
+    hostile = "a\x1b[2J\x07\x9b1m\u202egpj\u2028\udce9\r\x00"
+    written = "a\\u001b[2J\\u0007\\u009b1m\\u202egpj\\u2028\\udce9\\u000d\\u0000"
+    assert shown(hostile) == written == shown(written)
+    assert json.loads(shown(json.dumps({hostile: hostile}, ensure_ascii=False))) == {hostile: hostile}
+    assert shown("two\nlines\tof \u00e9\u4e2d\U0001f600") == "two\nlines\tof \u00e9\u4e2d\U0001f600"
+    assert shown("s3://KEY:hu\x1csh@b/x") == "s3://...@b/x", "though the character ends a word"

@@ -277,4 +277,4 @@ def test_weights_count_without_a_model_too(tmp_path: Path, capsys: pytest.Captur
 
 def test_names_do_not_reach_a_terminal_as_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["match", "\x1b]0;owned\x07.jpg", "b.jpg"]) == 2
-    assert "\\x1b]0;owned\\x07.jpg" in (said := capsys.readouterr().err) and "\x1b" not in said
+    assert "\\u001b]0;owned\\u0007.jpg" in (said := capsys.readouterr().err) and "\x1b" not in said

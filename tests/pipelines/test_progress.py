@@ -60,6 +60,25 @@ def test_on_a_terminal_what_fails_says_so_too(
     assert "planning: failed" in shown.getvalue() and caplog.messages == []
 
 
+def test_a_terminal_obeys_nothing_of_what_is_being_done(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("COLUMNS", "200")
+    hostile = "[red]a\x1b]0;owned\x07\x9b2J"
+    with caplog.at_level(logging.INFO, logger="dhpf"):
+        with CountedWork(hostile, "pair", 1) as work:
+            work.update(1, hostile)
+        with pytest.raises(InputError), doing(hostile):
+            raise InputError("no such folder")
+    said = re.sub("\x1b\\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue())  # rich's own moves and colours
+    assert not set("\x1b\x07\x9b") & set(said)
+    assert said.count("[red]a\\u001b]0;owned\\u0007\\u009b2J") >= 3
+    assert "[red]a\\u001b]0;owned\\u0007\\u009b2J: failed" in said
+
+
 def test_nobody_who_did_not_ask_is_told(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR, logger="dhpf"), doing("x"), CountedWork("y", "pair") as work:
         work.update(1)

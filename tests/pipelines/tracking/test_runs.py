@@ -40,6 +40,26 @@ def runs_of(tracker: Tracker, folder: Path) -> list[Run]:
     return parents + [run for run in runs if run.data.tags.get("mlflow.parentRunId") in ids]
 
 
+def test_mlflow_is_told_no_control_characters(tracker: Tracker, tmp_path: Path) -> None:
+    hostile, folder = "\x1b[2Ja\u202e", tmp_path / "w\x1b"
+    with workflow_run(tracker, "w", location_of(folder)) as parent, parent.stage("train") as run:
+        run.log_config(CONFIG | {"note": hostile})
+        run.set_tags({"tag": hostile})
+        run.describe(hostile)
+        run.log_text(hostile, "t/a.csv")
+    told, above = (tracker.client.get_run(one.run_id) for one in (run, parent))
+    assert told.data.params["note"] == told.data.tags["tag"] == "\\u001b[2Ja\\u202e"
+    path = tracker.client.download_artifacts(run.run_id, "t/a.csv", str(tmp_path))
+    everything = [
+        Path(path).read_text(),
+        *told.data.params.values(),
+        *told.data.tags.values(),
+        *above.data.tags.values(),
+    ]
+    assert len([text for text in everything if "\\u001b" in text]) >= 5
+    assert [text for text in everything if set("\x1b\u202e") & set(text)] == []
+
+
 def test_a_workflow_that_goes_on_stays_one_run(tracker: Tracker, tmp_path: Path) -> None:
     folder = tmp_path / 'it\'s "this" folder'
     with (
