@@ -8,6 +8,7 @@
 # make bench-gpu   - the same on a CUDA GPU; adds its figures to bench.json (a minute)
 # make bench-scaling - cost per pair as a collection grows, and the gain of a second actor; writes docs/scaling*
 # make bench-blocks - what handing out, committing and finishing blocks costs, in a folder and a bucket (20 minutes)
+# make accuracy    - PCK of methods and settings on the benchmarks below datasets/; writes docs/accuracy.* (an hour or two)
 # make estimate-10m - what 10 million images take on 64 GPUs, from measured pieces; writes docs/scale.md
 # make chaos       - kills, full disks, a store that fails: what is left of results; needs root; writes docs/chaos.md
 # make chaos SHORT=1 - the same with ten kills, in minutes; writes nothing
@@ -20,7 +21,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: quickstart test test-slow test-cluster lint docs bench bench-gpu bench-scaling bench-blocks estimate-10m curves chaos fuzz cluster cluster-down lock
+.PHONY: quickstart test test-slow test-cluster lint docs bench bench-gpu bench-scaling bench-blocks accuracy estimate-10m curves chaos fuzz cluster cluster-down lock
 
 quickstart: .venv/installed
 	$(BIN)/dhpf run quickstart
@@ -48,6 +49,10 @@ bench-scaling: .venv/installed
 
 bench-blocks: .venv/installed
 	$(BIN)/python -m benchmarks.blocks
+
+accuracy: .venv/installed
+	$(BIN)/dhpf run self-taught --only shard
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.accuracy
 
 estimate-10m: .venv/installed
 	$(BIN)/python -m benchmarks.ten_million
