@@ -9,6 +9,7 @@ from typing import Any
 
 from dhpf.checkpoint import build_network
 from dhpf.errors import InputError
+from dhpf.pipelines.blocks.retrying import Retry
 from dhpf.pipelines.config import StageConfig, Workflow, deciding_settings_and_inputs
 from dhpf.pipelines.outputs.store import StageOutput
 from dhpf.pipelines.stage_runs.context import Outcome, Stage, StageContext
@@ -35,11 +36,12 @@ class WorkflowRun:
         workflow: what to do.
         folder: where its stages write, one sub-folder each.
         tracker: MLflow.
+        retry: if given, failed pairs are tried again, of complete outputs, too.
     """
 
-    def __init__(self, workflow: Workflow, folder: Location, tracker: Tracker) -> None:
+    def __init__(self, workflow: Workflow, folder: Location, tracker: Tracker, retry: Retry | None = None) -> None:
         self.workflow, self.folder, self.tracker = workflow, folder, tracker
-        self.context = StageContext(workflow, folder, tracker)
+        self.context = StageContext(workflow, folder, tracker, retry=retry)
 
     def check(self, only: str | None = None) -> None:
         """Finds mistakes before anything is started that would otherwise stop the run in the middle.
@@ -71,6 +73,7 @@ class WorkflowRun:
                     STAGE_RUNS[name].run(config, self.context, runs[name])
             self._log_results(parent, stages)
         outcome.run_page = parent.page()
+        outcome.retried = self.context.retry.results if self.context.retry else {}
         outcome.pictures |= {name: folder for name, run in runs.items() if (folder := run.picture_folder())}
         return outcome
 

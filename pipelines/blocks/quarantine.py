@@ -8,6 +8,7 @@ memory) happens at a different step each time, so it costs a block time, and not
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 from dhpf.errors import InputError
 from dhpf.manifest import CommitRecord, read_json, sealed_json
@@ -16,7 +17,7 @@ from dhpf.pipelines.blocks.own_process import end_of_process
 from dhpf.pipelines.blocks.trials import LOADING, End, Trials, fatal_steps
 from dhpf.pipelines.blocks.work import AnyJob, Job, Settings
 from dhpf.pipelines.cluster_metrics import Work, count_work
-from dhpf.pipelines.outputs.store import StageOutput
+from dhpf.pipelines.outputs.store import SCRATCH, StageOutput
 from dhpf.storage import Location
 
 FATAL_STEPS_OF_A_BLOCK = 10
@@ -29,10 +30,14 @@ _REMEDY = "delete the file: if its image still ends processes, that is found out
 
 
 class Quarantine:
-    """The list, kept in the folder of a stage output, of images that ended a process; every block leaves them out."""
+    """The list, kept in the folder of a stage output, of images that ended a process; every block leaves them out.
+
+    Args:
+        root: of the output.
+    """
 
     def __init__(self, root: Location) -> None:
-        self._folder = root / "quarantine"
+        self._root, self._folder = root, root / "quarantine"
 
     def images(self) -> dict[str, str]:
         """Why each image is under quarantine, by its id."""
@@ -40,9 +45,15 @@ class Quarantine:
         return {entry["image"]: entry["reason"] for entry in entries}
 
     def add(self, image_id: str, reason: str) -> None:
-        """Puts an image under quarantine, for good."""
+        """Puts an image under quarantine, until `lift`."""
         name = hashlib.sha256(image_id.encode("utf-8", "surrogateescape")).hexdigest()
         (self._folder / f"{name}.json").put_if_absent(sealed_json({"image": image_id, "reason": reason}))
+
+    def lift(self, tasks: Iterable[str]) -> None:
+        """Gives all images, and what these blocks have left out, another chance."""
+        for task in tasks:
+            _trials_folder(self._root, task).delete_all()
+        self._folder.delete_all()
 
 
 def try_in_quarantine(settings: Settings[AnyJob], job: AnyJob, seconds_of_a_step: float) -> CommitRecord | None:
@@ -59,7 +70,7 @@ def try_in_quarantine(settings: Settings[AnyJob], job: AnyJob, seconds_of_a_step
         RuntimeError: the process raised an exception instead of being ended.
     """
     output = StageOutput(settings.root)
-    trials = Trials(output.scratch / "trials" / job.task)
+    trials = Trials(_trials_folder(output.root, job.task))
     caution = _caution(Quarantine(output.root), job, trials.ends())
     if caution.block:
         return settings.worker().work(job, caution)
@@ -71,6 +82,10 @@ def try_in_quarantine(settings: Settings[AnyJob], job: AnyJob, seconds_of_a_step
     else:
         _count(settings, commit)
     return commit
+
+
+def _trials_folder(root: Location, task: str) -> Location:
+    return root / SCRATCH / "trials" / task
 
 
 def _caution(quarantine: Quarantine, job: Job, ends: list[End]) -> Caution:

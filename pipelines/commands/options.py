@@ -100,6 +100,10 @@ Dashboard = Annotated[
 ]
 Only = Annotated[str | None, typer.Option(metavar="STAGE", help="Run this stage alone.")]
 Restart = Annotated[str | None, typer.Option(metavar="STAGE", help="Delete this stage's output first.")]
+RetryErrors = Annotated[
+    bool,
+    typer.Option("--retry-errors", help="Try failed pairs again, also where all is complete; whatever is good stays."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print facts as JSON.", rich_help_panel=OUTPUT)]
 Quiet = Annotated[
     bool,

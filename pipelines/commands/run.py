@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,6 +19,7 @@ from dhpf.pipelines.commands.options import (
     Quiet,
     RayAddress,
     Restart,
+    RetryErrors,
     RunName,
     Settings,
     Tracking,
@@ -30,6 +32,7 @@ from dhpf.pipelines.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from dhpf.pipelines.blocks.retrying import Retried
     from dhpf.pipelines.stage_runs.context import Outcome, StageContext
     from dhpf.storage import Location
 
@@ -45,6 +48,7 @@ def run(
     name: RunName = None,
     only: Only = None,
     restart: Restart = None,
+    retry_errors: RetryErrors = False,
     dry_run: DryRun = False,
     address: RayAddress = None,
     file: WorkflowFile = None,
@@ -68,11 +72,12 @@ def run(
     place = place_of("--work", work)
     set_ray_environment(address)
     with doing("loading torch, Ray and MLflow"):
+        from dhpf.pipelines.blocks.retrying import Retry
         from dhpf.pipelines.tracking.tracker import Tracker
         from dhpf.pipelines.workflow import WorkflowRun
 
     tracker = Tracker(place, tracking)
-    running = WorkflowRun(loaded, folder, tracker)
+    running = WorkflowRun(loaded, folder, tracker, Retry() if retry_errors else None)
     if dry_run:
         running.stages(only)
         _show_plan(answer, folder.name, running.context, only)
@@ -85,6 +90,8 @@ def run(
         with ray_cluster(address, needed_cpus(loaded), place, tracker.uri, running.stages(only)):
             outcome = running.run(only)
     _show_summary(answer, folder.name, outcome, folder, tracker.uri)
+    if retry_errors:
+        _show_retried(answer, outcome.retried)
     return _said_what_is_left_out(outcome, folder)
 
 
@@ -142,6 +149,7 @@ def _show_summary(answer: Answer, name: str, outcome: Outcome, folder: Location,
             "first_rejection": outcome.first_rejection or None,
             "num_failed": outcome.num_failed,
             "first_failure": outcome.first_failure or None,
+            "retried": {title: dataclasses.asdict(retried) for title, retried in outcome.retried.items()},
         }
     )
     answer.text(f"\n{name}: done")
@@ -160,6 +168,19 @@ def _show_summary(answer: Answer, name: str, outcome: Outcome, folder: Location,
     registered = next((report.facts["model"] for report in outcome.reports if "version" in report.facts), None)
     if registered is not None:
         _text(answer, "next", f"dhpf match A.jpg B.jpg --model models:/{registered}@latest-trained")
+
+
+def _show_retried(answer: Answer, results: Mapping[str, Retried]) -> None:
+    """Says what came of the pairs that had failed before."""
+    from dhpf.planning.plan_summary import counted
+
+    for title, retried in results.items():
+        done = "sharded" if title.startswith("shard ") else "matched"
+        num_done = retried.num_failed - retried.num_left
+        of_all = f"{num_done} of {counted(retried.num_failed, 'failed pair')}"
+        _text(answer, "retried", f"{title}: {of_all} {'is' if num_done == 1 else 'are'} {done} now")
+    if not results:
+        _text(answer, "retried", "no pair had failed")
 
 
 def _tracking_line(outcome: Outcome, tracking_uri: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import tempfile
 from pathlib import Path
@@ -21,6 +22,7 @@ from dhpf.pipelines.commands.options import (
     Only,
     Quiet,
     Restart,
+    RetryErrors,
     RunName,
     Settings,
     Tracking,
@@ -51,6 +53,7 @@ def submit(
     name: RunName = None,
     only: Only = None,
     restart: Restart = None,
+    retry_errors: RetryErrors = False,
     wait: Wait = False,
     follow: Follow = False,
     file: WorkflowFile = None,
@@ -72,6 +75,7 @@ def submit(
 
     require_dashboard(address)
     submission = _submission(workflow, workflow_file(file), set_ or [], name, (work, data, tracking), (only, restart))
+    submission = dataclasses.replace(submission, retry_errors=retry_errors)
     with doing(f"asking {address}"):
         server = JobServer(address)
     job, joined = _submitted(server, submission, workflow_file(file), answer)

@@ -5,7 +5,7 @@ A job holds all that a worker needs to open the block's pairs and images.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from dhpf.manifest import CommitRecord
 from dhpf.pairs.image_stores import open_image_store
 from dhpf.pairs.source import folder_pair, pair_id_of
 from dhpf.planning.blocks import PlannedBlock, pairs_of
@@ -89,6 +90,11 @@ class OpenBlock:
     pairs: Sequence[PairRecord]
     read: Callable[[str], bytes]
 
+    def without(self, numbers: Collection[int]) -> OpenBlock:
+        """The block without the pairs of these numbers, and without the images that only they show."""
+        left = [place for place, number in enumerate(self.numbers) if number not in numbers]
+        return OpenBlock([self.numbers[place] for place in left], [self.pairs[place] for place in left], self.read)
+
     @cached_property
     def images(self) -> list[tuple[str, bool]]:
         """The images to describe, each once: (id, mirrored)."""
@@ -112,6 +118,7 @@ class ShardJob:
         task: the block's name in the plan of the stage.
         tar, index: where the shard lies, as in Shard.
         first: running number of its first pair, from 0.
+        earlier: what the block has given before, if its failed pairs are to be tried again.
     """
 
     task: str
@@ -119,6 +126,7 @@ class ShardJob:
     tar: str
     index: str
     first: int
+    earlier: CommitRecord | None = None
 
     def open(self) -> OpenBlock:
         """The block; its images are read from the shard.
@@ -140,6 +148,7 @@ class CollectionJob:
         pairs_file: location of the file with the planned pairs of a list; None for pairs in closed form.
         images: id of each image of the block, by its position in the collection.
         stamps: of each image, by its id, when it was listed; one that has another stamp when it is read is not used.
+        earlier: what the block has given before, if its failed pairs are to be tried again.
     """
 
     root: str
@@ -147,6 +156,7 @@ class CollectionJob:
     pairs_file: str | None
     images: Mapping[int, str]
     stamps: Mapping[str, Stamp] = field(default_factory=dict)
+    earlier: CommitRecord | None = None
 
     @property
     def task(self) -> str:

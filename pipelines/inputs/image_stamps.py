@@ -141,7 +141,7 @@ def digests_of_shards(
 
 def _require_same_pictures(output: StageOutput, images: UsedImages, changed: Flags) -> None:
     manifest = output.manifest()
-    commits = output.committed().values() if manifest is None else manifest.commits
+    commits = [*output.committed().values(), *output.to_retry()] if manifest is None else manifest.commits
     held = np.zeros((len(changed), hashlib.sha256().digest_size), dtype=np.uint8)
     is_held, is_replaced = np.zeros_like(changed), np.zeros_like(changed)
     for place, digest in images.digests(commits, changed):

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
 from dhpf.config import EngineName
 from dhpf.errors import InputError
 from dhpf.frame import NUM_CELLS, Size, lies_outside, points_to_frame
-from dhpf.manifest import CommitRecord
+from dhpf.manifest import CommitRecord, Damaged
 from dhpf.model.engines.choose import choose_engine
 from dhpf.model.engines.engine import MatchEngine
 from dhpf.model.joint import JointMatching
@@ -28,9 +31,11 @@ from dhpf.pipelines.inputs.model_source import ModelSource
 from dhpf.pipelines.matching.describing import DescribedBlock, ImageFacts, describe_block
 from dhpf.pipelines.matching.matched_pair import MatchedPair, RowMaker, common_row, table_row
 from dhpf.pipelines.outputs.store import StageOutput
-from dhpf.pipelines.outputs.tables import MATCHED, ranked_pairs, table_of
-from dhpf.pipelines.outputs.writers import PART, table_file
+from dhpf.pipelines.outputs.tables import MATCHED, ranked_pairs, read_parquet, table_of
+from dhpf.pipelines.outputs.writers import PART, file_name, table_file
 from dhpf.records import PairRecord
+
+_log = logging.getLogger(__name__)
 
 MATCH_BATCH = {"cpu": 4, "cuda": 64}
 """Pairs that are matched together, by type of device. A GPU takes half as long per pair for 64 as for 4."""
@@ -64,21 +69,26 @@ def match_block(
     rows: RowMaker,
     options: MatchOptions = AS_SUITS,
     caution: Caution = NO_CAUTION,
+    kept: Collection[int] = frozenset(),
 ) -> Iterator[MatchedPair | dict[str, Any]]:
     """Matches every pair of a block, after describing each image once.
 
     Args:
         rows: says which points of a pair will be transferred.
         caution: what is left out, and what is called before each step.
+        kept: numbers of pairs that are matched already; only for joint matching their images are described, too.
 
     Yields:
         a MatchedPair for each matched pair; for a pair that cannot be matched its `common_row`, whose status says why.
     """
     started = time.perf_counter()
-    described = describe_block(network, block, options.features, caution)
-    describe_share = (time.perf_counter() - started) / max(1, len(block.pairs))
+    shown = block.without(kept) if kept and not options.intermediates else block
+    described = describe_block(network, shown, options.features, caution)
+    describe_share = (time.perf_counter() - started) / max(1, len(block.pairs) - len(kept))
     usable = []
     for place, (number, record) in enumerate(zip(block.numbers, block.pairs, strict=True)):
+        if number in kept:
+            continue
         source, target = described.facts[record.source], described.facts[record.target]
         failure = source.failure or target.failure or _left_out(record, place, caution) or _misplaced(record, source)
         if failure:
@@ -204,13 +214,17 @@ class BlockWorker:
         block = job.open()
         reads = CountedReads(block.read)
         block = replace(block, read=reads)
-        pairs = match_block(self._network, self._engine, block, self._rows, self._options, caution)
+        kept = self._kept(job.earlier)
+        numbers = frozenset(kept["number"].to_pylist())
+        pairs = match_block(self._network, self._engine, block, self._rows, self._options, caution, numbers)
         rows = [table_row(self._rows, pair) for pair in pairs]
         caution.step(WHOLE_BLOCK)
         failures = [row["status"] for row in rows if row["status"] != MATCHED]
         table = table_of(rows, self._rows.schema)
+        if numbers:
+            table = joined_parts(kept, table, block.numbers)
         info = {
-            "num_pairs": len(rows),
+            "num_pairs": len(table),
             "num_failed": len(failures),
             "first_failure": failures[0] if failures else None,
             "num_described": len(block.images),
@@ -224,3 +238,29 @@ class BlockWorker:
         count_work(self._rows.stage, work)
         set_gpu_memory(self._rows.stage, self._network.backbone.mean.device)
         return commit
+
+    def _kept(self, earlier: CommitRecord | None) -> pa.Table:
+        """The rows of pairs that an earlier run of the block has matched; none where its table is damaged."""
+        schema = self._rows.schema
+        if earlier is None:
+            return schema.empty_table()
+        try:
+            part = self._output.read(earlier, file_name(PART))
+            table = read_parquet([part], schema, where=self._output.root)
+        except Damaged as error:
+            _log.warning("%s; the whole block is matched again", error)
+            return schema.empty_table()
+        return table.filter(pc.equal(table["status"], MATCHED)).cast(schema)
+
+
+def joined_parts(kept: pa.Table, made: pa.Table, numbers: Sequence[int]) -> pa.Table:
+    """Two parts of a block's table, in the order of one that was made at once: failed pairs first, each as planned.
+
+    Args:
+        numbers: of the block's pairs, in order.
+    """
+    table = pa.concat_tables([kept, made])
+    places = {number: place for place, number in enumerate(numbers)}
+    rows = zip(table["status"].to_pylist(), table["number"].to_pylist(), strict=True)
+    ranks = [(status == MATCHED, places[number]) for status, number in rows]
+    return table.take(sorted(range(len(ranks)), key=ranks.__getitem__)).combine_chunks()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dhpf.pipelines.blocks.pool import BlockWork, do_blocks
 from dhpf.pipelines.config import MatchingConfig
@@ -67,8 +67,9 @@ def match_blocks(
     settings = WorkerSettings(model, rows, str(output.root), config.resources, config.engine, options)
     num_before = sum(int(commit.info.get("num_pairs", 0)) for commit in done.values())
     num_actors = min(config.num_actors, len(missing))
+    jobs = (replace(job, earlier=output.retried(job.task)) for job in pairs.jobs(missing))
     found = do_blocks(
-        [BlockWork(settings, pairs.jobs(missing), output)],
+        [BlockWork(settings, jobs, output)],
         config.resources,
         stuck_after=config.stuck_after,
         num_blocks=len(missing),

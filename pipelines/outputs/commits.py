@@ -2,7 +2,8 @@
 
 A commit is an object of its own, because only so exactly one run of a task can create it: commits/TASK.json. It is
 never changed or removed. Where what it names turns out to be damaged, a mark is put beside it, commits/TASK~1.damaged;
-then the task is not done any more, and the next commit, TASK~2.json, is the one that counts.
+then the task is not done any more, and the next commit, TASK~2.json, is the one that counts. A mark TASK~1.retried
+does the same where a task is to try again what it could not do; what its commit holds stays good, and is made use of.
 
 For a driver that goes on where another stopped, commits are also gathered, many in one object; it reads those, and by
 themselves only the commits that were not gathered yet.
@@ -14,6 +15,7 @@ import logging
 import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Literal
 
 from dhpf.manifest import (
     CommitLines,
@@ -33,10 +35,15 @@ from dhpf.storage.seal import sealed
 
 COMMITS, GATHERED = "commits", "gathered"
 
+Kind = Literal["json", "damaged", "retried"]
+
+MARKS: tuple[Kind, ...] = ("damaged", "retried")
+"""Endings of the marks by which a commit does not count any more."""
+
 GATHERED_AT_ONCE = 1000
 """Commits that are gathered in one object."""
 
-_KEY = re.compile(r"(?P<task>.+?)(~(?P<number>[0-9]+))?\.(?P<kind>json|damaged)")
+_KEY = re.compile(r"(?P<task>.+?)(~(?P<number>[0-9]+))?\.(?P<kind>json|damaged|retried)")
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +62,7 @@ class Commits(Mapping[str, CommitRecord]):
         self._root = root
         self._lines: dict[str, bytes] = {}
         self._not_gathered: list[bytes] = []
+        self._retried: dict[str, int] = {}
         self.marked: set[str] = set()
 
     def __getitem__(self, task: str) -> CommitRecord:
@@ -108,13 +116,49 @@ class Commits(Mapping[str, CommitRecord]):
             if task in numbers:
                 self._mark(task, numbers[task], why)
 
+    def mark_for_retry(self, reasons: Mapping[str, str]) -> None:
+        """Has tasks done again that are done; what they hold stays good.
+
+        Args:
+            reasons: why, by task.
+        """
+        numbers = self.numbers()
+        for task, why in reasons.items():
+            if task in numbers:
+                self.place(task, numbers[task], "retried").put_if_absent(sealed_json({"task": task, "why": why}))
+                self._retried[task] = numbers[task]
+            self._lines.pop(task, None)
+
+    def marked_for_retry(self) -> list[str]:
+        """The tasks that are marked for a retry, and that were not done again yet."""
+        return [task for task in self._retried if task not in self._lines]
+
+    def retried(self, task: str) -> CommitRecord | None:
+        """The commit that a task had before it was marked for a retry; None where it is not, or where it is damaged."""
+        if task not in self._retried or task in self._lines:
+            return None
+        place = self.place(task, self._retried[task])
+        try:
+            return commit_record(read_json(place), place)
+        except Damaged:
+            return None
+
+    def know(self, commits: Iterable[CommitRecord]) -> None:
+        """Knows these commits from now on; they have been read elsewhere."""
+        for commit in commits:
+            self._know(commit)
+
     def learn(self) -> list[str]:
         """Reads the commits that are not known yet; those that are not as they were written are marked as damaged.
 
         Returns:
             the tasks whose commits it has read.
         """
-        numbers = self.numbers()
+        listed = self._listed()
+        numbers = _counting(listed)
+        self._retried = {
+            task: number for task, number in listed["retried"].items() if number > listed["damaged"].get(task, 0)
+        }
         unknown = numbers.keys() - self._lines.keys()
         first = {task for task in unknown if numbers[task] == 1}  # of others a gathered commit may be an earlier one
         if first:
@@ -162,19 +206,22 @@ class Commits(Mapping[str, CommitRecord]):
 
     def numbers(self) -> dict[str, int]:
         """Of each task that is done the number of the commit that counts, as the store lists them."""
-        found: dict[str, dict[str, int]] = {"json": {}, "damaged": {}}
+        return _counting(self._listed())
+
+    def _listed(self) -> dict[str, dict[str, int]]:
+        """Of each kind of file, by its ending, the highest number of each task."""
+        found: dict[str, dict[str, int]] = {"json": {}, "damaged": {}, "retried": {}}
         for entry in (self._root / COMMITS).entries():
             key = _KEY.fullmatch(entry.key)
             if key:
                 highest = found[key["kind"]]
                 highest[key["task"]] = max(highest.get(key["task"], 0), int(key["number"] or 1))
-        marked = found["damaged"]
-        return {task: number for task, number in found["json"].items() if number > marked.get(task, 0)}
+        return found
 
     def _read(self, task: str, number: int) -> CommitRecord | None:
         """A commit that is there; None, and marked, if it is damaged."""
         place = self.place(task, number)
-        if self._place_of_mark(task, number).exists():
+        if any(self.place(task, number, mark).exists() for mark in MARKS):
             return None
         try:
             return commit_record(read_json(place), place)
@@ -184,13 +231,20 @@ class Commits(Mapping[str, CommitRecord]):
 
     def _mark(self, task: str, number: int, why: str) -> None:
         _log.warning("%s; what task %s did is done again", why.partition(";")[0], task)
-        self._place_of_mark(task, number).put_if_absent(sealed_json({"task": task, "why": why}))
+        self.place(task, number, "damaged").put_if_absent(sealed_json({"task": task, "why": why}))
         self._lines.pop(task, None)
         self.marked.add(task)
 
-    def place(self, task: str, number: int) -> Location:
-        """Where the commit of a task with this number, counted from 1, lies."""
-        return self._root / COMMITS / (f"{task}.json" if number == 1 else f"{task}~{number}.json")
+    def place(self, task: str, number: int, kind: Kind = "json") -> Location:
+        """Where the commit of a task with this number, counted from 1, lies, or a mark of it."""
+        numbered = task if number == 1 and kind == "json" else f"{task}~{number}"
+        return self._root / COMMITS / f"{numbered}.{kind}"
 
-    def _place_of_mark(self, task: str, number: int) -> Location:
-        return self._root / COMMITS / f"{task}~{number}.damaged"
+
+def _counting(listed: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    """Of each task that is done the number of the commit that counts: the latest, unless it is marked."""
+    return {
+        task: number
+        for task, number in listed["json"].items()
+        if all(number > listed[mark].get(task, 0) for mark in MARKS)
+    }

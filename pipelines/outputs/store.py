@@ -18,7 +18,7 @@ import contextlib
 import hashlib
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
@@ -166,20 +166,50 @@ class StageOutput:
 
     def _mark_damaged(self, tasks: Sequence[str]) -> None:
         """Reads the files that these tasks have committed, and marks those tasks of which one is damaged."""
-        commits = ((task, self._commits[task]) for task in tasks)
-        files = ((task, commit, name) for task, commit in commits for name in commit.files)
-        checked = (file for file in files if not file[2].endswith(WITH_OWN_DIGESTS))
+        files = self._checked(self._commits[task] for task in tasks)
         self._commits.mark_damaged(
-            {task: str(error) for task, error in read_ahead(self._damage, checked) if error is not None}
+            {task: str(error) for task, error in read_ahead(self._damage, files) if error is not None}
         )
 
-    def _damage(self, file: tuple[str, CommitRecord, str]) -> tuple[str, Damaged | None]:
-        task, commit, name = file
+    def _checked(self, commits: Iterable[CommitRecord]) -> Iterator[tuple[CommitRecord, str]]:
+        """The files of these commits that are read to see whether they are damaged."""
+        return ((c, name) for c in commits for name in c.files if not name.endswith(WITH_OWN_DIGESTS))
+
+    def _damage(self, file: tuple[CommitRecord, str]) -> tuple[str, Damaged | None]:
+        commit, name = file
         try:
             self.read(commit, name)
         except Damaged as error:
-            return task, error
-        return task, None
+            return commit.task, error
+        return commit.task, None
+
+    def mark_for_retry(self, reasons: Mapping[str, str]) -> None:
+        """Has tasks that are done do again what they could not do; the output has to be reopened then.
+
+        No other driver may be at work on it, see pipelines/outputs/lease.py.
+
+        Args:
+            reasons: why, by task.
+        """
+        manifest = self.manifest()
+        if manifest is not None:
+            self._commits.know(manifest.commits)
+        self._commits.mark_for_retry(reasons)
+
+    def reopen(self) -> None:
+        """Has a complete output finished again, when the tasks that were marked are done."""
+        (self.root / MANIFEST).delete()
+
+    def retried(self, task: str) -> CommitRecord | None:
+        """What a task had given that is to be done again for the sake of what it could not do; its files are there."""
+        return self._commits.retried(task)
+
+    def to_retry(self) -> Iterator[CommitRecord]:
+        """What tasks had given that are still to be done again, see `retried`; as far as it is not damaged."""
+        for task in self._commits.marked_for_retry():
+            commit = self.retried(task)
+            if commit and not any(damage for _, damage in map(self._damage, self._checked([commit]))):
+                yield commit
 
     def missing(self) -> list[str]:
         """The planned tasks that are not done, in the plan's order."""

@@ -10,6 +10,7 @@ from typing import Any
 from dhpf.checkpoint import load_network
 from dhpf.config import ModelConfig
 from dhpf.drawing import Picture
+from dhpf.pipelines.blocks.retrying import Retried, Retry
 from dhpf.pipelines.config import Workflow
 from dhpf.pipelines.inputs.block_source import BlockSource
 from dhpf.pipelines.inputs.collection import Collection
@@ -69,6 +70,7 @@ class Outcome:
         comparisons: the pictures that compare methods, by shard set.
         pictures: where the pictures of each stage lie.
         run_page: path of the run's page on MLflow's server.
+        retried: of outputs whose failed pairs were tried again, what came of it, by the output's title.
     """
 
     reports: list[StageReport] = field(default_factory=list)
@@ -80,6 +82,7 @@ class Outcome:
     comparisons: dict[str, Picture] = field(default_factory=dict)
     pictures: dict[str, str] = field(default_factory=dict)
     run_page: str = ""
+    retried: Mapping[str, Retried] = field(default_factory=dict)
 
     def report(self, stage: str, facts: Mapping[str, Any], *lines: str, table: ScoreTable | None = None) -> None:
         """Adds a stage's report."""
@@ -110,12 +113,14 @@ class StageContext:
         folder: where the stages write, one sub-folder each.
         tracker: connection to MLflow.
         outcome: what the stages have done so far.
+        retry: if given, the stages try the failed pairs of their outputs again.
     """
 
     workflow: Workflow
     folder: Location
     tracker: Tracker
     outcome: Outcome = field(default_factory=Outcome)
+    retry: Retry | None = None
 
     def folder_of(self, stage: str) -> Location:
         """Where a stage writes."""

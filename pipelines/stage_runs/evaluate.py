@@ -24,7 +24,7 @@ def _run(config: EvaluateConfig, context: StageContext, run: StageRun) -> None:
     sets = {on: context.shard_set(on) for on in config.on}
     models = {name: context.model(choice, _place(name)) for name, choice in config.methods.items()}
     run.log_datasets([context.dataset(shards, "evaluation") for shards in sets.values()])
-    results = evaluate(config, sets, models, context.folder_of("evaluate"))
+    results = evaluate(config, sets, models, context.folder_of("evaluate"), context.retry)
     for result in results:
         metrics = {f"{result.on}/{result.method}/{k}": v for k, v in result.summary.items()}
         run.log_metrics(metrics)

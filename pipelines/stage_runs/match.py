@@ -50,7 +50,7 @@ def _match_one(
 ) -> None:
     name, folder = pairs.name, context.folder_of("match")
     run.log_datasets([context.dataset(pairs, "matching")])
-    result = match(config, pairs, model, folder, run.log_metrics)
+    result = match(config, pairs, model, folder, run.log_metrics, context.retry)
     record = result.record
     num_pairs, seconds = int(record["num_pairs"]), float(record["seconds"])
     per_pair = result.num_described / max(num_pairs, 1)

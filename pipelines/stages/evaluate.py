@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dhpf.errors import InputError
@@ -22,6 +23,7 @@ from dhpf.metrics import (
     rasterise,
     summarise,
 )
+from dhpf.pipelines.blocks.retrying import Retry, num_failed
 from dhpf.pipelines.cluster_metrics import StageName
 from dhpf.pipelines.config import EvaluateConfig, deciding_settings_of_method, deciding_settings_of_scores
 from dhpf.pipelines.inputs.model_source import ModelSource
@@ -49,8 +51,8 @@ class MethodScores:
         on, method: names of the shard set and of the method.
         predictions: the stored table.
         scores: the stored table of scores, one row per pair and metric.
-        summary: mean scores by name, see dhpf.metrics.summarise; also "layers", the mean number of layers that a pair
-            uses, and "seconds", the mean time of a pair.
+        summary: mean scores by name, see dhpf.metrics.summarise; also "layers", the mean number of layers that a
+            matched pair uses, and "seconds", the mean time of one.
     """
 
     on: str
@@ -120,25 +122,35 @@ class PredictionRows:
 
 
 def evaluate(
-    config: EvaluateConfig, shard_sets: Mapping[str, ShardSet], models: Mapping[str, ModelSource], folder: Location
+    config: EvaluateConfig,
+    shard_sets: Mapping[str, ShardSet],
+    models: Mapping[str, ModelSource],
+    folder: Location,
+    retry: Retry | None = None,
 ) -> list[MethodScores]:
     """Predicts with every method on every shard set, and scores the predictions; complete outputs are left as they are.
 
     Args:
         models: the model of each method of the config.
         folder: of the stage; SOURCE/SPLIT/METHOD below it holds one method's predictions and scores.
+        retry: if given, failed pairs are tried again, of complete predictions, too.
     """
     results = []
     for on in config.on:
         for method, model in models.items():
             root = folder / on / method
-            predictions = _predict(config, shard_sets[on], method, model, StageOutput(root / "predictions"))
+            predictions = _predict(config, shard_sets[on], method, model, StageOutput(root / "predictions"), retry)
             results.append(_score(config, shard_sets[on], method, predictions, StageOutput(root / "scores")))
     return results
 
 
 def _predict(
-    config: EvaluateConfig, shards: ShardSet, method: str, model: ModelSource, output: StageOutput
+    config: EvaluateConfig,
+    shards: ShardSet,
+    method: str,
+    model: ModelSource,
+    output: StageOutput,
+    retry: Retry | None,
 ) -> StageOutput:
     started = time.time()
     plan = {
@@ -148,12 +160,16 @@ def _predict(
         "tasks": shards.tasks,
     }
     output.plan(plan)
+    title = f"evaluate {shards.name} {method}"
+    if retry:
+        retry.begin(title, output, num_failed)
     if output.manifest() is None:
-        title = f"evaluate {shards.name} {method}"
         options = MatchOptions(config.batch_size, intermediates=config.intermediates.get(method, 0))
         match_blocks(shards, model, PredictionRows(), output, config, title=title, options=options)
         record = {"stage": "evaluate", "num_pairs": shards.num_pairs, "code_version": code_version()}
         output.finish(record | {"seconds": round(time.time() - started, 3)})
+    if retry:
+        retry.end(title, output, num_failed)
     return output
 
 
@@ -244,7 +260,8 @@ def summarise_scores(predictions: pa.Table, scores: pa.Table) -> dict[str, float
     for metric, rows in frame.groupby("metric", sort=False):
         counts = None if rows["num_keypoints"].isna().any() else rows["num_keypoints"].to_numpy(dtype=np.int64)
         summary |= summarise({str(metric): rows["value"].to_numpy()}, list(rows["category"]), counts)
-    if predictions.num_rows:
-        summary["layers"] = float(np.mean([mask.bit_count() for mask in predictions["layers"].to_pylist()]))
-        summary["seconds"] = float(np.mean(predictions["seconds"].to_numpy()))
+    matched = predictions.filter(pc.equal(predictions["status"], MATCHED))
+    if matched.num_rows:
+        summary["layers"] = float(np.mean([mask.bit_count() for mask in matched["layers"].to_pylist()]))
+        summary["seconds"] = float(np.mean(matched["seconds"].to_numpy()))
     return summary

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from dhpf.manifest import CommitRecord
 from dhpf.model.engines.choose import choose_engine
+from dhpf.pipelines.blocks.retrying import Retry, num_failed
 from dhpf.pipelines.cluster_metrics import StageName, Work, count_work
 from dhpf.pipelines.config import MatchConfig, deciding_settings
 from dhpf.pipelines.inputs.block_source import BlockSource, RejectedRows
@@ -164,12 +165,14 @@ def match(
     model: ModelSource,
     folder: Location,
     log_metrics: Callable[[Mapping[str, float]], None],
+    retry: Retry | None = None,
 ) -> MatchResult:
     """Matches all pairs of a shard set or a collection; a complete output is left as it is.
 
     Args:
         folder: of the stage; the output is the sub-folder that has the name of `pairs`.
         log_metrics: called with the number of pairs, of failures, and of pairs per second while the stage runs.
+        retry: if given, failed pairs are tried again, of a complete output, too.
 
     Raises:
         PlanConflict: the folder holds matches of other pairs, or by other settings.
@@ -187,6 +190,9 @@ def match(
     output.plan(plan)
     if isinstance(pairs, Collection):
         require_not_replaced(output, of_collection(pairs, output))
+    title = f"match {pairs.name}"
+    if retry:
+        retry.begin(title, output, num_failed)
     manifest = output.manifest()
     if manifest is None:
         rows = CorrespondenceRows(config.matches_per_pair, config.flow, model.name(), code_version())
@@ -198,7 +204,7 @@ def match(
 
         rejected = _keep_rejects(pairs.rejected, output)
         options = match_options(config)
-        match_blocks(pairs, model, rows, output, config, title=f"match {pairs.name}", options=options, report=report)
+        match_blocks(pairs, model, rows, output, config, title=title, options=options, report=report)
         record = {
             **{key: value for key, value in plan.items() if key != "tasks"},
             "num_pairs": pairs.num_pairs,
@@ -208,20 +214,22 @@ def match(
             "seconds": round(time.time() - started, 3),
         }
         manifest = output.finish(record)
+    if retry:
+        retry.end(title, output, num_failed)
     return MatchResult(manifest.record, output, manifest.commits)
 
 
 def totals(commits: Mapping[str, CommitRecord]) -> dict[str, Any]:
     """The counts of all blocks together, and why the first pair failed, if one did."""
-    num_failed = described = 0
+    failed = described = 0
     first: tuple[str, str] | None = None
     for task, commit in commits.items():
         if task != REJECTS_TASK:
             info = commit.info
-            num_failed, described = num_failed + int(info["num_failed"]), described + num_described(info)
+            failed, described = failed + int(info["num_failed"]), described + num_described(info)
             if info["first_failure"] and (first is None or task < first[0]):
                 first = task, info["first_failure"]
-    return {"num_failed": num_failed, "first_failure": first and first[1], "num_described": described}
+    return {"num_failed": failed, "first_failure": first and first[1], "num_described": described}
 
 
 def num_described(counts: Mapping[str, Any]) -> int:

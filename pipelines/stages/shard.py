@@ -5,23 +5,26 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from dhpf.errors import InputError
 from dhpf.images import ImageError
-from dhpf.manifest import CommitRecord, canonical_json
+from dhpf.manifest import CommitRecord, Damaged, canonical_json
 from dhpf.pairs import open_pair_source
 from dhpf.pairs.pair_list import REJECTS
 from dhpf.pipelines.blocks.caution import WHOLE_BLOCK, Caution, Step
 from dhpf.pipelines.blocks.pool import BlockWork, do_blocks
+from dhpf.pipelines.blocks.retrying import Retry
 from dhpf.pipelines.cluster_metrics import CountedReads, StageName, Work, count_work, reasons_of
 from dhpf.pipelines.config import ShardConfig, SourceConfig, deciding_settings
 from dhpf.pipelines.inputs.image_stamps import UsedImages, digests_of_shards, require_not_replaced
@@ -35,7 +38,7 @@ from dhpf.planning.blocks import Block, plan_blocks
 from dhpf.records import PairRecord, Rejection
 from dhpf.regular_files import Stamp, UnreadableFile, require_as_listed
 from dhpf.shards.pair_json import pair_to_json
-from dhpf.shards.shards import encode_shard
+from dhpf.shards.shards import Shard, encode_shard
 from dhpf.storage import Location, location_of
 from dhpf.storage.read_ahead import read_ahead
 
@@ -48,22 +51,28 @@ NO_REJECTS = canonical_json([])
 NO_STAMP = Stamp(-1, -1)
 """Of an image that is not there, or is made by its source."""
 
+_log = logging.getLogger(__name__)
+
 MOST_ACTORS = 16
 """Actors that are asked for, as far as the cluster has room; the driver plans the next block only as one is free."""
 
 
-def shard(config: ShardConfig, folder: Location) -> list[ShardSet]:
+def shard(config: ShardConfig, folder: Location, retries: Mapping[str, Retry] = MappingProxyType({})) -> list[ShardSet]:
     """Shards every split of every source; complete shard sets are left as they are.
 
     Args:
         folder: of the stage; SOURCE/SPLIT below it is one shard set.
+        retries: by the name of a shard set, if its rejected pairs are to be tried again.
 
     Raises:
         InputError: a source cannot be used, or the folder holds shards made with other settings or inputs.
         ReplacedImages: it holds shards of other pictures.
     """
     names = [(source, split) for source in config.sources for split in config.sources[source].splits]
-    splits = [_Split(config, source, split, shard_set_output(folder, f"{source}/{split}")) for source, split in names]
+    splits = [
+        _Split(config, source, split, shard_set_output(folder, f"{source}/{split}"), retries.get(f"{source}/{split}"))
+        for source, split in names
+    ]
     unfinished = [split for split in splits if split.output.manifest() is None]
     for split in unfinished:
         count_work("shard", Work(errors={"row": len(split.rejections)}))
@@ -75,19 +84,27 @@ def shard(config: ShardConfig, folder: Location) -> list[ShardSet]:
 class _Split:
     """A split of a source whose pairs are planned; its blocks are done by the stage's pool.
 
+    Args:
+        retry: if given, rejected pairs are tried again, of a complete shard set, too.
+
     Raises:
         InputError: the source cannot be used, or the output holds shards made with other settings or inputs, or of
             other pictures.
     """
 
-    def __init__(self, config: ShardConfig, source: str, split: str, output: StageOutput) -> None:
-        self.name, self.output = f"{source}/{split}", output
+    def __init__(self, config: ShardConfig, source: str, split: str, output: StageOutput, retry: Retry | None) -> None:
+        self.name, self.output, self._retry = f"{source}/{split}", output, retry
         self._config, self._source, self._split = config, config.sources[source], split
         self._started = time.time()
         self._plan, self.rejections, ids = _plan(config, self._source, split)
         output.plan(self._plan)
         self._stamps = _stamps_of(ids, self._source)
         require_not_replaced(output, _used_images(self.name, self._source, output, self._stamps))
+        if retry:
+            retry.begin(f"shard {self.name}", output, self._num_rejected, [REJECTS_TASK])
+
+    def _num_rejected(self, commit: CommitRecord) -> int:
+        return 0 if commit.task == REJECTS_TASK else len(_rejections_of(commit, self.output))
 
     @property
     def _blocks(self) -> list[str]:
@@ -110,7 +127,11 @@ class _Split:
         blocks = plan_blocks(accepted, max_pairs=self._config.max_pairs, max_images=self._config.max_images)
         stamps = self._stamps
         return (
-            ShardJob(block, {image: stamps.get(image, NO_STAMP) for image in block.images})
+            ShardJob(
+                block,
+                {image: stamps.get(image, NO_STAMP) for image in block.images},
+                self.output.retried(block.block_id),
+            )
             for block in blocks
             if block.block_id in missing
         )
@@ -148,6 +169,8 @@ class _Split:
                 f"{len(rejections)} rejected, the source changed meanwhile; run again with --restart shard"
             )
         self.output.finish(record)
+        if self._retry:
+            self._retry.end(f"shard {self.name}", self.output, self._num_rejected)
 
 
 def _sharded(config: ShardConfig, splits: Sequence[_Split]) -> Iterator[_Split]:
@@ -242,10 +265,12 @@ class ShardJob:
 
     Attributes:
         stamps: of each image, by its id, when it was planned; one that has another stamp then is not used.
+        earlier: what the block has given before, if its rejected pairs are to be tried again.
     """
 
     block: Block
     stamps: Mapping[str, Stamp]
+    earlier: CommitRecord | None = None
 
     @property
     def task(self) -> str:
@@ -295,12 +320,15 @@ class ShardWorker:
         """
         started = time.time()
         reads = CountedReads(self._source.read)
+        kept = self._kept(job.earlier)
 
         def read(image_id: str) -> bytes:
             caution.step(Step.of_image(image_id))
             reason = caution.reason_without(image_id)
             if reason is not None:
                 raise ImageError(reason)
+            if image_id in kept:
+                return kept[image_id]
             data = reads(image_id)
             self._require_unchanged(image_id, job.stamps[image_id])
             return data
@@ -326,3 +354,16 @@ class ShardWorker:
             require_as_listed(self._source.stamp(image_id) or NO_STAMP, f"image {image_id}", planned)
         except UnreadableFile as error:
             raise ImageError(str(error)) from error
+
+    def _kept(self, earlier: CommitRecord | None) -> Mapping[str, bytes]:
+        """The images, by id, of the block's earlier shard, whose pairs stay; none where that is damaged."""
+        if earlier is None or not earlier.info["num_pairs"]:
+            return {}
+        try:
+            index = self._output.read(earlier, "index.json")
+            tar, place = (self._output.location(earlier, name) for name in ("shard.tar", "index.json"))
+            shard = Shard(tar, place, index)
+            return {image: shard.image_bytes(image) for image in shard.image_ids}
+        except Damaged as error:
+            _log.warning("%s; the whole block is written again", error)
+            return {}

@@ -34,6 +34,7 @@ class Submission:
         settings: STAGE.KEY=VALUE, as they were given; the workflow has them.
         tracking: of MLflow; None for that of the work folder.
         only, restart: the stage to run alone, the stage whose output is removed first.
+        retry_errors: whether failed pairs are tried again.
     """
 
     workflow: Workflow
@@ -45,11 +46,13 @@ class Submission:
     tracking: str | None
     only: str | None
     restart: str | None
+    retry_errors: bool = False
 
     @property
     def work_id(self) -> str:
         """The same for submissions that would do the same."""
-        decisive = (code_version(), str(self.folder), self.tracking, self.only, self.restart)
+        decisive = [code_version(), str(self.folder), self.tracking, self.only, self.restart]
+        decisive += ["retry-errors"] if self.retry_errors else []
         return work_id(self.workflow, self.name, decisive)
 
     @property
@@ -63,6 +66,7 @@ class Submission:
         words += ["--name", self.name, "--work", self.work]
         options = {"--data": self.data, "--tracking": self.tracking, "--only": self.only, "--restart": self.restart}
         words += [word for option, value in options.items() if value is not None for word in (option, value)]
+        words += ["--retry-errors"] if self.retry_errors else []
         words += [word for setting in self.settings for word in ("--set", setting)]
         return f"exec {shlex.join(words)}"
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import inspect
 import io
 import logging
@@ -127,6 +128,8 @@ def _run(work: Path, workflow: str, *arguments: str, settings: Sequence[str] = (
 def tasks_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes Ray's tasks and actors work in this process, each call at the moment it is made: no cluster is needed."""
     import ray
+
+    importlib.import_module("dhpf.pipelines.workflow")  # with Ray as it is: its own modules use it when imported
 
     def remote(**options: object) -> Callable[[Any], Any]:
         def made(worker: Any) -> Any:

@@ -16,7 +16,7 @@ from PIL import Image
 
 import dhpf.results
 from dhpf.pipelines.__main__ import main
-from dhpf.pipelines.submission.submission import refers_to
+from dhpf.pipelines.submission.submission import Submission, refers_to
 from dhpf.pipelines.workflow_file import PACKAGED_FILE, load_workflow
 from dhpf.storage import location_of
 from tests.pipelines.submission.client import Client, Head, ended
@@ -118,6 +118,17 @@ def test_a_job_that_was_killed_or_stopped_goes_on_when_it_is_submitted_again(
     runs = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     experiment = runs.get_experiment_by_name("match-folder").experiment_id
     assert {run.info.status for run in runs.search_runs([experiment])} == {"FINISHED"}
+
+
+def test_trying_failed_pairs_again_is_another_job_with_the_same_outputs() -> None:
+    workflow = load_workflow(PACKAGED_FILE, "match-folder", [], location_of("/data"))
+    places = {"folder": location_of("/w/mine"), "work": "/w", "data": "/data", "settings": [], "tracking": None}
+    first, again = (
+        Submission(workflow, "mine", **places, only=None, restart=None, retry_errors=retry)  # type: ignore[arg-type]
+        for retry in (False, True)
+    )
+    assert first.work_id != again.work_id and "--retry-errors" not in first.command()
+    assert again.command() == f"{first.command()} --retry-errors"
 
 
 @pytest.mark.parametrize("data", ["/data", "/größe/daten", "s3://b/data?endpoint_override=h:8333&scheme=http"])
