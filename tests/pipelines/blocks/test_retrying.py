@@ -172,7 +172,7 @@ def test_the_summary_and_the_exit_status_say_what_came_of_it(
     Image.open(data / "photos" / "0.png").save(data / "photos" / "1.png")
     Quarantine(location_of(output)).add("0.png", bad)
     assert run() == 3
-    shards = written(data / "w" / "match-collection" / "shard")
+    shards = written(data / "w" / "match-collection" / "shard" / "photos" / "all" / "data")
     repair_with_first(data)
     capsys.readouterr()
     assert run("--retry-errors") == 3, "the rejected pairs stay"
@@ -180,7 +180,7 @@ def test_the_summary_and_the_exit_status_say_what_came_of_it(
     assert "  retried   match photos/all: 1 of 1 failed pair is matched now" in said.out
     assert "failed to match" not in said.err and "2 pairs rejected as input" in said.err
     assert "photos/all: its rejected pairs are not tried again, because match photos/all was made of it" in said.out
-    assert written(data / "w" / "match-collection" / "shard") == shards
+    assert written(data / "w" / "match-collection" / "shard" / "photos" / "all" / "data") == shards
     assert run("--retry-errors") == 3 and "  retried   no pair had failed" in capsys.readouterr().out
 
 
