@@ -14,7 +14,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from dhpf.config import ModelConfig
+from dhpf.config import PACKAGE, ModelConfig
 from dhpf.errors import InputError
 from dhpf.model.backbone import load_backbone
 from dhpf.model.network import HyperpixelNetwork
@@ -55,21 +55,32 @@ def save_network(network: HyperpixelNetwork, path: str | Path) -> None:
     safetensors.torch.save_file(learned, str(path), metadata=header)
 
 
-def load_network(path: str | Path, weights: str | None = None) -> HyperpixelNetwork:
+def load_network(path: str | Path, weights: str | None = None, own: str | None = None) -> HyperpixelNetwork:
     """Reads a checkpoint of ours, or a published one by its own key names.
 
     Args:
         path: a file that `save_network` wrote, or a published state dict (torch or safetensors) whose backbone is
             recognised by its number of layers; published weights get the legacy Hough bins that they were made with.
-        weights: a file with the backbone's weights, instead of the one that the checkpoint names.
+        weights: a file with the backbone's weights, instead of those that the checkpoint names.
+        own: the same, but used only where the checkpoint names a file. That file itself is never opened: whoever made
+            the checkpoint chose its path. A file of an installed package is, as "package:NAME/PATH".
 
     Raises:
-        InputError: the file is missing, no checkpoint, or of another backbone than the one at hand.
+        InputError: the file is missing, no checkpoint, of another backbone than the one at hand, or it needs a file of
+            weights that was not given.
     """
     header = _header(Path(path))
     if header is None:
         return _load_published(Path(path), weights)
     config = _model_config(header, path)
+    if weights is None and config.weights is not None and not config.weights.startswith(PACKAGE):
+        weights = own
+        if weights is None:
+            raise InputError(
+                f"checkpoint {path}: learned on {config.backbone} weights of the file {config.weights!r}; a path in a "
+                "checkpoint is not followed: give your file with these weights, as --weights, model.weights of the "
+                "workflow, or the argument weights"
+            )
     if weights is not None:
         config = dataclasses.replace(config, weights=weights)
     network = build_network(config)

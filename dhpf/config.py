@@ -113,7 +113,7 @@ def located_weights(weights: str | Path) -> Path:
             the package is run.
 
     Raises:
-        InputError: there is no such package, or no such file.
+        InputError: there is no such package, no such file, or one outside the package.
     """
     text = str(weights)
     if not text.startswith(PACKAGE):
@@ -123,6 +123,8 @@ def located_weights(weights: str | Path) -> Path:
         spec = importlib.util.find_spec(name) if name.isidentifier() else None
         if spec is None or not spec.submodule_search_locations:
             raise InputError(f"no weights file {text!r}: no package {name!r} is installed; write package:NAME/PATH")
+        if inside.startswith("/") or ".." in inside.split("/"):
+            raise InputError(f"no weights file {text!r}: it would lie outside the package; write package:NAME/PATH")
         path = Path(next(iter(spec.submodule_search_locations))) / inside
     if not is_file(path):
         raise InputError(f"no weights file {text!r}")

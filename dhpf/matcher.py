@@ -50,7 +50,8 @@ class Matcher:
 
         Args:
             path: written by `save` or by a training run, or a published state dict.
-            weights: file with the backbone's weights, if they are not the installed or published ones.
+            weights: file with the backbone's weights, if they are not the installed or published ones; the path that
+                the checkpoint names is not followed.
 
         Raises:
             InputError: no usable checkpoint, or of another backbone.

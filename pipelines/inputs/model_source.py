@@ -25,12 +25,15 @@ class ModelSource:
     Attributes:
         config: of an untrained model; None for a checkpoint.
         checkpoint: path or s3:// URI of a checkpoint; None for an untrained model.
+        weights: file with the backbone's weights that the user's settings name, for a checkpoint that was learned on
+            those of a file; a path in the checkpoint itself is not followed.
         version: models:/NAME/VERSION of a model from the registry, never an alias, whose meaning changes; else "".
     """
 
     config: ModelConfig | None = None
     checkpoint: str | None = None
     version: str = ""
+    weights: str | None = None
 
     def load(self, resources: Resources) -> HyperpixelNetwork:
         """The network, ready for inference, in a process that may use these resources.
@@ -40,9 +43,13 @@ class ModelSource:
         """
         torch.set_num_threads(max(1, int(resources.cpus)))
         device = "cuda" if resources.gpus and torch.cuda.is_available() else "cpu"
+        return self.network().to(device)
+
+    def network(self) -> HyperpixelNetwork:
+        """The network, on the CPU."""
         if self.config is not None:
-            return build_network(self.config).to(device)
-        return load_network(self.checkpoint_file()).to(device)
+            return build_network(self.config)
+        return load_network(self.checkpoint_file(), own=self.weights)
 
     def checkpoint_file(self) -> Path:
         """The checkpoint as a file of this machine; an object is fetched once."""

@@ -83,7 +83,8 @@ class Contest:
         return verdict
 
     def _fetched(self, version: VersionFacts) -> ModelSource:
-        return registered_source(self._tracker, f"models:/{self.name}/{version.version}", self._folder)
+        uri = f"models:/{self.name}/{version.version}"
+        return registered_source(self._tracker, uri, self._folder, self._workflow.model.weights)
 
     def _circumstances(self) -> dict[str, str]:
         return {

@@ -166,14 +166,15 @@ class StageContext:
         """
         if not isinstance(choice, str):
             return ModelSource(config=self._configured(choice, place))
+        weights = self.workflow.model.weights
         if choice == "trained":
-            return ModelSource(checkpoint=str(trained_checkpoint(self.folder_of("train"))))
+            return ModelSource(checkpoint=str(trained_checkpoint(self.folder_of("train"))), weights=weights)
         if choice == "searched":
             return ModelSource(config=searched_model(self.folder_of("search")))
         if choice.startswith("models:/"):
-            return registered_source(self.tracker, choice, self.folder)
-        load_network(choice)  # a bad checkpoint is reported here, and not by every actor
-        return ModelSource(checkpoint=checkpoint_for_workers(Path(choice), self.folder))
+            return registered_source(self.tracker, choice, self.folder, weights)
+        load_network(choice, own=weights)  # a bad checkpoint is reported here, and not by every actor
+        return ModelSource(checkpoint=checkpoint_for_workers(Path(choice), self.folder), weights=weights)
 
     def _configured(self, choice: Mapping[str, Any], place: str) -> ModelConfig:
         return method_model(self.workflow, choice, f"{self.workflow.name}.{place}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from dhpf.checkpoint import load_network
 from dhpf.config import ModelConfig
 from dhpf.model.backbone import load_backbone
 from dhpf.pipelines.config import EvaluateConfig
@@ -89,8 +88,9 @@ def _metrics(results: Sequence[MethodScores]) -> list[str]:
 
 
 def _num_layers(model: ModelSource) -> int:
-    config = model.config or load_network(model.checkpoint_file()).config
-    return len(load_backbone(config.backbone, config.weights))
+    if model.config is not None:
+        return len(load_backbone(model.config.backbone, model.config.weights))
+    return len(model.network().backbone)
 
 
 def _place(method: str) -> str:

@@ -1,3 +1,5 @@
+import dataclasses
+import os
 import pickle
 import struct
 from pathlib import Path
@@ -8,7 +10,7 @@ import torch
 from safetensors import safe_open
 
 from dhpf.checkpoint import FORMAT, build_network, load_network, save_network
-from dhpf.config import ModelConfig
+from dhpf.config import ModelConfig, located_weights
 from dhpf.errors import InputError
 
 
@@ -52,6 +54,35 @@ def test_a_checkpoint_of_other_backbone_weights_is_refused(saved: Path, tmp_path
     safetensors.torch.save_file(other, tmp_path / "other.safetensors")
     with pytest.raises(InputError, match="other efficientnet_lite0 weights"):
         load_network(saved, weights=str(tmp_path / "other.safetensors"))
+
+
+def test_a_path_in_a_checkpoint_is_not_followed(tmp_path: Path) -> None:
+    state, secret = build_timm_state(), tmp_path / "secret.safetensors"
+    safetensors.torch.save_file(state, secret)
+    config = ModelConfig(selection="fixed", layers=(5, 11), weights=str(secret))
+    save_network(build_network(config), tmp_path / "m.safetensors")
+    kept = secret.rename(tmp_path / "mine.safetensors")
+    os.mkfifo(secret)
+    wanted = (
+        "learned on efficientnet_lite0 weights of the file '.*secret.safetensors'; .* not followed: give .*--weights"
+    )
+    with pytest.raises(InputError, match=wanted):
+        load_network(tmp_path / "m.safetensors")
+    for network in (
+        load_network(tmp_path / "m.safetensors", weights=str(kept)),
+        load_network(tmp_path / "m.safetensors", own=str(kept)),
+    ):
+        assert network.config == dataclasses.replace(config, weights=str(kept))
+
+
+def test_a_users_own_weights_are_not_given_to_a_checkpoint_of_published_ones(saved: Path, tmp_path: Path) -> None:
+    assert load_network(saved, own=str(tmp_path / "none.pth")).config.weights is None
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../safetensors/x", "a/../../x"])
+def test_a_file_of_a_package_lies_in_the_package(path: str) -> None:
+    with pytest.raises(InputError, match="outside the package"):
+        located_weights(f"package:timm/{path}")
 
 
 def build_timm_state() -> dict[str, torch.Tensor]:
