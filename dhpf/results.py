@@ -116,8 +116,7 @@ def open(folder: str | Path | Location) -> Results:
     found = _with_table(root)
     if found is not None:
         return Results(root, found.record, found.commits)
-    keys = [entry.key.removesuffix(MANIFEST).rstrip("/") for entry in root.entries() if _is_manifest(entry.key)]
-    below = [key for key in keys if key and _with_table(root / key)]
+    below = _keys_with_table(root)
     if len(below) == 1:
         return open(root / below[0])
     if below:
@@ -125,13 +124,21 @@ def open(folder: str | Path | Location) -> Results:
     raise InputError(f"results {root}: no complete output with a table; give the folder that the run's summary names")
 
 
+def outputs_with_table(folder: str | Path | Location) -> list[Location]:
+    """The complete outputs with a table at a location, or else below it, sorted by their keys."""
+    root = location_of(folder)
+    return [root] if _with_table(root) else [root / key for key in _keys_with_table(root)]
+
+
 def reading_line(folder: Location) -> str:
     """A line of Python that reads the table of an output, for whoever wants to go on with it."""
     return f'import dhpf.results; dhpf.results.open("{folder}").to_pandas()'
 
 
-def _is_manifest(key: str) -> bool:
-    return key.rpartition("/")[2] == MANIFEST
+def _keys_with_table(root: Location) -> list[str]:
+    """Where below a location complete outputs with a table lie."""
+    names = [entry.key.rpartition("/") for entry in root.entries()]
+    return [key for key, _, name in names if key and name == MANIFEST and _with_table(root / key)]
 
 
 def _with_table(root: Location) -> Manifest | None:

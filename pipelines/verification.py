@@ -31,7 +31,7 @@ from dhpf.pipelines.outputs.store import DATA, PLAN, RESTART_REMEDY
 from dhpf.pipelines.tracking.journal import journal_place
 from dhpf.pipelines.training.checkpoints import RAY_RUN
 from dhpf.pipelines.training.state import PROGRESS, require_whole
-from dhpf.storage import FileLocation, Location, location_of
+from dhpf.storage import Location, parent_of
 from dhpf.storage.location import Entry
 from dhpf.storage.read_ahead import read_ahead
 
@@ -246,20 +246,13 @@ def _checkpoints(stage: Location, sizes: dict[str, int]) -> Iterator[Check]:
 
 def _journal(folder: Location) -> list[Part]:
     """The journal of a run's folder, if this is one and it has one."""
-    place = journal_place(_folder_of(folder), folder)
+    place = journal_place(parent_of(folder), folder)
     checks = [
         Check(entry.key, "", entry.size, partial(read_json, place / entry.key), _DELETE)
         for entry in place.entries()
         if entry.key.endswith(".json")
     ]
     return [Part("journal", place, checks)] if checks else []
-
-
-def _folder_of(place: Location) -> Location:
-    if isinstance(place, FileLocation):
-        return FileLocation(place.path.parent)
-    path, mark, query = str(place).partition("?")
-    return location_of(path.rstrip("/").rpartition("/")[0] + mark + query)
 
 
 def _damage_of(check: Check) -> tuple[Check, str | None]:

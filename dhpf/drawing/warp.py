@@ -38,14 +38,15 @@ def warp_source_onto_target(
     """The source warped into the target's frame by a smoothed thin-plate spline through matched points.
 
     Args:
-        source: (H, W, 3) uint8.
+        source: (H, W, 3) uint8, or (H, W, 4) with opacity.
         target_shape: (height, width) of the result.
         source_points, target_points: (M, 2) matches, the best first, in original pixels; the first 200 count. Those far
             from the affine map of the majority are left out. Fewer than 6 give an affine map; fewer than 3, or all
             on one line, a plain resize.
 
     Returns:
-        (height, width, 3) uint8, white where the source does not reach.
+        (height, width, 3) uint8, white where the source does not reach; of a source with opacity (height, width, 4),
+        transparent there.
 
     Raises:
         ValueError: the numbers of points differ.
@@ -64,7 +65,8 @@ def warp_source_onto_target(
     seen *= (image.width / source.shape[1], image.height / source.shape[0])
     mesh = _mesh(columns.astype(int).tolist(), rows.astype(int).tolist(), seen)
     method, sampling = Image.Transform.MESH, Image.Resampling.BILINEAR
-    return np.asarray(image.transform((width, height), method, mesh, resample=sampling, fillcolor=PAPER))
+    nothing = PAPER if source.shape[2] == len(PAPER) else (*PAPER, 0)
+    return np.asarray(image.transform((width, height), method, mesh, resample=sampling, fillcolor=nothing))
 
 
 def draw_warp(source: RGB, target: RGB, warped: RGB) -> RGB:

@@ -207,6 +207,7 @@ def match(
         match_blocks(pairs, model, rows, output, config, title=title, options=options, report=report)
         record = {
             **{key: value for key, value in plan.items() if key != "tasks"},
+            "images": pairs.config.root if isinstance(pairs, Collection) else None,  # of a shard set: in its shards
             "num_pairs": pairs.num_pairs,
             **rejected,
             **totals(output.committed()),
