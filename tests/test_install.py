@@ -53,6 +53,8 @@ def test_the_wheel_holds_every_module_and_no_other_top_level_package(archives: t
     pipelines = {f"dhpf/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "pipelines").rglob("*.py")}
     assert modules | pipelines <= names
     assert {"dhpf/py.typed", "dhpf/pipelines/__main__.py", "dhpf/pipelines/workflows.yaml"} <= names
+    web = {f"dhpf/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "pipelines" / "gallery" / "web").iterdir()}
+    assert len(web) == 3 and web <= names
     assert {name.split("/")[0] for name in names} == {"dhpf", "dhpf-0.1.0.dist-info"}
     assert {"dhpf-0.1.0.dist-info/licenses/LICENSE", "dhpf-0.1.0.dist-info/licenses/NOTICE"} <= names
 

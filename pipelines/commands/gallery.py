@@ -32,7 +32,9 @@ Pictures = Annotated[
 ]
 Images = Annotated[
     str | None,
-    typer.Option(metavar="FOLDER|URI", help="Where a collection's images lie, if not where the run has read them."),
+    typer.Option(
+        metavar="FOLDER|URI", help="Where the images lie, if neither in the run's shards nor where it has read them."
+    ),
 ]
 
 

@@ -47,14 +47,14 @@ def shown_tables(run: Location, images: str | None = None) -> list[ShownTable]:
     """The tables of a run, or of one of its outputs.
 
     Args:
-        images: folder or URI where the images of collections lie now; None for where the run has read them.
+        images: folder or URI where images that are in no shard lie now; None for where the run has read them.
 
     Raises:
-        InputError: there is no complete output of match or evaluate, or the images of a collection are not known.
+        InputError: there is no complete output of match or evaluate, or it is not known where its images lie.
     """
     found = [_matches(place, images) for place in _outputs(run, "match")]
     methods = dict.fromkeys(parent_of(place) for place in _outputs(run, "evaluate"))
-    found += [table for place in methods for table in _predictions(place)]
+    found += [table for place in methods for table in _predictions(place, images)]
     if not found:
         raise InputError(f"gallery of {run}: holds no complete output of the match or the evaluate stage")
     return found
@@ -74,14 +74,14 @@ def _matches(place: Location, images: str | None) -> ShownTable:
     return ShownTable("match", on, "", rows, None, *_images_of(run, on, rows, images))
 
 
-def _predictions(method: Location) -> Iterator[ShownTable]:
+def _predictions(method: Location, images: str | None) -> Iterator[ShownTable]:
     if read_manifest(method / PREDICTIONS) is None:
         return
     rows = open_results(method / PREDICTIONS)
     scores = open_results(method / SCORES) if read_manifest(method / SCORES) is not None else None
     on = str(StageOutput(rows.folder).planned("on"))
     run = _ancestor(method, 3 + on.count("/"))  # the method's folder is RUN/evaluate/ON/METHOD
-    yield ShownTable("evaluate", on, method.name, rows, scores, *_images_of(run, on, rows, None))
+    yield ShownTable("evaluate", on, method.name, rows, scores, *_images_of(run, on, rows, images))
 
 
 def _images_of(run: Location, on: str, rows: Results, images: str | None) -> tuple[str, ReadImage]:

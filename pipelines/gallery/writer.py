@@ -244,5 +244,11 @@ def _facts(table: ShownTable) -> list[list[str]]:
     record = table.rows.record
     model = record.get("model")
     backbone = model["config"].get("backbone") if isinstance(model, Mapping) and "config" in model else None
-    facts = {"Backbone": backbone, "Seconds": record.get("seconds"), "Written by": f"dhpf {record.get('code_version')}"}
+    seconds = record.get("seconds")
+    facts = {
+        "backbone": backbone,
+        "time": None if seconds is None else f"{seconds:,.0f} s",
+        "matched by": f"dhpf {record.get('code_version')}",
+        "output": str(table.rows.folder),
+    }
     return [[name, str(value)] for name, value in facts.items() if value is not None]

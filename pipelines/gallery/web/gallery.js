@@ -52,6 +52,7 @@ const gallery = (() => {
   }
   const el = (tag, attributes = {}, ...children) => fill(document.createElement(tag), attributes, children);
   const svg = (tag, attributes = {}, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
+  const show = (parent, ...children) => { parent.replaceChildren(); return fill(parent, {}, children); };
   const name = (text) => el("span", { class: "name" }, text);
   const percent = (value) => (value === null ? "–" : `${(100 * value).toFixed(0)} %`);
   const count = (number, word) => `${number.toLocaleString("en")} ${word}${number === 1 ? "" : "s"}`;
@@ -138,7 +139,8 @@ const gallery = (() => {
   function card(list, i, state) {
     const status = list.statuses[list.status[i]];
     const [source, target] = [list.images[list.source[i]][1], list.images[list.target[i]][1]];
-    return el("a", { class: "card", href: address({ v: "pair", n: list.number[i] }, state), "data-number": list.number[i] },
+    const value = list.score[i] === null ? status : `score ${list.score[i].toFixed(2)}`;
+    return el("a", { class: "card", href: address({ v: "pair", n: list.number[i] }, state), "data-number": list.number[i], "aria-label": `${source} → ${target}, ${value}` },
       el("span", { class: "two" }, picture(list, list.source[i], "thumbnails", "source"), picture(list, list.target[i], "thumbnails", "target")),
       el("span", { class: "text" },
         el("span", { class: "names" }, el("span", { class: "name", title: source }, source), el("span", { class: "name muted", title: target }, target)),
@@ -202,7 +204,7 @@ const gallery = (() => {
     const isFiltered = ["c", "s", "lo", "hi", "l", "q", "i"].some((key) => state[key] !== undefined);
     const clear = { c: null, s: null, lo: null, hi: null, l: null, q: null, i: null };
     const focused = document.activeElement?.id, at = document.activeElement?.selectionStart;
-    main.replaceChildren(
+    show(main, 
       filters(list, state),
       el("div", { class: "tally" },
         el("span", { role: "status" }, only, `${count(found.length, "pair")}${more}`, " ",
@@ -232,7 +234,7 @@ const gallery = (() => {
 
   async function drawPair(list, state, main, turn) {
     const i = list.number.indexOf(Number(state.n));
-    if (i < 0) return main.replaceChildren(el("p", { class: "note" }, "This pair is not in the gallery. ", el("a", { href: listAddress({}) }, "Show all")));
+    if (i < 0) return show(main, el("p", { class: "note" }, "This pair is not in the gallery. ", el("a", { href: listAddress({}) }, "Show all")));
     const details = (await load(`table-${state.t || 0}/pairs-${Math.floor(i / PAGE)}`))[i % PAGE];
     if (turn !== drawn) return;
     const found = chosen(list, state), at = found.indexOf(i);
@@ -242,13 +244,13 @@ const gallery = (() => {
     const [source, target] = [list.images[list.source[i]], list.images[list.target[i]]];
     const status = list.statuses[list.status[i]];
     const facts = [
-      list.score[i] !== null && [list.scoreName, list.score[i].toFixed(list.stage === "match" ? 3 : 2)],
+      list.score[i] !== null && [list.scoreName, list.stage === "match" ? list.score[i].toFixed(3) : percent(list.score[i])],
       list.categories[list.category[i]] && ["class", list.categories[list.category[i]]],
       ...(details.values || []).filter(([metric]) => metric !== list.scoreName).map(([metric, value]) => [metric, percent(value)]),
       ["pair", details.id],
       details.mirrored && ["matched", "mirrored"],
     ].filter(Boolean);
-    main.replaceChildren(
+    show(main, 
       el("div", { class: "top" },
         el("a", { class: "button", href: back }, "‹ All pairs"),
         el("span", { class: "steps" }, at >= 0 && el("span", { class: "muted number" }, `${at + 1} of ${found.length}`), step(-1, "←", "previous pair"), step(1, "→", "next pair"))),
@@ -256,7 +258,7 @@ const gallery = (() => {
       el("dl", { class: "facts" }, facts.map(([key, value]) => el("div", {}, el("dt", {}, key), el("dd", { class: "name" }, value)))),
       [source, target].filter(([, , remark]) => remark).map(([, , remark]) => el("p", { class: "failed" }, remark)),
       status === "matched" ? matchPanel(list, i, details) : el("p", { class: "panel failed" }, `This pair could not be matched: ${status}`),
-      status === "matched" && el("div", { class: "beside" }, warpPanel(list, i), layersPanel(list, i)));
+      status === "matched" && el("div", { class: "beside" }, warpPanel(list, i, details), layersPanel(list, i, state)));
     main.querySelector(".matches")?.redraw();
     onKey = (event) => {
       const way = { ArrowLeft: to(-1), ArrowRight: to(1) }[event.key];
@@ -337,7 +339,8 @@ const gallery = (() => {
     }
 
     function refresh() {
-      tools.replaceChildren(segments("What is drawn", kinds.map((k) => [k.key, k.title]), kind.key, choose), kind.key === "matches" ? sliderLabel : "");
+      const heading = kinds.length > 1 ? segments("What is drawn", kinds.map((k) => [k.key, k.title]), kind.key, choose) : el("h3", {}, kind.title);
+      tools.replaceChildren(heading, kind.key === "matches" ? sliderLabel : "");
       slider.max = kind.marks.length;
       slider.value = shown;
       amount.textContent = `${shown} of ${kind.marks.length}`;
@@ -354,7 +357,8 @@ const gallery = (() => {
     }
 
     drawing.redraw = () => {
-      const width = drawing.parentNode ? drawing.parentNode.clientWidth - parseFloat(getComputedStyle(panel).paddingLeft) * 2 : 800;
+      if (!drawing.isConnected) return;
+      const width = panel.clientWidth - 2 * parseFloat(getComputedStyle(panel).paddingLeft);
       const isStacked = width < 620, gap = 14, sizes = details.sizes;
       const scales = isStacked ? sizes.map(([w, h]) => Math.min(width / w, 420 / h))
         : (() => {
@@ -384,7 +388,7 @@ const gallery = (() => {
         const line = (a, b, more) => svg("line", { x1: a[0], y1: a[1], x2: b[0], y2: b[1], stroke: mark.colour, ...more });
         const dot = (at, more) => svg("circle", { cx: at[0], cy: at[1], r: 4.5, fill: mark.colour, ...more });
         return svg("g", { class: "mark", onpointerenter: () => strengthen(k), onpointerleave: () => strengthen(null), onclick: () => strengthen(k) },
-          svg("title", {}, mark.text), to && line(from, to), truth && to && line(to, truth, { class: "off", stroke: null }),
+          svg("title", {}, mark.text), to && line(from, to, { class: "casing", stroke: null }), to && line(from, to), truth && to && line(to, truth, { class: "off", stroke: null }),
           dot(from), to && dot(to), truth && svg("circle", { class: "truth", cx: truth[0], cy: truth[1], r: 7.5 }),
           [from, to].filter(Boolean).map((at) => svg("circle", { class: "hit", cx: at[0], cy: at[1], r: 12 })));
       });
@@ -397,21 +401,22 @@ const gallery = (() => {
     return panel;
   }
 
-  function warpPanel(list, i) {
+  function warpPanel(list, i, details) {
     const panel = el("section", { class: "panel", "aria-label": "Warp" }, el("h3", {}, "Source warped onto target"));
     if (list.warp[i] < 0) {
       return fill(panel, {}, [el("p", { class: "muted" }, "This pair has no warp: the gallery was written with fewer large pictures (--pictures), or an image is gone.")]);
     }
-    const target = picture(list, list.target[i], "pictures", "target", { loading: "eager" });
+    const [width, height] = details.sizes[1], target = picture(list, list.target[i], "pictures", "target", { loading: "eager" });
     const warped = el("img", { src: `warps/${list.warp[i]}.webp`, alt: `source warped onto target: ${list.images[list.source[i]][1]}`, style: { opacity: 0.5 } });
     const slider = el("input", { type: "range", id: "opacity", min: 0, max: 100, value: 50, "aria-label": "opacity of the warped source", oninput: () => { warped.style.opacity = slider.value / 100; } });
-    return fill(panel, {}, [el("div", { class: "stack" }, target, warped), el("div", { class: "blend" }, "target", slider, "warped source")]);
+    return fill(panel, {}, [el("div", { class: "stack", style: { aspectRatio: `${width} / ${height}`, maxWidth: `${(560 * width) / height}px` } }, target, warped), el("div", { class: "blend" }, "target", slider, "warped source")]);
   }
 
-  function layersPanel(list, i) {
+  function layersPanel(list, i, state) {
     const used = new Set(list.layerSets[list.layers[i]]);
     const cells = Array.from({ length: list.numLayers }, (_, layer) => el("li", { class: used.has(layer) && "used", title: used.has(layer) ? "used" : "not used" }, layer));
-    return el("section", { class: "panel", "aria-label": "Layers" }, el("h3", {}, `Layers of this pair: ${used.size} of ${list.numLayers}`), el("ul", { class: "layers" }, cells));
+    return el("section", { class: "panel", "aria-label": "Layers" }, el("h3", {}, `Layers of this pair: ${used.size}`), el("ul", { class: "layers" }, cells),
+      el("p", { class: "readout" }, el("a", { href: address({ v: "overview" }, state.t ? { t: state.t } : {}) }, "Layers of the whole run"), el("br"), "Keys: ← and → lead to the pairs before and after this one, Escape to the list."));
   }
 
   // ---- the run as a whole ----
@@ -420,13 +425,14 @@ const gallery = (() => {
     const failed = list.statusCounts.filter(([status]) => status !== "matched").reduce((sum, [, number]) => sum + number, 0);
     const tile = (value, text) => el("div", { class: "tile" }, el("b", { class: "name" }, value), el("span", {}, text));
     const mean = list.metrics.find(([metric]) => metric === list.scoreName);
-    main.replaceChildren(
+    show(main, 
       el("div", { class: "tiles" },
         tile(list.pairs.toLocaleString("en"), "pairs in the run"), tile(list.number.length.toLocaleString("en"), "pairs in this gallery"),
         tile(list.images.length.toLocaleString("en"), "images of these"), failed > 0 && tile(failed.toLocaleString("en"), "pairs that failed"),
-        mean && tile(percent(mean[1]), `mean ${mean[0]}`), list.facts.map(([key, value]) => tile(value, key))),
+        mean && tile(percent(mean[1]), `mean ${mean[0]}`)),
       el("div", { class: "beside" }, histogram(list), list.metrics.length ? classBars(list, state) : statuses(list)),
-      heatMap(list, state));
+      heatMap(list),
+      el("dl", { class: "facts" }, list.facts.map(([key, value]) => el("div", {}, el("dt", {}, key), el("dd", { class: "name" }, value)))));
   }
 
   function histogram(list) {
@@ -449,14 +455,14 @@ const gallery = (() => {
 
   function classBars(list, state) {
     const panel = el("section", { class: "panel" }), bars = el("div", { class: "bars" });
-    const show = (title) => {
+    const draw = (title) => {
       const [, mean, pairs, classes] = list.metrics.find(([metric]) => metric === title);
       const row = (label, value, number, kind) => [label, el("span", { class: "track", role: "img", "aria-label": percent(value) }, el("i", { style: { width: `${100 * value}%` } })), el("span", { class: `number ${kind}`, title: count(number, "pair") }, percent(value))];
       bars.replaceChildren(...row(el("span", { class: "all" }, "all classes"), mean, pairs, "all"), ...classes.flatMap(([text, value, number]) => row(classLink(list, text), value, number, "")));
     };
     const options = list.metrics.map(([metric]) => el("option", { selected: metric === list.scoreName }, metric));
-    const select = el("select", { id: "metric", onchange: () => show(select.value) }, options);
-    show(select.value);
+    const select = el("select", { id: "metric", onchange: () => draw(select.value) }, options);
+    draw(select.value);
     return fill(panel, {}, [el("div", { class: "tools" }, el("h3", {}, "By class"), el("label", {}, "Metric", select)), el("div", { class: "scroll" }, bars)]);
   }
 
@@ -524,9 +530,9 @@ const gallery = (() => {
     const asking = Number(state.e || most0);
     const board = el("div", { class: "graph" }), readout = el("p", { class: "readout", "aria-live": "polite" });
     const hint = "An image leads to its pairs, a line to its match.", amount = el("span", { class: "number" });
-    const slider = el("input", { type: "range", min: 1, max: most, value: asking, "aria-label": "how many matches", oninput: () => show(Number(slider.value)), onchange: () => history.replaceState(null, "", address({ e: slider.value })) });
+    const slider = el("input", { type: "range", min: 1, max: most, value: asking, "aria-label": "how many matches", oninput: () => connect(Number(slider.value)), onchange: () => history.replaceState(null, "", address({ e: slider.value })) });
 
-    function show(number) {
+    function connect(number) {
       const graph = strongest(list, number);
       placed(graph);
       const at = new Map(graph.nodes.map((node) => [node.place, node]));
@@ -553,9 +559,9 @@ const gallery = (() => {
       amount.textContent = `${graph.edges.length} matches of ${graph.nodes.length} images`;
       readout.textContent = hint;
     }
-    main.replaceChildren(el("section", { class: "panel" },
+    show(main, el("section", { class: "panel" },
       el("div", { class: "tools" }, el("h3", {}, "Strongest matches"), el("label", {}, slider), amount), board, readout));
-    show(asking);
+    connect(asking);
   }
 
   // ---- the page ----
@@ -581,7 +587,7 @@ const gallery = (() => {
         returnTo = null;
       }
     } catch (error) {
-      main.replaceChildren(el("p", { class: "note failed" }, error.message));
+      show(main, el("p", { class: "note failed" }, error.message));
     }
   }
 
