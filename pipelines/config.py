@@ -194,6 +194,8 @@ class MatchingConfig:
         resources: what one actor reserves.
         stuck_after: seconds after which a block that also takes 20 times as long as most blocks is stuck: its actor is
             ended, and the block tried image by image. There an image or pair is left out that takes half as long.
+        max_failed_share: of the pairs that a run has tried, once these are 200, so many may have failed; with more the
+            run stops. What others ended from outside does not count. 1 for no limit.
     """
 
     batch_size: int | None = field(default=None, metadata=HOW_IT_RUNS)
@@ -202,9 +204,11 @@ class MatchingConfig:
     engine: EngineName = field(default="auto", metadata=HOW_IT_RUNS)
     resources: Resources = field(default=Resources(), metadata=HOW_IT_RUNS)
     stuck_after: float = field(default=STUCK_AFTER, metadata=HOW_IT_RUNS)
+    max_failed_share: float = field(default=0.5, metadata=HOW_IT_RUNS)
 
     def __post_init__(self) -> None:
         _require_stuck_after(self.stuck_after)
+        _require("max_failed_share", self.max_failed_share, 0 <= self.max_failed_share <= 1, "in 0 .. 1")
         _require("batch_size", self.batch_size, self.batch_size is None or self.batch_size >= 1, "at least 1")
         _require("num_actors", self.num_actors, self.num_actors >= 1, "at least 1")
         least = self.num_actors if self.min_actors is None else self.min_actors

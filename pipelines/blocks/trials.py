@@ -95,6 +95,11 @@ def _is_fatal(ways: Sequence[str]) -> bool:
     return len(crashes) >= CRASHES_AT_A_STEP or len(ways) >= ENDS_AT_A_STEP
 
 
+def is_from_outside(reason: str) -> bool:
+    """Whether what is told of a step that was left out is how others end processes."""
+    return "ended its worker's process" in reason and any(f"({how}" in reason for how in FROM_OUTSIDE)
+
+
 def _reason(ways: Sequence[str]) -> str:
     most = max(sorted(set(ways)), key=ways.count)
     if most.startswith(TOOK_LONGER):

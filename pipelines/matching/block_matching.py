@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -34,6 +35,9 @@ from dhpf.pipelines.outputs.store import StageOutput
 from dhpf.pipelines.outputs.tables import MATCHED, ranked_pairs, read_parquet, table_of
 from dhpf.pipelines.outputs.writers import PART, file_name, table_file
 from dhpf.records import PairRecord
+
+MOST_REASONS = 5
+"""The record of a block says of so many different reasons how many of its pairs failed for them."""
 
 _log = logging.getLogger(__name__)
 
@@ -227,6 +231,7 @@ class BlockWorker:
             "num_pairs": len(table),
             "num_failed": len(failures),
             "first_failure": failures[0] if failures else None,
+            "reasons": dict(Counter(map(_without_name, failures)).most_common(MOST_REASONS)),
             "num_described": len(block.images),
             "seconds": time.time() - started,
         }
@@ -251,6 +256,11 @@ class BlockWorker:
             _log.warning("%s; the whole block is matched again", error)
             return schema.empty_table()
         return table.filter(pc.equal(table["status"], MATCHED)).cast(schema)
+
+
+def _without_name(failure: str) -> str:
+    """Why a pair failed, without the image or pair that the text names first."""
+    return failure.partition(": ")[2] or failure
 
 
 def joined_parts(kept: pa.Table, made: pa.Table, numbers: Sequence[int]) -> pa.Table:

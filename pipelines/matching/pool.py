@@ -6,11 +6,15 @@ The evaluate and the match stage differ in the rows that they make of a pair.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from dhpf.errors import InputError
+from dhpf.manifest import CommitRecord
 from dhpf.pipelines.blocks.pool import BlockWork, do_blocks
+from dhpf.pipelines.blocks.trials import is_from_outside
 from dhpf.pipelines.config import MatchingConfig
 from dhpf.pipelines.inputs.block_source import BlockSource
 from dhpf.pipelines.inputs.model_source import ModelSource
@@ -21,6 +25,10 @@ from dhpf.pipelines.progress import CountedWork
 
 REPORT_SECONDS = 5.0
 """Least time between two reports of progress."""
+
+
+LEAST_TRIED = 200
+"""Pairs that are tried before a run may stop because too many have failed."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,52 @@ class Progress:
     num_pairs: int
     num_failed: int
     seconds: float
+
+
+@dataclass
+class Tried:
+    """The pairs that a run has tried so far.
+
+    Attributes:
+        num_pairs: how many.
+        num_failed: of these, pairs that could not be matched.
+        num_ended: of these, pairs of what was ended from outside.
+        reasons: why the others failed, without names of images, and how often; of each block the most frequent.
+    """
+
+    num_pairs: int = 0
+    num_failed: int = 0
+    num_ended: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def add(self, commit: CommitRecord) -> None:
+        """Adds the pairs of a block."""
+        self.num_pairs += int(commit.info["num_pairs"])
+        self.num_failed += int(commit.info["num_failed"])
+        for why, number in commit.info.get("reasons", {}).items():
+            if is_from_outside(why):
+                self.num_ended += number
+            else:
+                self.reasons[why] += number
+
+    def require_hope(self, title: str, most: float) -> None:
+        """Refuses to go on where more than a share of the pairs have failed.
+
+        Args:
+            title: what the work is called, the stage's name first.
+            most: the share.
+
+        Raises:
+            InputError: see above.
+        """
+        num_failed = self.num_failed - self.num_ended
+        if self.num_pairs >= LEAST_TRIED and num_failed > most * self.num_pairs:
+            [(why, number)] = self.reasons.most_common(1)
+            raise InputError(
+                f"{title}: {num_failed} of the {self.num_pairs} pairs that were tried have failed, {number} of them "
+                f"because: {why}; what is done stays; mend that, or allow more by --set "
+                f"{title.split()[0]}.max_failed_share=1, and the same command goes on from here"
+            )
 
 
 def match_blocks(
@@ -57,8 +111,8 @@ def match_blocks(
         report: called with the progress every few seconds.
 
     Raises:
-        InputError: something that a block needs, such as its shard, cannot be read, and no image is at fault; blocks
-            that were committed stay.
+        InputError: something that a block needs, such as its shard, cannot be read, and no image is at fault, or too
+            many pairs fail; blocks that were committed stay.
     """
     done = output.committed()
     missing = {task for task in pairs.tasks if task not in done}
@@ -77,12 +131,14 @@ def match_blocks(
         most=num_actors,
     )
     started = reported = time.time()
-    num_pairs = num_failed = 0
+    tried = Tried()
     with CountedWork(title, "pair", pairs.num_pairs - num_before) as work, closing(found):
         for _, commit in found:
-            info = commit.info
-            num_pairs, num_failed = num_pairs + int(info["num_pairs"]), num_failed + int(info["num_failed"])
-            work.update(int(info["num_pairs"]), f"{num_failed} failed" if num_failed else "")
+            tried.add(commit)
+            missing.remove(commit.task)
+            work.update(int(commit.info["num_pairs"]), f"{tried.num_failed} failed" if tried.num_failed else "")
+            if missing:
+                tried.require_hope(title, config.max_failed_share)
             if time.time() - reported > REPORT_SECONDS:
                 reported = time.time()
-                report(Progress(num_pairs, num_failed, reported - started))
+                report(Progress(tried.num_pairs, tried.num_failed, reported - started))

@@ -25,7 +25,7 @@ def _run(config: EvaluateConfig, context: StageContext, run: StageRun) -> None:
     run.log_datasets([context.dataset(shards, "evaluation") for shards in sets.values()])
     results = evaluate(config, sets, models, context.folder_of("evaluate"), context.retry)
     for result in results:
-        metrics = {f"{result.on}/{result.method}/{k}": v for k, v in result.summary.items()}
+        metrics = {f"{result.on}/{result.method}/{k}": v for k, v in {**result.summary, **result.counts}.items()}
         run.log_metrics(metrics)
         context.outcome.measure("evaluate", {name: value for name, value in metrics.items() if "/class/" not in name})
         if result.predictions.num_rows:

@@ -61,6 +61,12 @@ class MethodScores:
     scores: pa.Table
     summary: Mapping[str, float]
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many pairs there are, and how many of them failed."""
+        statuses = self.predictions["status"].to_pylist()
+        return {"num_pairs": len(statuses), "num_failed": len(statuses) - statuses.count(MATCHED)}
+
     def left_out(self) -> str | None:
         """Which pairs the means are not over, and why: pairs that failed, and pairs without a truth to score.
 
