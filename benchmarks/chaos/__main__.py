@@ -8,9 +8,10 @@ from pathlib import Path
 
 from benchmarks.chaos import kill_storm, private_runs
 from benchmarks.chaos.page import write_part
+from benchmarks.chaos.training_kills import training_kills
 from benchmarks.chaos.workload import LONG, SHORT
 
-PARTS = ("storm", "store", "places")
+PARTS = ("storm", "store", "places", "training")
 
 
 def main() -> None:
@@ -39,7 +40,12 @@ def main() -> None:
         if options.write:
             write_part("storm", figures)
         assert figures["is_exact"] and figures["rerun_wrote_nothing"], figures
-    if set(options.only) - {"storm"}:
+    if "training" in options.only:
+        figures = training_kills(options.seed, 2 if options.short else 20)
+        if options.write:
+            write_part("training", figures)
+        assert not figures["different"], figures
+    if set(options.only) & {"store", "places"}:
         with tempfile.TemporaryDirectory(prefix="chaos-") as name:
             runs = private_runs.prepared(Path(name), SHORT)
             expected = private_runs.undisturbed(runs)

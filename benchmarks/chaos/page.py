@@ -47,11 +47,12 @@ def commit() -> str:
 
 def page(parts: Mapping[str, Any]) -> str:
     """The whole page, with the parts that there are."""
-    writers = {"storm": _storm, "store": _cases, "places": _cases, "fuzz": _fuzz}
+    writers = {"storm": _storm, "store": _cases, "places": _cases, "training": _training, "fuzz": _fuzz}
     titles = {
         "storm": "A storm of kills",
         "store": "A store that fails and spoils",
         "places": "Full, read-only, and a year ahead",
+        "training": "Trainings that are killed",
         "fuzz": "Damaged and hostile files",
     }
     sections = []
@@ -111,6 +112,16 @@ def _cases(part: Mapping[str, Any]) -> Iterator[str]:
         cells = [case["what"], case["times"], case["commands"], case["outcome"], rows["expected"]]
         cells += [*(rows[kind] for kind in ROWS), bound(bad, rows["expected"])]
         yield f"| {' | '.join(map(str, cells))} |"
+
+
+def _training(part: Mapping[str, Any]) -> Iterator[str]:
+    yield (
+        f"A training of the quickstart with a save after each step, on CPUs. Its driver and all processes that it had "
+        f"started were killed {counted(part['kills'], 'time')} in {counted(part['trainings'], 'training')}, "
+        f"{part['within_a_save']} of them within a save (some files of a checkpoint were there, and not all), and it "
+        f"was begun again each time, {counted(part['runs'], 'run')} in all. Of {counted(part['trainings'], 'training')} "
+        f"the final weights of {part['different']} were not, byte for byte, those of an undisturbed one."
+    )
 
 
 def _fuzz(part: Mapping[str, Any]) -> Iterator[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,7 +27,7 @@ SETTINGS = (
     "shard.sources.photo-warps.options={views: 2, keypoints: 6}",
     "model.image_side=96",
     *("search=null", "evaluate=null", "match=null", "train.gates_start=random", "train.num_workers=1"),
-    *("train.epochs=4", "train.batch_size=4", "train.checkpoint_steps=1", "train.kept_maps_mb=0"),
+    *("train.epochs=12", "train.batch_size=4", "train.checkpoint_steps=1", "train.kept_maps_mb=0"),
 )
 """A training of seconds, with a save after each step."""
 
@@ -34,37 +36,45 @@ PATIENCE_SECONDS = 300.0
 
 
 def training_kills(seed: int, num_kills: int, settings: Sequence[str] = SETTINGS) -> dict[str, Any]:
-    """Trains undisturbed, then once more with kills of the driver and all its processes, and goes on each time.
+    """Trains undisturbed, then with kills of the driver and all its processes, and goes on each time.
+
+    A training that is done before its next kill is compared, and another begins.
 
     Args:
         seed: of the moments.
-        num_kills: how many; every second one comes within a save: when files of a checkpoint are there, and not all.
+        num_kills: how many; the first half comes within a save: when files of a checkpoint are there, and not all.
 
     Returns:
-        "seed"; "kills", and "within_a_save", how many of them were; "ended_before", how often the training was done
-        before its kill; "runs" that were begun; "seconds"; "weights_equal", whether the bytes of the final weights are
-        those of the undisturbed training.
+        "seed"; "kills", and "within_a_save", how many of them were; "trainings", how many these were; "different", the
+        number of those whose final weights are not byte for byte the undisturbed training's; "runs" that were begun;
+        "seconds".
     """
     draw, started = random.Random(seed), time.monotonic()
-    kills = within = runs = 0
+    kills = within = runs = trainings = different = 0
     with tempfile.TemporaryDirectory(prefix="kills-") as name:
-        undisturbed, disturbed = Path(name) / "undisturbed", Path(name) / "disturbed"
+        undisturbed = Path(name) / "undisturbed"
         _finish(undisturbed, settings)
-        while kills < num_kills and _weights(disturbed) is None:
-            runs += 1
-            was_within = _killed(disturbed, settings, draw, within_a_save=kills % 2 == 0)
-            if was_within is not None:
-                kills, within = kills + 1, within + was_within
-        _finish(disturbed, settings)
-        equal = _weights(disturbed) == _weights(undisturbed) is not None
+        while kills < num_kills:
+            trainings += 1
+            disturbed = Path(name) / f"disturbed{trainings}"
+            while kills < num_kills and _weights(disturbed) is None:
+                runs += 1
+                was_within = _killed(disturbed, settings, draw, within_a_save=within * 2 < num_kills)
+                if was_within is not None:
+                    kills, within = kills + 1, within + was_within
+                    print(f"  kill {kills}{', within a save' if was_within else ''}", flush=True)
+            if _weights(disturbed) is None:
+                runs += 1
+                _finish(disturbed, settings)
+            different += _weights(disturbed) != _weights(undisturbed)
     return {
         "seed": seed,
         "kills": kills,
         "within_a_save": within,
-        "ended_before": num_kills - kills,
-        "runs": runs + 1,
-        "seconds": round(time.monotonic() - started, 1),
-        "weights_equal": equal,
+        "trainings": trainings,
+        "different": different,
+        "runs": runs,
+        "seconds": round(time.monotonic() - started),
     }
 
 
@@ -91,14 +101,19 @@ def _killed(work: Path, settings: Sequence[str], draw: random.Random, *, within_
     """Runs the training until it is killed; whether that was within a save, None if the training was done before."""
     known, new = set(_checkpoints(work)), set[Path]()
     process = _started(work, settings)
-    wanted, deadline = draw.randint(1, 2), time.monotonic() + PATIENCE_SECONDS
+    tree: list[psutil.Process] = []
+    wanted, deadline = draw.randint(2, 3), time.monotonic() + PATIENCE_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         new |= set(_checkpoints(work)) - known  # Ray removes old ones
-        if len(new) >= wanted and (within_a_save or draw.random() < 0.05):
-            is_within = _is_partial(max(new))
-            if is_within or not within_a_save or len(new) > wanted + 3:
+        if new and not tree:
+            tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        if len(new) >= wanted and (_is_partial(max(new)) if within_a_save else draw.random() < 0.02):
+            _signal(tree, signal.SIGSTOP)
+            was_within = _is_partial(max(new))
+            if was_within or not within_a_save:
                 _kill(process)
-                return is_within
+                return was_within
+            _signal(tree, signal.SIGCONT)  # the save was done before all stood still
         time.sleep(0.0005)
     if process.poll() is None:
         _kill(process)
@@ -108,15 +123,18 @@ def _killed(work: Path, settings: Sequence[str], draw: random.Random, *, within_
     return None
 
 
+def _signal(tree: Sequence[psutil.Process], number: signal.Signals) -> None:
+    """Sends a signal to all processes of a tree, to those that others have started first."""
+    for one in reversed(tree):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.send_signal(number)
+
+
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kills a driver and all processes that it started, workers first stopped, as when a machine loses power."""
+    """Kills a driver and all processes that it started, as when a machine loses power."""
     tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    for one in tree:
-        if one.is_running():
-            one.suspend()
-    for one in tree:
-        if one.is_running():
-            one.kill()
+    _signal(tree, signal.SIGSTOP)
+    _signal(tree, signal.SIGKILL)
     process.wait()
     psutil.wait_procs(tree[1:], timeout=30)
 
@@ -126,7 +144,12 @@ def _checkpoints(work: Path) -> list[Path]:
 
 
 def _is_partial(checkpoint: Path) -> bool:
-    return len(list(checkpoint.iterdir())) < 4 or not (checkpoint / "progress.json").exists()
+    """Whether some files of a checkpoint are there, and not all; no for one that was removed."""
+    try:
+        names = {path.name for path in checkpoint.iterdir()}
+    except FileNotFoundError:
+        return False
+    return len(names) < 4 or "progress.json" not in names
 
 
 def _weights(work: Path) -> str | None:
