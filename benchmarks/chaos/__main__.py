@@ -5,13 +5,34 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from benchmarks.chaos import kill_storm, private_runs
-from benchmarks.chaos.page import write_part
+from benchmarks.chaos.page import commit, stored_rounds, write_part
 from benchmarks.chaos.training_kills import training_kills
-from benchmarks.chaos.workload import LONG, SHORT
+from benchmarks.chaos.workload import LONG, SHORT, Size
 
 PARTS = ("storm", "store", "places", "training")
+
+
+def _storm(options: argparse.Namespace, size: Size) -> None:
+    """Lets the storm blow; every round is written as soon as it is over."""
+    rounds: list[dict[str, Any]] = stored_rounds() if options.add else []
+    new = len(rounds)
+    with kill_storm.cluster() as cluster:
+        for figures in kill_storm.measure(
+            cluster,
+            size,
+            seed=options.seed,
+            kills=options.kills or (10 if options.short else 200),
+            stops=options.stops or (1 if options.short else 10),
+            pause=options.pause,
+            seconds=options.seconds,
+        ):
+            rounds.append({"commit": commit(), **figures})
+            if options.write:
+                write_part("storm", {"rounds": rounds})
+    kill_storm.require_shown(rounds[new:])
 
 
 def main() -> None:
@@ -21,25 +42,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kills", type=int, help="SIGKILLs (default: 200, or 10 if short)")
     parser.add_argument("--stops", type=int, help="SIGSTOPs (default: 10, or 1 if short)")
-    parser.add_argument("--pause", type=float, default=6, help="mean seconds between two strikes (default: 6)")
+    parser.add_argument("--pause", type=float, default=4, help="mean seconds between two strikes (default: 4)")
     parser.add_argument("--seconds", type=float, default=4 * 3600, help="after which the storm ends (default: 4 hours)")
+    parser.add_argument("--add", action="store_true", help="add rounds of the storm to those written before")
     parser.add_argument("--write", action="store_true", help="write the figures into docs/chaos.json and docs/chaos.md")
     options = parser.parse_args()
     size = SHORT if options.short else LONG
     if "storm" in options.only:
-        with kill_storm.cluster() as cluster:
-            figures = kill_storm.measure(
-                cluster,
-                size,
-                seed=options.seed,
-                kills=options.kills or (10 if options.short else 200),
-                stops=options.stops or (1 if options.short else 10),
-                pause=options.pause,
-                seconds=options.seconds,
-            )
-        if options.write:
-            write_part("storm", figures)
-        assert figures["is_exact"] and figures["rerun_wrote_nothing"], figures
+        _storm(options, size)
     if "training" in options.only:
         figures = training_kills(options.seed, 2 if options.short else 20)
         if options.write:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from benchmarks.chaos.accounts import NOTHING, Account, Row, account, listing, stored_rows
+from benchmarks.chaos.accounts import Row, account, listing, stored_rows
 from benchmarks.chaos.controls import CONTROLS, GLOB, SKIP, Control
 from benchmarks.chaos.storm import Storm, deck
 from benchmarks.chaos.workload import STAGES, Size, Workload, prepared
@@ -24,7 +26,10 @@ MOST_SUBMITS = 60
 SHARED = Path("/var/tmp")
 """A folder of the host that its machines see as it is: the file server of the controls."""
 
-CONTROL_SECONDS = 300.0
+CONTROL_SECONDS = 600.0
+
+FAULTS = ("lost", "doubled", "corrupt", "foreign")
+BAD_CONTROLS = ((SKIP, "lost"), (GLOB, "doubled"))
 
 
 @contextmanager
@@ -38,18 +43,17 @@ def cluster() -> Iterator[Cluster]:
         made.down()
 
 
-def measure(made: Cluster, size: Size, *, seed: int, kills: int, stops: int, pause: float, seconds: float) -> Any:
-    """Runs rounds of the workload until the storm is over.
+def measure(
+    made: Cluster, size: Size, *, seed: int, kills: int, stops: int, pause: float, seconds: float
+) -> Iterator[dict[str, Any]]:
+    """Runs rounds of the workload, and of the controls beside it, until the storm is over.
 
     Args:
-        seed, kills, stops, pause: of the storm, see benchmarks.chaos.storm.
-        seconds: after so many the storm ends, even if not all strikes were done.
+        seed, kills, stops, pause, seconds: of the storm, see benchmarks.chaos.storm.
 
-    Returns:
-        figures: strikes by kind, rounds, accounts of ours and of the controls.
-
-    Raises:
-        AssertionError: a control neither lost nor doubled, so that the storm shows nothing.
+    Yields:
+        figures of each round: strikes by kind, submits, accounts of ours and of the controls; in the last round's,
+        whether it wrote nothing when it was asked for once more.
     """
     with tempfile.TemporaryDirectory(prefix="chaos-", dir=SHARED) as name:
         folder = Path(name)
@@ -57,46 +61,51 @@ def measure(made: Cluster, size: Size, *, seed: int, kills: int, stops: int, pau
         print("the undisturbed run", flush=True)
         workload.submit_until_done("calm", most=1)
         expected = list(stored_rows(workload.run_folder("calm"), STAGES))
-        storm = Storm(made, seed, deck(Random(seed), kills, stops), "dhpf.pipelines", CONTROLS, pause)
-        controls = [Control(name, workload.environment, folder / name) for name in CONTROLS]
-        for control in controls:
-            control.begin()
+        storm = Storm(made, seed, deck(Random(seed), kills, stops), "dhpf.pipelines", CONTROLS, pause, seconds)
         storm.begin()
-        rounds = list(_rounds(workload, storm, expected, seconds))
-        strikes = storm.end()
-        wrote_nothing = _rerun_writes_nothing(workload, f"round{len(rounds)}")
-        accounts = {control.name: control.ended(CONTROL_SECONDS) for control in controls}
-        for control in controls:
-            print(f"control {control.name}: {accounts[control.name]}", flush=True)
-    assert accounts[SKIP].lost and accounts[GLOB].doubled, f"the storm met no control: {accounts}"
-    total = sum((Account(**each["rows"]) for each in rounds), NOTHING)
+        for number in itertools.count(1):
+            round_ = _round(workload, storm, expected, folder, number)
+            if storm.is_over:
+                storm.end()
+                round_["rerun_wrote_nothing"] = _rerun_writes_nothing(workload, f"round{number}")
+            yield {"seed": seed, **round_}
+            if storm.is_over:
+                return
+
+
+def _round(workload: Workload, storm: Storm, expected: list[Row], folder: Path, number: int) -> dict[str, Any]:
+    """One run of the workload with its controls: its strikes and accounts."""
+    before, controls_before = storm.counts, Counter(storm.control_strikes)
+    began = time.monotonic()
+    controls = [Control(name, workload.environment, folder / f"{name}{number}") for name in CONTROLS]
+    for control in controls:
+        control.begin()
+    submits = workload.submit_until_done(f"round{number}", MOST_SUBMITS)
+    struck, control_strikes = storm.counts - before, storm.control_strikes - controls_before
+    found = account(expected, stored_rows(workload.run_folder(f"round{number}"), STAGES))
+    print(f"round {number}: {submits} submits, {dict(struck)}, {found}", flush=True)
+    accounts = {control.name: control.ended(CONTROL_SECONDS) for control in controls}
+    for name, each in accounts.items():
+        print(f"control {name}: {control_strikes[name]} strikes, {each}", flush=True)
     return {
-        "seed": seed,
-        "kills": strikes.total() - strikes["stop"],
-        "stops": strikes["stop"],
-        "strikes": dict(strikes),
-        "seconds": round(storm.strikes[-1][0]),
-        "rounds": rounds,
-        "rows": asdict(total),
-        "is_exact": total.is_exact,
-        "rerun_wrote_nothing": wrote_nothing,
-        "controls": {name: asdict(each) | {"strikes": storm.control_strikes[name]} for name, each in accounts.items()},
+        "strikes": dict(struck),
+        "seconds": round(time.monotonic() - began),
+        "submits": submits,
+        "rows": asdict(found),
+        "controls": {name: {"strikes": control_strikes[name], **asdict(each)} for name, each in accounts.items()},
     }
 
 
-def _rounds(workload: Workload, storm: Storm, expected: list[Row], seconds: float) -> Iterator[dict[str, Any]]:
-    """Rounds of the workload until the storm is over, each with its account."""
-    deadline = time.monotonic() + seconds
-    number = 0
-    while number == 0 or not storm.is_over:
-        number += 1
-        before = len(storm.strikes)
-        submits = workload.submit_until_done(f"round{number}", MOST_SUBMITS)
-        if time.monotonic() > deadline:
-            storm.end()
-        found = account(expected, stored_rows(workload.run_folder(f"round{number}"), STAGES))
-        print(f"round {number}: {submits} submits, {found}", flush=True)
-        yield {"submits": submits, "strikes": len(storm.strikes) - before, "rows": asdict(found)}
+def require_shown(rounds: Sequence[Mapping[str, Any]]) -> None:
+    """Requires that our rows are all right, and that the same storm spoilt what the controls wrote.
+
+    Raises:
+        AssertionError: one of these is not so.
+    """
+    assert not any(each["rows"][kind] for each in rounds for kind in FAULTS), rounds
+    assert all(each.get("rerun_wrote_nothing", True) for each in rounds), rounds
+    lost, doubled = (sum(each["controls"][name][kind] for each in rounds) for name, kind in BAD_CONTROLS)
+    assert lost and doubled, f"the storm met no control, and shows nothing: {rounds}"
 
 
 def _rerun_writes_nothing(workload: Workload, name: str) -> bool:

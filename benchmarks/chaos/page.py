@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,11 @@ def write_part(name: str, figures: Mapping[str, Any]) -> None:
     print(f"written to {JSON} and {PAGE}")
 
 
+def stored_rounds() -> list[dict[str, Any]]:
+    """The rounds of the storm that docs/chaos.json holds."""
+    return list(json.loads(JSON.read_text()).get("storm", {}).get("rounds", [])) if JSON.exists() else []
+
+
 def commit() -> str:
     """The commit of the code that runs, with a plus where files differ from it."""
 
@@ -59,7 +65,8 @@ def page(parts: Mapping[str, Any]) -> str:
     for name, write in writers.items():
         if name in parts:
             part = parts[name]
-            made = f"Commit `{part['commit']}`, seed {part['seed']}, {part['cpus']} cores of {part['machine']}."
+            seed = f", seed {part['seed']}" if "seed" in part else ""
+            made = f"Commit `{part['commit']}`{seed}, {part['cpus']} cores of {part['machine']}."
             sections.append("\n".join([f"## {titles[name]}", "", *write(part), "", made, ""]))
     missing = [f"- {title}" for name, title in titles.items() if name not in parts]
     if missing:
@@ -73,23 +80,37 @@ def bound(bad: int, of: int) -> str:
 
 
 def _storm(part: Mapping[str, Any]) -> Iterator[str]:
-    strikes = part["strikes"]
-    kinds = ", ".join(f"{strikes[kind]} {words}" for kind, words in STRUCK.items() if strikes.get(kind))
+    rounds = part["rounds"]
+    strikes = _sum(each["strikes"] for each in rounds)
+    kinds = ", ".join(f"{strikes[kind]} {words}" for kind, words in STRUCK.items() if strikes[kind])
     yield (
         f"Shard, evaluate and match on a head and two workers in network namespaces and an S3 server, in "
-        f"{counted(len(part['rounds']), 'round')} and {sum(each['submits'] for each in part['rounds'])} submits: "
-        f"{part['kills']} SIGKILLs and {part['stops']} SIGSTOPs in {part['seconds']} s of storm ({kinds}). The same "
-        "storm met two writers that are not exact: one skips a block whose file exists, one writes unique names that "
-        "readers take by a pattern."
+        f"{counted(len(rounds), 'round')} and {sum(each['submits'] for each in rounds)} submits: "
+        f"{strikes.total() - strikes['stop']} SIGKILLs and {strikes['stop']} SIGSTOPs in "
+        f"{sum(each['seconds'] for each in rounds)} s ({kinds}). Each round was begun again until it was done. The "
+        "same storm met two writers that are not exact: one skips a block whose file exists, one writes unique names "
+        "that readers take by a pattern. They lose and double, so the storm would show it of others, too."
     )
     yield from ("", "| | strikes | rows expected | lost | doubled | corrupt | true share |", f"|{' --- |' * 7}")
-    ours = {"dhpf": part["rows"] | {"strikes": part["kills"] + part["stops"]}}
-    for name, rows in {**ours, **part["controls"]}.items():
+    ours = _sum(each["rows"] for each in rounds) + Counter(strikes=strikes.total())
+    controls = {name: _sum(each["controls"][name] for each in rounds) for name in rounds[0]["controls"]}
+    for name, rows in {"dhpf": ours, **controls}.items():
         bad = sum(rows[kind] for kind in ROWS)
         cells = [name, rows["strikes"], rows["expected"], *(rows[kind] for kind in ROWS), bound(bad, rows["expected"])]
         yield f"| {' | '.join(map(str, cells))} |"
-    nothing = "wrote nothing" if part["rerun_wrote_nothing"] else "WROTE AGAIN"
-    yield from ("", f"Rows were compared in all columns but times. A rerun after the storm {nothing}.")
+    again = [each["rerun_wrote_nothing"] for each in rounds if "rerun_wrote_nothing" in each]
+    yield from ("", "Rows were compared in all columns but times.")
+    if again:
+        yield f"Asked for again after the storm, {sum(again)} of {counted(len(again), 'run')} wrote nothing."
+    made = sorted({(each["commit"], each["seed"]) for each in rounds})
+    yield f"Rounds: {', '.join(f'commit `{commit}` with seed {seed}' for commit, seed in made)}."
+
+
+def _sum(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
+    total = Counter[str]()
+    for each in counts:
+        total.update(each)
+    return total
 
 
 STRUCK = {
@@ -115,12 +136,12 @@ def _cases(part: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _training(part: Mapping[str, Any]) -> Iterator[str]:
+    trainings = counted(part["trainings"], "training")
     yield (
         f"A training of the quickstart with a save after each step, on CPUs. Its driver and all processes that it had "
-        f"started were killed {counted(part['kills'], 'time')} in {counted(part['trainings'], 'training')}, "
+        f"started were killed {counted(part['kills'], 'time')} in {trainings}, "
         f"{part['within_a_save']} of them within a save (some files of a checkpoint were there, and not all), and it "
-        f"was begun again each time, {counted(part['runs'], 'run')} in all. Of {counted(part['trainings'], 'training')} "
-        f"the final weights of {part['different']} were not, byte for byte, those of an undisturbed one."
+        f"was begun again each time, {counted(part['runs'], 'run')} in all. Of {trainings} the final weights of {part['different']} were not, byte for byte, those of an undisturbed one."
     )
 
 

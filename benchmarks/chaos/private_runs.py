@@ -24,7 +24,7 @@ from infra.local_cluster.machine import PROJECT
 from infra.s3_server import Bucket, served_bucket
 
 YEAR_SECONDS = 365 * 24 * 3600
-RUN_SECONDS = 900
+RUN_SECONDS = 1800
 
 FULL_BYTES = 300_000
 """Of the work folder's disk: its plan and some of its blocks fit, and not all."""

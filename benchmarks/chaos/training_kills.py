@@ -27,11 +27,11 @@ SETTINGS = (
     "shard.sources.photo-warps.options={views: 2, keypoints: 6}",
     "model.image_side=96",
     *("search=null", "evaluate=null", "match=null", "train.gates_start=random", "train.num_workers=1"),
-    *("train.epochs=12", "train.batch_size=4", "train.checkpoint_steps=1", "train.kept_maps_mb=0"),
+    *("train.epochs=8", "train.batch_size=4", "train.checkpoint_steps=1", "train.kept_maps_mb=0"),
 )
 """A training of seconds, with a save after each step."""
 
-PATIENCE_SECONDS = 300.0
+PATIENCE_SECONDS = 1800.0
 """Longest wait for a run to end or to come to a save."""
 
 

@@ -21,7 +21,7 @@ from infra.local_cluster.machine import PROJECT
 
 WORKFLOW = "storm"
 STAGES = ("shard", "evaluate", "match")
-SUBMIT_SECONDS = 900
+SUBMIT_SECONDS = 3600
 
 
 @dataclass(frozen=True)
