@@ -141,7 +141,8 @@ def _training(part: Mapping[str, Any]) -> Iterator[str]:
         f"A training of the quickstart with a save after each step, on CPUs. Its driver and all processes that it had "
         f"started were killed {counted(part['kills'], 'time')} in {trainings}, "
         f"{part['within_a_save']} of them within a save (some files of a checkpoint were there, and not all), and it "
-        f"was begun again each time, {counted(part['runs'], 'run')} in all. Of {trainings} the final weights of {part['different']} were not, byte for byte, those of an undisturbed one."
+        f"was begun again each time, {counted(part['runs'], 'run')} in all. Of {trainings} "
+        f"the final weights of {part['different']} were not, byte for byte, those of an undisturbed one."
     )
 
 
