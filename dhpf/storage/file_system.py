@@ -47,25 +47,27 @@ class FileLocation(Location):
             self._put(lambda file: shutil.copyfileobj(source, file))
 
     def _put(self, write: Write) -> None:
-        self._write_temporary(write).replace(self.path)
-        _sync_folder(self.path.parent)
+        with self._being_written():
+            self._write_temporary(write).replace(self.path)
+            _sync_folder(self.path.parent)
 
     def put_if_absent(self, content: bytes) -> bool:
-        temporary = self._write_temporary(lambda file: file.write(content))
-        try:
-            os.link(temporary, self.path)  # unlike a rename, a link never overwrites
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            raise InputError(
-                f"folder {self.path.parent}: its file system has no hard links, by which one of several writers is "
-                "chosen; use a --work folder on a local or NFS disk"
-            ) from error
-        finally:
-            temporary.unlink()
-        _sync_folder(self.path.parent)
+        with self._being_written():
+            temporary = self._write_temporary(lambda file: file.write(content))
+            try:
+                os.link(temporary, self.path)  # unlike a rename, a link never overwrites
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                raise InputError(
+                    f"folder {self.path.parent}: its file system has no hard links, by which one of several writers is "
+                    "chosen; use a --work folder on a local or NFS disk"
+                ) from error
+            finally:
+                temporary.unlink()
+            _sync_folder(self.path.parent)
         return True
 
     def find(self, limit: int | None = None, listed: Stamp | None = None) -> bytes | None:
@@ -90,11 +92,23 @@ class FileLocation(Location):
         return iter(sorted(found, key=lambda entry: entry.key))
 
     def delete(self) -> None:
-        self.path.unlink(missing_ok=True)
+        with self._being_written():
+            self.path.unlink(missing_ok=True)
 
     def delete_all(self) -> None:
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self.path)
+
+    @contextlib.contextmanager
+    def _being_written(self) -> Iterator[None]:
+        """Turns what the file system says of a full or read-only disk into an InputError."""
+        try:
+            yield
+        except OSError as error:
+            raise InputError(
+                f"{self.path}: cannot be written ({error.strerror}); make room, or let its folder be written, and give "
+                "the same command again: what is done stays"
+            ) from error
 
     def _write_temporary(self, write: Write) -> Path:
         _make_folder_durably(self.path.parent)

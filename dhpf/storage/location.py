@@ -33,8 +33,8 @@ class Entry:
 class Location(ABC):
     """A file or an object, or what has files or objects below it; an immutable value that may be sent to workers.
 
-    Where a bucket's server does not answer, every method raises InputError after some patience (dhpf.storage.bucket);
-    the file system's own errors, such as of a full disk, are OSErrors.
+    Where a bucket's server does not answer, every method raises InputError after some patience (dhpf.storage.bucket),
+    and so does one that writes to a disk that is full or may not be written. Other errors of files are OSErrors.
     """
 
     @abstractmethod

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from dhpf.errors import InputError
 from dhpf.storage.file_system import FileLocation
+
+Write = Callable[[FileLocation, bytes], object]
 
 
 def test_a_file_system_without_links_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,6 +31,21 @@ def test_no_temporary_file_is_left(tmp_path: Path) -> None:
     assert file.put_if_absent(b"1") and not file.put_if_absent(b"2")
     file.put(b"3")
     assert [path.name for path in tmp_path.iterdir()] == ["x"] and file.read() == b"3"
+
+
+@pytest.mark.parametrize("write", [FileLocation.put, FileLocation.put_if_absent])
+def test_a_disk_without_room_and_a_folder_that_cannot_be_made_are_said(tmp_path: Path, write: Write) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(InputError, match=r"/x: cannot be written \(File too large\); make room"):
+            write(FileLocation(tmp_path / "x"), bytes(5000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file/x: cannot be written \(File exists\)"):
+        write(FileLocation(tmp_path / "file" / "x"), b"")
 
 
 def test_content_and_new_folders_reach_the_disk_before_their_names_count(

@@ -218,12 +218,13 @@ def test_a_task_killed_before_its_commit_leaves_nothing_that_counts(root: Locati
 
 FULL_DISK = """
 import resource, sys
+from dhpf.errors import InputError
 from dhpf.pipelines.outputs.store import StageOutput
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
     StageOutput(sys.argv[1]).commit("t", {"small": b"1", "large": bytes(5000)}, {})
-except OSError as error:
-    print(error.strerror)
+except InputError as error:
+    print(error)
 """
 
 
@@ -233,7 +234,7 @@ def test_a_file_that_does_not_fit_leaves_nothing_behind(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, timeout=60, check=True
     )
-    assert done.stdout.strip() == "File too large"
+    assert "large: cannot be written (File too large); make room" in done.stdout
     assert output.missing() == ["t"]
     assert [path.name for path in tmp_path.glob("data/t/*/*")] == ["small"]
 
