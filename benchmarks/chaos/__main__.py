@@ -5,19 +5,20 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from benchmarks.chaos import kill_storm, private_runs
-from benchmarks.chaos.page import commit, stored_rounds, write_part
+from benchmarks.chaos.page import commit, stored, write_part
 from benchmarks.chaos.training_kills import training_kills
 from benchmarks.chaos.workload import LONG, SHORT, Size
 
 PARTS = ("storm", "store", "places", "training")
+SHORT_PARTS = ("storm", "store", "places")
+"""Kills of a training are among the long tests."""
 
 
 def _storm(options: argparse.Namespace, size: Size) -> None:
     """Lets the storm blow; every round is written as soon as it is over."""
-    rounds: list[dict[str, Any]] = stored_rounds() if options.add else []
+    rounds = stored("storm", "rounds") if options.add else []
     new = len(rounds)
     with kill_storm.cluster() as cluster:
         for figures in kill_storm.measure(
@@ -38,32 +39,35 @@ def _storm(options: argparse.Namespace, size: Size) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--short", action="store_true", help="ten kills, and the private runs in fewer commands")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts (default: all)")
+    parser.add_argument("--only", nargs="+", choices=PARTS, help="parts (default: all; if short, all but the training)")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--kills", type=int, help="SIGKILLs (default: 200, or 10 if short)")
+    parser.add_argument("--kills", type=int, help="SIGKILLs (default: 200, or 10 if short; of a training 20)")
     parser.add_argument("--stops", type=int, help="SIGSTOPs (default: 10, or 1 if short)")
     parser.add_argument("--pause", type=float, default=4, help="mean seconds between two strikes (default: 4)")
     parser.add_argument("--seconds", type=float, default=4 * 3600, help="after which the storm ends (default: 4 hours)")
-    parser.add_argument("--add", action="store_true", help="add rounds of the storm to those written before")
+    parser.add_argument("--add", action="store_true", help="add rounds and trainings to those written before")
     parser.add_argument("--write", action="store_true", help="write the figures into docs/chaos.json and docs/chaos.md")
     options = parser.parse_args()
-    size = SHORT if options.short else LONG
-    if "storm" in options.only:
+    size, parts = (SHORT, SHORT_PARTS) if options.short else (LONG, PARTS)
+    parts = options.only or parts
+    if "storm" in parts:
         _storm(options, size)
-    if "training" in options.only:
-        figures = training_kills(options.seed, 2 if options.short else 20)
-        if options.write:
-            write_part("training", figures)
-        assert not figures["different"], figures
-    if set(options.only) & {"store", "places"}:
+    if "training" in parts:
+        trainings = stored("training", "trainings") if options.add else []
+        for figures in training_kills(options.seed, options.kills or 20):
+            trainings.append({"commit": commit(), **figures})
+            if options.write:
+                write_part("training", {"trainings": trainings})
+        assert all(each["is_equal"] for each in trainings), trainings
+    if set(parts) & {"store", "places"}:
         with tempfile.TemporaryDirectory(prefix="chaos-") as name:
             runs = private_runs.prepared(Path(name), SHORT)
             expected = private_runs.undisturbed(runs)
-            if "store" in options.only:
+            if "store" in parts:
                 cases = private_runs.store_cases(runs, expected, is_short=options.short)
                 if options.write:
                     write_part("store", {"seed": 0, "cases": cases})
-            if "places" in options.only:
+            if "places" in parts:
                 cases = private_runs.place_cases(runs, expected)
                 if options.write:
                     write_part("places", {"seed": 0, "cases": cases})

@@ -81,6 +81,7 @@ def _round(workload: Workload, storm: Storm, expected: list[Row], folder: Path, 
     for control in controls:
         control.begin()
     submits = workload.submit_until_done(f"round{number}", MOST_SUBMITS)
+    storm.settle(CONTROL_SECONDS)
     struck, control_strikes = storm.counts - before, storm.control_strikes - controls_before
     found = account(expected, stored_rows(workload.run_folder(f"round{number}"), STAGES))
     print(f"round {number}: {submits} submits, {dict(struck)}, {found}", flush=True)

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +36,9 @@ def write_part(name: str, figures: Mapping[str, Any]) -> None:
     print(f"written to {JSON} and {PAGE}")
 
 
-def stored_rounds() -> list[dict[str, Any]]:
-    """The rounds of the storm that docs/chaos.json holds."""
-    return list(json.loads(JSON.read_text()).get("storm", {}).get("rounds", [])) if JSON.exists() else []
+def stored(part: str, name: str) -> list[dict[str, Any]]:
+    """The list of this name in a part of docs/chaos.json; empty where there is none."""
+    return list(json.loads(JSON.read_text()).get(part, {}).get(name, [])) if JSON.exists() else []
 
 
 def commit() -> str:
@@ -102,8 +102,7 @@ def _storm(part: Mapping[str, Any]) -> Iterator[str]:
     yield from ("", "Rows were compared in all columns but times.")
     if again:
         yield f"Asked for again after the storm, {sum(again)} of {counted(len(again), 'run')} wrote nothing."
-    made = sorted({(each["commit"], each["seed"]) for each in rounds})
-    yield f"Rounds: {', '.join(f'commit `{commit}` with seed {seed}' for commit, seed in made)}."
+    yield f"Rounds: {_made(rounds)}."
 
 
 def _sum(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
@@ -136,14 +135,25 @@ def _cases(part: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _training(part: Mapping[str, Any]) -> Iterator[str]:
-    trainings = counted(part["trainings"], "training")
+    trainings = part["trainings"]
+    total = _sum({name: each[name] for name in ("kills", "within_a_save", "runs")} for each in trainings)
+    different = sum(not each["is_equal"] for each in trainings)
+    kills = f"{total['kills']}, {total['within_a_save']} of them within a save"
     yield (
-        f"A training of the quickstart with a save after each step, on CPUs. Its driver and all processes that it had "
-        f"started were killed {counted(part['kills'], 'time')} in {trainings}, "
-        f"{part['within_a_save']} of them within a save (some files of a checkpoint were there, and not all), and it "
-        f"was begun again each time, {counted(part['runs'], 'run')} in all. Of {trainings} "
-        f"the final weights of {part['different']} were not, byte for byte, those of an undisturbed one."
+        "A training of the quickstart with a save after each step, on CPUs. Its driver and all processes that it had "
+        "started were killed at random moments, and it was begun again each time. Within a save: some files of a "
+        "checkpoint were there, and not all."
     )
+    yield from ("", "| trainings | kills | runs | final weights not byte for byte those of an undisturbed one |")
+    yield f"|{' --- |' * 4}"
+    yield f"| {len(trainings)} | {kills} | {total['runs']} | {different} of {len(trainings)} |"
+    yield from ("", f"Trainings: {_made(trainings)}.")
+
+
+def _made(pieces: Sequence[Mapping[str, Any]]) -> str:
+    """Of which commits and with which seeds the pieces of a part were made."""
+    made = sorted({(each["commit"], each["seed"]) for each in pieces})
+    return ", ".join(f"commit `{commit}` with seed {seed}" for commit, seed in made)
 
 
 def _fuzz(part: Mapping[str, Any]) -> Iterator[str]:

@@ -100,6 +100,12 @@ class Storm:
         for thread in (self._thread, *self._payers, *self._waking):
             thread.join()
 
+    def settle(self, seconds: float) -> None:
+        """Waits until the controls were struck as often as our processes were, for so long at most."""
+        deadline = time.monotonic() + seconds
+        while any(self._debts.values()) and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+
     @property
     def is_over(self) -> bool:
         """Whether all strikes of the deck are done, or its time is."""

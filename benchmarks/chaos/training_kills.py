@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import random
 import signal
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,18 @@ SETTINGS = (
     "shard.sources.photo-warps.options={views: 2, keypoints: 6}",
     "model.image_side=96",
     *("search=null", "evaluate=null", "match=null", "train.gates_start=random", "train.num_workers=1"),
-    *("train.epochs=8", "train.batch_size=4", "train.checkpoint_steps=1", "train.kept_maps_mb=0"),
+    *("train.epochs=5", "train.batch_size=4", "train.checkpoint_steps=1", "train.kept_maps_mb=0"),
 )
 """A training of seconds, with a save after each step."""
 
 PATIENCE_SECONDS = 1800.0
 """Longest wait for a run to end or to come to a save."""
 
+MOST_STARTS = 10
+"""Of one run, on a machine that is too busy for Ray to start in time."""
 
-def training_kills(seed: int, num_kills: int, settings: Sequence[str] = SETTINGS) -> dict[str, Any]:
+
+def training_kills(seed: int, num_kills: int, settings: Sequence[str] = SETTINGS) -> Iterator[dict[str, Any]]:
     """Trains undisturbed, then with kills of the driver and all its processes, and goes on each time.
 
     A training that is done before its next kill is compared, and another begins.
@@ -44,38 +48,36 @@ def training_kills(seed: int, num_kills: int, settings: Sequence[str] = SETTINGS
         seed: of the moments.
         num_kills: how many; the first half comes within a save: when files of a checkpoint are there, and not all.
 
-    Returns:
-        "seed"; "kills", and "within_a_save", how many of them were; "trainings", how many these were; "different", the
-        number of those whose final weights are not byte for byte the undisturbed training's; "runs" that were begun;
-        "seconds".
+    Yields:
+        for each training that was killed: "seed"; "kills", and "within_a_save", how many of them were; "runs" that
+        were begun; "is_equal", whether its final weights are byte for byte the undisturbed training's; "seconds".
     """
-    draw, started = random.Random(seed), time.monotonic()
-    kills = within = runs = trainings = different = 0
+    draw = random.Random(seed)
+    kills = within = 0
     with tempfile.TemporaryDirectory(prefix="kills-") as name:
         undisturbed = Path(name) / "undisturbed"
         _finish(undisturbed, settings)
-        while kills < num_kills:
-            trainings += 1
-            disturbed = Path(name) / f"disturbed{trainings}"
-            while kills < num_kills and _weights(disturbed) is None:
-                runs += 1
-                was_within = _killed(disturbed, settings, draw, within_a_save=within * 2 < num_kills)
-                if was_within is not None:
-                    kills, within = kills + 1, within + was_within
-                    print(f"  kill {kills}{', within a save' if was_within else ''}", flush=True)
-            if _weights(disturbed) is None:
-                runs += 1
-                _finish(disturbed, settings)
-            different += _weights(disturbed) != _weights(undisturbed)
-    return {
-        "seed": seed,
-        "kills": kills,
-        "within_a_save": within,
-        "trainings": trainings,
-        "different": different,
-        "runs": runs,
-        "seconds": round(time.monotonic() - started),
-    }
+        for number in itertools.count(1):
+            started, disturbed = time.monotonic(), Path(name) / f"disturbed{number}"
+            struck = list[bool]()
+            while kills + len(struck) < num_kills:
+                was_within = _killed(disturbed, settings, draw, within_a_save=within + sum(struck) < num_kills / 2)
+                if was_within is None:
+                    break
+                struck.append(was_within)
+                print(f"  kill {kills + len(struck)}{', within a save' if was_within else ''}", flush=True)
+            _finish(disturbed, settings)
+            kills, within = kills + len(struck), within + sum(struck)
+            yield {
+                "seed": seed,
+                "kills": len(struck),
+                "within_a_save": sum(struck),
+                "runs": len(struck) + 1,
+                "is_equal": _weights(disturbed) == _weights(undisturbed) is not None,
+                "seconds": round(time.monotonic() - started),
+            }
+            if kills >= num_kills:
+                return
 
 
 def _started(work: Path, settings: Sequence[str]) -> subprocess.Popen[bytes]:
@@ -92,35 +94,67 @@ def _environment() -> Mapping[str, str]:
 
 
 def _finish(work: Path, settings: Sequence[str]) -> None:
-    process = _started(work, settings)
-    if process.wait(PATIENCE_SECONDS) != 0:
-        raise RuntimeError(f"the training in {work} failed: {(work / 'log').read_text()[-2000:]}")
+    """Runs the training to its end, at once where it is done."""
+    for _ in range(MOST_STARTS):
+        if _ended_well(_started(work, settings), work):
+            return
+    raise RuntimeError(f"the training in {work} does not begin on this machine")
+
+
+def _ended_well(process: subprocess.Popen[bytes], work: Path) -> bool:
+    """Waits for a run's end; false where Ray did not start, as on a machine that is too busy.
+
+    Raises:
+        RuntimeError: it failed otherwise.
+    """
+    status = process.wait(PATIENCE_SECONDS)
+    said = (work / "log").read_text()[-2000:]
+    if status and "Ray does not start" not in said:
+        raise RuntimeError(f"the training in {work} failed: {said}")
+    return not status
 
 
 def _killed(work: Path, settings: Sequence[str], draw: random.Random, *, within_a_save: bool) -> bool | None:
     """Runs the training until it is killed; whether that was within a save, None if the training was done before."""
-    known, new = set(_checkpoints(work)), set[Path]()
-    process = _started(work, settings)
-    tree: list[psutil.Process] = []
-    wanted, deadline = draw.randint(2, 3), time.monotonic() + PATIENCE_SECONDS
+    wanted = draw.randint(2, 3)
+    for _ in range(MOST_STARTS):
+        process, known = _started(work, settings), set(_checkpoints(work))
+        if _stopped(process, work, known, wanted, draw, within_a_save=within_a_save):
+            was_within = _is_partial(max(set(_checkpoints(work)) - known))
+            _kill(process)
+            return was_within
+        if _ended_well(process, work):
+            return None
+    raise RuntimeError(f"the training in {work} does not begin on this machine")
+
+
+def _stopped(
+    process: subprocess.Popen[bytes],
+    work: Path,
+    known: set[Path],
+    wanted: int,
+    draw: random.Random,
+    *,
+    within_a_save: bool,
+) -> bool:
+    """Watches a run until all its processes stand still at a moment for a kill; false where it ended before.
+
+    Args:
+        known: its checkpoints at the beginning.
+        wanted: how many more there have to be.
+    """
+    new, tree, deadline = set[Path](), list[psutil.Process](), time.monotonic() + PATIENCE_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         new |= set(_checkpoints(work)) - known  # Ray removes old ones
         if new and not tree:
             tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
         if len(new) >= wanted and (_is_partial(max(new)) if within_a_save else draw.random() < 0.02):
             _signal(tree, signal.SIGSTOP)
-            was_within = _is_partial(max(new))
-            if was_within or not within_a_save:
-                _kill(process)
-                return was_within
+            if not within_a_save or _is_partial(max(new)):
+                return True
             _signal(tree, signal.SIGCONT)  # the save was done before all stood still
         time.sleep(0.0005)
-    if process.poll() is None:
-        _kill(process)
-        raise RuntimeError(f"the training in {work} came to no save")
-    if process.returncode != 0:
-        raise RuntimeError(f"the training in {work} failed: {(work / 'log').read_text()[-2000:]}")
-    return None
+    return False
 
 
 def _signal(tree: Sequence[psutil.Process], number: signal.Signals) -> None:
