@@ -30,6 +30,7 @@ FeaturesName = Literal["plain", "signed-sqrt"]
 VotesName = Literal["plain", "foreground"]
 ReadoutName = Literal["cell", "soft"]
 JointSide = Literal[60, 30]
+BordersName = Literal["kept", "left-out"]
 
 HOUGH_BINS: tuple[HoughBinsName, ...] = ("current", "legacy")
 ENGINES: tuple[EngineName, ...] = ("auto", "torch", "compiled", "triton")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -17,16 +18,22 @@ from PIL import Image
 from torch import Tensor
 
 from dhpf.checkpoint import build_network, load_network, save_network
-from dhpf.config import EngineName, ModelConfig
+from dhpf.config import BordersName, EngineName, ModelConfig, require_choice
 from dhpf.errors import InputError
-from dhpf.frame import NUM_CELLS, points_from_frame, points_to_frame, to_square
+from dhpf.frame import NUM_CELLS, Size, points_from_frame, points_to_frame, to_square
 from dhpf.images import RGB, read_image, rgb_of
 from dhpf.model.engines.choose import choose_engine
 from dhpf.model.network import HyperpixelNetwork
 from dhpf.model.transfer import PairMatch, cells_of_points
-from dhpf.records import Correspondences, Points
+from dhpf.model.usable_cells import EVERY_CELL, UsableCells, within_border, within_part
+from dhpf.records import Correspondences, Part, Points
 
 ImageLike = str | Path | Image.Image | NDArray[np.uint8] | NDArray[np.uint16]
+
+Parts = tuple[Part | None, Part | None]
+"""A box (x0, y0, x1, y1) in pixels, or an (H, W) bool mask, of source and target; None for a whole image."""
+
+WHOLE_IMAGES: Parts = (None, None)
 
 UNTRAINED = ModelConfig(backbone="efficientnet_lite0", selection="fixed", layers=(5, 8, 10, 11, 15), exponent=2)
 """The best layers found for the installed backbone without any training: what works at once."""
@@ -38,9 +45,17 @@ class Matcher:
     Args:
         model: what to build (its learned parts, if any, are fresh: see `load`), or a network that is ready.
         engine: one of dhpf.config.ENGINES; they differ in speed alone.
+        borders: "left-out" matches nothing on an image's plain border, such as a frame or a letterbox.
     """
 
-    def __init__(self, model: ModelConfig | HyperpixelNetwork = UNTRAINED, engine: EngineName = "auto") -> None:
+    def __init__(
+        self,
+        model: ModelConfig | HyperpixelNetwork = UNTRAINED,
+        engine: EngineName = "auto",
+        borders: BordersName = "kept",
+    ) -> None:
+        require_choice("borders", borders, get_args(BordersName))
+        self.borders = borders
         self.network = build_network(model) if isinstance(model, ModelConfig) else model.eval()
         self._engine = choose_engine(engine, self.network.backbone.mean.device)
 
@@ -63,14 +78,20 @@ class Matcher:
         save_network(self.network, path)
 
     @torch.inference_mode()
-    def match(self, source: ImageLike, target: ImageLike, limit: int = 200) -> Correspondences:
+    def match(
+        self, source: ImageLike, target: ImageLike, limit: int = 200, *, parts: Parts = WHOLE_IMAGES
+    ) -> Correspondences:
         """The points that are each other's best match, the most confident first, at most `limit`.
 
+        Args:
+            parts: of source and target, which show the object; nothing beside them is matched.
+
         Raises:
-            ImageError: an image cannot be read.
+            ImageError: an image cannot be read, or is all of one colour and its border is left out.
+            InputError: a part that does not lie within its image, or is too small.
         """
         images = [_as_rgb(source, "source"), _as_rgb(target, "target")]
-        found, layers = self._match(images, torch.zeros(1, NUM_CELLS, dtype=torch.bool))
+        found, layers = self._match(images, torch.zeros(1, NUM_CELLS, dtype=torch.bool), parts)
         best = found.mutual.best(limit)
         return Correspondences(
             points_from_frame(best.source_points.numpy(), _size(images[0])),
@@ -81,37 +102,52 @@ class Matcher:
 
     @torch.inference_mode()
     def transfer(
-        self, source: ImageLike, target: ImageLike, points: ArrayLike | Sequence[Sequence[float]]
+        self,
+        source: ImageLike,
+        target: ImageLike,
+        points: ArrayLike | Sequence[Sequence[float]],
+        *,
+        parts: Parts = WHOLE_IMAGES,
     ) -> tuple[Points, NDArray[np.bool_], NDArray[np.float32]]:
         """Where points of the source lie in the target.
 
         Args:
             points: (K, 2) x and y in the source image's pixels.
+            parts: as for `match`; points beside the source's part are not valid.
 
         Returns:
             (K, 2) points in the target image's pixels (NaN where invalid), (K,) valid, (K,) confidence as in
             Correspondences.
 
         Raises:
-            ImageError: an image cannot be read.
-            InputError: `points` is not (K, 2), or one of them lies outside the source image.
+            ImageError, InputError: as `match`; or `points` is not (K, 2), or one of them lies outside the source image.
         """
         images = [_as_rgb(source, "source"), _as_rgb(target, "target")]
         wanted = _checked_points(points, _size(images[0]))
         framed = torch.from_numpy(points_to_frame(wanted, _size(images[0])))
         every = torch.ones(1, len(wanted), dtype=torch.bool)
-        found, _ = self._match(images, cells_of_points(framed[None], every))
+        found, _ = self._match(images, cells_of_points(framed[None], every), parts)
         moved = found.transfer(framed)
         valid = moved.valid[0].numpy()
         points_found = points_from_frame(moved.points[0].numpy(), _size(images[1]))
         return np.where(valid[:, None], points_found, np.float32(np.nan)), valid, moved.confidence[0].numpy()
 
-    def _match(self, images: list[RGB], wanted: Tensor) -> tuple[PairMatch, tuple[int, ...]]:
+    def _match(self, images: list[RGB], wanted: Tensor, parts: Parts) -> tuple[PairMatch, tuple[int, ...]]:
         """What is found of two images, on the CPU, and the selected layers."""
         squares = torch.stack([to_square(image, self.network.config.image_side) for image in images])
+        of_images = zip(squares, images, parts, ("source", "target"), strict=True)
+        source, target = (self._usable(square, _size(image), part, name) for square, image, part, name in of_images)
+        cells = UsableCells(source[None], target[None])
         device = self.network.backbone.mean.device
-        found, selection = self.network.match_images(squares.to(device), [(0, 1)], wanted.to(device), self._engine)
-        return PairMatch.alone(found.to("cpu")), tuple(selection[0].nonzero().flatten().tolist())
+        given = squares.to(device), [(0, 1)], wanted.to(device), self._engine
+        found, selection = self.network.match_images(*given, None if cells.is_every else cells.to(device))
+        match = PairMatch.alone(found.to("cpu"), None if cells.is_every else source)
+        return match, tuple(selection[0].nonzero().flatten().tolist())
+
+    def _usable(self, square: Tensor, size: Size, part: Part | None, name: str) -> Tensor:
+        """(N,) bool, the cells of an image that take part."""
+        usable = EVERY_CELL if self.borders == "kept" else within_border(square, f"given as {name}")
+        return usable if part is None else within_part(part, size, f"part of the {name}", usable)
 
 
 def _size(image: RGB) -> tuple[int, int]:

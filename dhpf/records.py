@@ -11,7 +11,7 @@ Points are (x, y) with x to the right and y down, in pixels; (0, 0) is the image
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +21,22 @@ from dhpf.errors import InputError
 
 Points = NDArray[np.float32]
 Box = tuple[float, float, float, float]
+
+Part = Box | NDArray[np.bool_]
+"""The part of an image that shows the object: a box (x0, y0, x1, y1) in pixels, or an (H, W) mask."""
+
+
+def box_of(numbers: Sequence[float]) -> Box:
+    """A box from x0, y0, x1, y1.
+
+    Raises:
+        ValueError: the numbers are no box; the message is a sentence for users.
+    """
+    if len(numbers) != 4 or not np.isfinite(numbers).all() or numbers[0] >= numbers[2] or numbers[1] >= numbers[3]:
+        raise ValueError("a box is written x0,y0,x1,y1 in pixels, with x0 < x1 and y0 < y1")
+    x0, y0, x1, y1 = map(float, numbers)
+    return x0, y0, x1, y1
+
 
 SPLITS = ("train", "val", "test")
 

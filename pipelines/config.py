@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
-from dhpf.config import ENGINES, EngineName, ModelConfig, SupervisionConfig, require_choice
+from dhpf.config import ENGINES, BordersName, EngineName, ModelConfig, SupervisionConfig, require_choice
 from dhpf.errors import InputError
 from dhpf.planning.select import PAIR_SELECTS, PairSelect, WithinFolders
 from dhpf.storage.bucket import require_uri
@@ -508,6 +508,7 @@ class MatchConfig(MatchingConfig):
             matches each pair directly.
         price_per_hour: price of one actor, in any currency, for the estimate of `dhpf run --dry-run`.
         features: type in which a block's features are kept; "float16" fits twice as many images into the same memory.
+        borders: "left-out" matches nothing on an image's plain border, such as a frame or a letterbox.
     """
 
     on: tuple[str, ...] = field(default=(), metadata=INPUT)
@@ -518,6 +519,7 @@ class MatchConfig(MatchingConfig):
     intermediates: int = field(default=0, metadata=NEWER)
     price_per_hour: float = field(default=0.0, metadata=HOW_IT_RUNS)
     features: FeatureType = "float32"
+    borders: BordersName = field(default="kept", metadata=NEWER)
 
     def __post_init__(self) -> None:
         if self.on:

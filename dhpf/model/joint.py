@@ -21,6 +21,7 @@ from dhpf.model.engines.engine import ZERO_MAXIMUM, nonzero
 from dhpf.model.features import ImageFeatures
 from dhpf.model.network import HyperpixelNetwork
 from dhpf.model.sparse_grid import on_whole_grid, sparse_cells, sparse_correlation
+from dhpf.model.usable_cells import UsableCells, clear_unusable
 
 SHARPNESS = 4
 """Power of a match's mutuality from which the shares of a cell's candidates are computed."""
@@ -78,6 +79,7 @@ class JointMatching:
         limit: a pair has at most this many intermediates, the images that look most like both of its own.
         side: cells per side of the grid on which paths are followed; points between the cells of a sparse grid are
             interpolated.
+        usable: (images, N) bool, the cells of each image that take part; None for all.
     """
 
     def __init__(
@@ -87,8 +89,10 @@ class JointMatching:
         kinds: Sequence[Hashable],
         limit: int,
         side: JointSide = 60,
+        usable: Tensor | None = None,
     ) -> None:
         self._network, self._features, self._kinds, self._limit = network, features, kinds, limit
+        self._usable = usable
         self._is_sparse = side < GRID_SIDE
         # The highest values of the deepest layer tell what an image shows, wherever it is and however large.
         looks = F.normalize(features.maps[-1].float().amax(dim=(2, 3)), dim=1)
@@ -110,8 +114,12 @@ class JointMatching:
         return sorted(others[n] for n in chosen.tolist())
 
     @torch.no_grad()
-    def match(self, source: int, target: int) -> JointMatches:
-        """The joint matches of two images, which are given by their places in the features."""
+    def match(self, source: int, target: int, usable: UsableCells | None = None) -> JointMatches:
+        """The joint matches of two images, which are given by their places in the features.
+
+        Args:
+            usable: the cells of this pair (a batch of one) in which paths may begin and end; None for all.
+        """
         direct = self._between(source, target)
         device = direct.cells.device
         total = torch.zeros(len(self._centres), len(self._centres), device=device)
@@ -123,9 +131,16 @@ class JointMatching:
             cells = second.cells[middle].long().flatten(1)
             shares = first.shares.float().unsqueeze(2) * second.shares.float()[middle]
             total.scatter_add_(1, cells, shares.flatten(1))
+        if usable is not None:
+            ends = (
+                cells[sparse_cells(device)] if self._is_sparse else cells
+                for cells in (usable.source[0], usable.target[0])
+            )
+            clear_unusable(total, *ends)
         points, agreement = _point_and_agreement(total / (1 + len(through)), self._window, self._centres)
         if self._is_sparse:
-            shift = on_whole_grid(torch.cat((points - self._centres, agreement[:, None]), dim=1))
+            shift = torch.cat((points - self._centres, agreement[:, None]), dim=1)
+            shift = on_whole_grid(shift, None if usable is None else agreement > 0)
             points, agreement = cell_centres(device=device) + shift[:, :2], shift[:, 2]
         return JointMatches(points, agreement)
 
@@ -143,10 +158,14 @@ class JointMatching:
     def _mutuality(self, source: int, target: int) -> Tensor:
         """(S, T) in [0, 1]: each match's correlation as a share of its row's maximum times that of its column's."""
         one, other = (self._features[torch.tensor([n])].in_single_precision() for n in (source, target))
+        usable = None
+        if self._usable is not None:
+            usable = UsableCells.of_images(self._usable, [(source, target)])
+            usable = None if usable.is_every else usable
         if self._is_sparse:
-            correlation = sparse_correlation(self._network, one, other)
+            correlation = sparse_correlation(self._network, one, other, usable)
         else:
-            correlation = self._network.correlate(one, other).correlation[0]
+            correlation = self._network.correlate(one, other, usable).correlation[0]
         row_maximum, column_maximum = (nonzero(correlation.amax(dim=n, keepdim=True)) for n in (1, 0))
         return (correlation / row_maximum) * (correlation / column_maximum)
 

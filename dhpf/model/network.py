@@ -32,6 +32,7 @@ from dhpf.model.features import (
 )
 from dhpf.model.gates import GATES, layer_weights
 from dhpf.model.hough import NUM_DISPLACEMENTS, HoughVoting
+from dhpf.model.usable_cells import UsableCells, clear_unusable
 
 
 @dataclass(frozen=True)
@@ -110,13 +111,20 @@ class HyperpixelNetwork(nn.Module):
         """(B, L) gates of B pairs over the kept layers, each 0 or 1."""
         return self.selector.decide(source.gate_activations, target.gate_activations)
 
-    def correlate(self, source: ImageFeatures, target: ImageFeatures) -> MatcherOutput:
-        """Correlation and layer selection of B pairs."""
-        return self.correlate_selected(source, target, self.select(source, target))
+    def correlate(
+        self, source: ImageFeatures, target: ImageFeatures, usable: UsableCells | None = None
+    ) -> MatcherOutput:
+        """Correlation and layer selection of B pairs; of usable cells alone, if these are given."""
+        return self.correlate_selected(source, target, self.select(source, target), usable)
 
-    def correlate_selected(self, source: ImageFeatures, target: ImageFeatures, gates: Tensor) -> MatcherOutput:
-        """Correlation of B pairs whose (B, L) gates are known."""
+    def correlate_selected(
+        self, source: ImageFeatures, target: ImageFeatures, gates: Tensor, usable: UsableCells | None = None
+    ) -> MatcherOutput:
+        """As `correlate`, of B pairs whose (B, L) gates are known."""
         blocks = self.appearance(source, target, gates)
+        if usable is not None:
+            for block, of_source in zip(blocks, torch.split(usable.source, GRID_SIDE, dim=1), strict=True):
+                clear_unusable(block, of_source, usable.target)
         votes = blocks[0].new_zeros(len(source), NUM_DISPLACEMENTS, NUM_DISPLACEMENTS)
         for y, block in enumerate(blocks):
             self.hough.count_row(votes, block, y, source.foreground, target.foreground)
@@ -143,6 +151,7 @@ class HyperpixelNetwork(nn.Module):
         pairs: Sequence[tuple[int, int]],
         wanted: Tensor,
         engine: MatchEngine,
+        usable: UsableCells | None = None,
     ) -> tuple[BestCells, Tensor]:
         """The best cells of the correlations of B pairs, and the layers that each pair selected.
 
@@ -150,18 +159,24 @@ class HyperpixelNetwork(nn.Module):
             source, target: features of images; the same object where pairs are of one collection.
             pairs: (number in source, number in target) of each pair.
             wanted: (B, N) bool, source cells whose match after the mutual filter is asked for.
+            usable: the cells that take part in matching; None for all.
 
         Returns:
             the best cells, and the (B, L) selection over all layers of the backbone.
         """
         index = torch.tensor(pairs, device=source.squared_norms.device).view(-1, 2)
         gates = self.selector.decide(source.gate_activations[index[:, 0]], target.gate_activations[index[:, 1]])
-        found = self.match_selected(source, target, pairs, gates, wanted, engine)
+        found = self.match_selected(source, target, pairs, gates, wanted, engine, usable)
         return found, self.on_all_layers(gates)
 
     @torch.no_grad()
     def match_images(
-        self, images: Tensor, pairs: Sequence[tuple[int, int]], wanted: Tensor, engine: MatchEngine
+        self,
+        images: Tensor,
+        pairs: Sequence[tuple[int, int]],
+        wanted: Tensor,
+        engine: MatchEngine,
+        usable: UsableCells | None = None,
     ) -> tuple[BestCells, Tensor]:
         """`match` of (B, 3, side, side) uint8 images that are in these pairs alone.
 
@@ -172,7 +187,7 @@ class HyperpixelNetwork(nn.Module):
         index = torch.tensor(pairs, device=images.device).view(-1, 2)
         gates = self.selector.decide(activations[index[:, 0]], activations[index[:, 1]])
         features = self.embed_layers(maps, activations, (layer_weights(gates) > 0).any(dim=0).tolist())
-        found = self.match_selected(features, features, pairs, gates, wanted, engine)
+        found = self.match_selected(features, features, pairs, gates, wanted, engine, usable)
         return found, self.on_all_layers(gates)
 
     @torch.no_grad()
@@ -184,10 +199,14 @@ class HyperpixelNetwork(nn.Module):
         gates: Tensor,
         wanted: Tensor,
         engine: MatchEngine,
+        usable: UsableCells | None = None,
     ) -> BestCells:
         """`match` of B pairs whose (B, L) gates are known."""
         weights = layer_weights(gates)
         sources, targets = torch.tensor(pairs, device=gates.device).view(-1, 2).unbind(dim=1)
+        source_votes, target_votes = source.foreground[sources], target.foreground[targets]
+        if usable is not None:
+            source_votes, target_votes = usable.votes(source_votes, target_votes)
         problem = MatchProblem(
             source_maps=source.maps,
             target_maps=target.maps,
@@ -195,12 +214,13 @@ class HyperpixelNetwork(nn.Module):
             selected=weights > 0,
             source_lengths=feature_lengths(source.squared_norms[sources], weights, self.training),
             target_lengths=feature_lengths(target.squared_norms[targets], weights, self.training),
-            source_votes=source.foreground[sources],
-            target_votes=target.foreground[targets],
+            source_votes=source_votes,
+            target_votes=target_votes,
             exponent=self.config.appearance_exponent,
             hough=self.hough,
             wanted=wanted,
             readout=self.config.readout,
+            usable=usable,
         )
         return engine(problem)
 

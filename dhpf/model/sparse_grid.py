@@ -18,22 +18,28 @@ from dhpf.model.features import ImageFeatures
 from dhpf.model.gates import layer_weights
 from dhpf.model.hough import NUM_DISPLACEMENTS
 from dhpf.model.network import HyperpixelNetwork
+from dhpf.model.usable_cells import UsableCells, clear_unusable
 
 SPARSE_SIDE = GRID_SIDE // 2
 """Cells per side that are left: 30."""
 
 
-def sparse_correlation(network: HyperpixelNetwork, source: ImageFeatures, target: ImageFeatures) -> Tensor:
+def sparse_correlation(
+    network: HyperpixelNetwork, source: ImageFeatures, target: ImageFeatures, usable: UsableCells | None = None
+) -> Tensor:
     """(900, 900) correlation of the sparse cells of one pair.
 
     Args:
         source, target: features of one image each.
+        usable: the cells of the whole grid that take part; None for all.
     """
     weights = layer_weights(network.select(source, target))
     left, right = (_features(features, weights[0]) for features in (source, target))
     cells = sparse_cells(left.device)
     norms, other_norms = (feature_lengths(f.squared_norms[:, :, cells], weights, False) for f in (source, target))
     appearance = cosine_power((left.T @ right)[None], norms, other_norms, network.config.appearance_exponent)[0]
+    if usable is not None:
+        clear_unusable(appearance, usable.source[0, cells], usable.target[0, cells])
     votes = appearance
     if source.foreground.numel():
         votes = votes * source.foreground[0, cells, None] * target.foreground[0, cells]
@@ -68,8 +74,21 @@ def _displacements(device: torch.device) -> Tensor:
     return (shift[:, None, :, None] * NUM_DISPLACEMENTS + shift[None, :, None, :]).flatten()
 
 
-def on_whole_grid(values: Tensor) -> Tensor:
-    """(3600, C) values of all cells from (900, C) values of the sparse ones: between two cells, their mean."""
+def on_whole_grid(values: Tensor, is_known: Tensor | None = None) -> Tensor:
+    """(3600, C) values of all cells from (900, C) values of the sparse ones: between two cells, their mean.
+
+    Args:
+        is_known: (900,) bool, the sparse cells that have values, of which alone means are taken; None for all. Cells
+            without any beside them get 0.
+    """
+    if is_known is None:
+        return _spread(values)
+    share = is_known.to(values.dtype)[:, None]
+    spread = _spread(torch.cat((values * share, share), dim=1))
+    return spread[:, :-1] / spread[:, -1:].clamp(min=torch.finfo(values.dtype).tiny)
+
+
+def _spread(values: Tensor) -> Tensor:
     maps = values.view(SPARSE_SIDE, SPARSE_SIDE, -1)
     for dimension in (0, 1):
         following = torch.cat((maps.narrow(dimension, 1, SPARSE_SIDE - 1), maps.narrow(dimension, -1, 1)), dimension)

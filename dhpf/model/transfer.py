@@ -71,7 +71,9 @@ def transfer(found: BestCells, points: Tensor, valid: Tensor) -> TransferredPoin
     return transfer_by_cells(found.points, confidence, points, valid)
 
 
-def transfer_by_cells(target_points: Tensor, confidence: Tensor, points: Tensor, valid: Tensor) -> TransferredPoints:
+def transfer_by_cells(
+    target_points: Tensor, confidence: Tensor, points: Tensor, valid: Tensor, matched: Tensor | None = None
+) -> TransferredPoints:
     """Transfers source points with the source cells that cover them.
 
     Args:
@@ -79,8 +81,11 @@ def transfer_by_cells(target_points: Tensor, confidence: Tensor, points: Tensor,
         confidence: (B, N) of these.
         points: (B, K, 2) source points in the frame.
         valid: (B, K) bool, False for padding.
+        matched: (B, N) bool, the source cells that have a match; None for all.
     """
     covering = covering_cells(points) & valid.unsqueeze(-1)
+    if matched is not None:
+        covering &= matched.unsqueeze(-2)
     moved, located = transfer_points(points, covering, target_points)
     share = covering.to(points.dtype)
     of_cells = confidence.to(points.dtype).unsqueeze(-1)
@@ -89,7 +94,7 @@ def transfer_by_cells(target_points: Tensor, confidence: Tensor, points: Tensor,
 
 
 def transfer_by_agreement(
-    target_points: Tensor, confidence: Tensor, points: Tensor, valid: Tensor
+    target_points: Tensor, confidence: Tensor, points: Tensor, valid: Tensor, matched: Tensor | None = None
 ) -> TransferredPoints:
     """Transfers source points with all cells near them, each weighted by its confidence and a Gaussian of its distance.
 
@@ -98,9 +103,12 @@ def transfer_by_agreement(
     centres = cell_centres(points.dtype, points.device)
     squares = (points.unsqueeze(-2) - centres).square().sum(dim=-1)
     nearness = (-squares / (2 * NEARNESS**2)).exp()
+    covering = covering_cells(points) & valid.unsqueeze(-1)
+    if matched is not None:
+        nearness, covering = nearness * matched.unsqueeze(-2), covering & matched.unsqueeze(-2)
     weights = nearness * confidence.to(points.dtype).unsqueeze(-2).clamp(min=ZERO_MAXIMUM)
     total = weights.sum(dim=-1, keepdim=True)
-    located = (covering_cells(points) & valid.unsqueeze(-1)).any(dim=-1)
+    located = covering.any(dim=-1)
     moved = points + (weights @ (target_points.to(points.dtype) - centres)) / total.clamp(min=ZERO_MAXIMUM)
     near = total.squeeze(-1) / nearness.sum(dim=-1).clamp(min=ZERO_MAXIMUM)
     return TransferredPoints(moved * located.unsqueeze(-1), located, near * located)
@@ -139,36 +147,51 @@ class PairMatch:
         mutual: the mutual matches.
         is_weighted: whether a point moves with all cells near it, by their confidence, instead of with those that cover
             it.
+        matched: (N,) bool, the source cells that have a match, where not all cells were usable; None for all.
     """
 
     points: Tensor
     confidence: Tensor
     mutual: MutualMatches
     is_weighted: bool = False
+    matched: Tensor | None = None
 
     @classmethod
-    def alone(cls, found: BestCells) -> PairMatch:
-        """The result of a pair matched alone, from its best cells (a batch of one)."""
+    def alone(cls, found: BestCells, usable: Tensor | None = None) -> PairMatch:
+        """The result of a pair matched alone, from its best cells (a batch of one).
+
+        Args:
+            usable: (N,) bool, the source cells that took part; None for all.
+        """
         best_score = found.best_score[0]
         confidence = match_confidence(found.value[0], best_score)
         return cls(
             found.points[0],
             match_confidence(found.filtered_value[0], best_score),
             _mutual_matches(found, ranking=found.value[0], points=found.points[0], confidence=confidence),
+            matched=usable if usable is None else usable & (found.value[0] > 0),
         )
 
     @classmethod
-    def jointly(cls, found: BestCells, joint: JointMatches, readout: ReadoutName) -> PairMatch:
-        """The result of a pair matched jointly: best cells tell which matches are mutual, paths give the points."""
+    def jointly(
+        cls, found: BestCells, joint: JointMatches, readout: ReadoutName, usable: Tensor | None = None
+    ) -> PairMatch:
+        """The result of a pair matched jointly: best cells tell which matches are mutual, paths give the points.
+
+        Args:
+            usable: as for `alone`.
+        """
         points, agreement = joint.points, joint.agreement
         mutual = _mutual_matches(found, ranking=agreement, points=points, confidence=agreement)
-        return cls(points, agreement, mutual, is_weighted=readout == "soft")
+        matched = usable if usable is None else usable & (agreement > 0)
+        return cls(points, agreement, mutual, is_weighted=readout == "soft", matched=matched)
 
     def transfer(self, points: Tensor) -> TransferredPoints:
         """Transfers (K, 2) source points of the frame, whose cells were wanted; the result is a batch of one."""
         valid = torch.ones(1, len(points), dtype=torch.bool, device=points.device)
         by_cells = transfer_by_agreement if self.is_weighted else transfer_by_cells
-        return by_cells(self.points[None], self.confidence[None], points[None], valid)
+        matched = self.matched if self.matched is None else self.matched[None]
+        return by_cells(self.points[None], self.confidence[None], points[None], valid, matched)
 
 
 def _mutual_matches(found: BestCells, *, ranking: Tensor, points: Tensor, confidence: Tensor) -> MutualMatches:

@@ -20,9 +20,13 @@ from dhpf.pipelines.commands.options import (
 if TYPE_CHECKING:
     from dhpf.drawing import Picture
     from dhpf.images import RGB
-    from dhpf.matcher import Matcher
+    from dhpf.matcher import Matcher, Parts
+    from dhpf.records import Part
 
 PICTURE_SUFFIX = ".png"
+BRIGHT = 127
+"""A mask's pixels show the object if they are brighter than this, of 255."""
+
 NUM_BENDING = 200
 """The source is warped by this many matches, even where fewer are drawn."""
 
@@ -38,6 +42,18 @@ WantedPoints = Annotated[
     str | None,
     typer.Option("--points", metavar='"X,Y;X,Y;..."', help="Points of the source to find in the target, in pixels."),
 ]
+SourceBox = Annotated[
+    str | None,
+    typer.Option(metavar="X0,Y0,X1,Y1", help="Where the object is in the source, in pixels: nothing else is matched."),
+]
+TargetBox = Annotated[str | None, typer.Option(metavar="X0,Y0,X1,Y1", help="The same of the target.")]
+SourceMask = Annotated[
+    Path | None, typer.Option(help="Image of the source's size that is bright where the object is.", show_default=False)
+]
+TargetMask = Annotated[Path | None, typer.Option(help="The same of the target.", show_default=False)]
+KeepBorders = Annotated[
+    bool, typer.Option("--keep-borders", help="Match plain borders of images, such as frames, too.")
+]
 Limit = Annotated[int, typer.Option(help="Matches to find and draw, the most confident first.")]
 PictureFile = Annotated[Path, typer.Option("--output", "-o", help="Picture to draw, a PNG file.")]
 
@@ -48,6 +64,11 @@ def match(
     model: Model = None,
     weights: Weights = None,
     points: WantedPoints = None,
+    source_box: SourceBox = None,
+    target_box: TargetBox = None,
+    source_mask: SourceMask = None,
+    target_mask: TargetMask = None,
+    keep_borders: KeepBorders = False,
     limit: Limit = 30,
     output: PictureFile = Path("match.png"),
     work: WorkFolder = DEFAULT_WORK,
@@ -72,14 +93,16 @@ def match(
         from dhpf.pipelines.load import load_matcher
 
     images = read_image(source), read_image(target)
+    parts = _part("source", source_box, source_mask), _part("target", target_box, target_mask)
     names = source.name, target.name
     with doing("loading the model"):
         matcher = load_matcher(model, work, weights, tracking)
+    matcher.borders = "kept" if keep_borders else "left-out"
     with doing("matching"):
         if wanted is None:
-            facts, lines, picture = _all_matches(matcher, images, names, limit)
+            facts, lines, picture = _all_matches(matcher, images, parts, names, limit)
         else:
-            facts, lines, picture = _transferred(matcher, images, names, wanted)
+            facts, lines, picture = _transferred(matcher, images, parts, names, wanted)
     output.parent.mkdir(parents=True, exist_ok=True)
     save_picture(picture, output)
     answer.facts(facts | {"picture": str(output)})
@@ -88,11 +111,11 @@ def match(
 
 
 def _all_matches(
-    matcher: Matcher, images: tuple[RGB, RGB], names: tuple[str, str], limit: int
+    matcher: Matcher, images: tuple[RGB, RGB], parts: Parts, names: tuple[str, str], limit: int
 ) -> tuple[dict[str, Any], list[str], Picture]:
     from dhpf.drawing import draw_found_matches
 
-    found = matcher.match(*images, max(limit, NUM_BENDING))
+    found = matcher.match(*images, max(limit, NUM_BENDING), parts=parts)
     picture = draw_found_matches(*images, found, names=names, limit=limit)
     rows = list(
         zip(found.source_points.tolist(), found.target_points.tolist(), found.confidence.tolist(), strict=True)
@@ -106,14 +129,15 @@ def _all_matches(
 
 
 def _transferred(
-    matcher: Matcher, images: tuple[RGB, RGB], names: tuple[str, str], wanted: list[list[float]]
+    matcher: Matcher, images: tuple[RGB, RGB], parts: Parts, names: tuple[str, str], wanted: list[list[float]]
 ) -> tuple[dict[str, Any], list[str], Picture]:
     import numpy as np
 
     from dhpf.drawing import TransferredPoints, draw_transferred_points
 
-    moved = TransferredPoints(np.array(wanted, dtype=np.float32), *matcher.transfer(*images, wanted))
-    picture = draw_transferred_points(*images, moved, matcher.match(*images, NUM_BENDING), names=names)
+    moved = TransferredPoints(np.array(wanted, dtype=np.float32), *matcher.transfer(*images, wanted, parts=parts))
+    found = matcher.match(*images, NUM_BENDING, parts=parts)
+    picture = draw_transferred_points(*images, moved, found, names=names)
     lines, facts = [], []
     rows = zip(wanted, moved.target_points.tolist(), moved.valid, moved.confidence.tolist(), strict=True)
     for number, ((x, y), (u, v), found, sure) in enumerate(rows, start=1):
@@ -132,3 +156,21 @@ def _parsed(text: str) -> list[list[float]]:
     if any(len(point) != 2 for point in points):
         raise InputError(f"--points {text!r}: write x,y;x,y;...")
     return points
+
+
+def _part(name: str, box: str | None, mask: Path | None) -> Part | None:
+    """The part of an image that shows the object, from the options of that name."""
+    from dhpf.images import read_image
+    from dhpf.records import box_of
+
+    if box is not None and mask is not None:
+        raise InputError(f"--{name}-box and --{name}-mask: both say where the object is; give one of them")
+    if mask is not None:
+        is_bright: Part = read_image(mask).mean(axis=2) > BRIGHT
+        return is_bright
+    try:
+        return None if box is None else box_of([float(number) for number in box.split(",")])
+    except ValueError as error:
+        raise InputError(
+            f"--{name}-box {box!r}: a box is written x0,y0,x1,y1 in pixels, with x0 < x1, y0 < y1"
+        ) from error

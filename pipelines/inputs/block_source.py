@@ -84,11 +84,14 @@ class OpenBlock:
     Attributes:
         numbers: running number of each pair in its set, from 0; of a pair list the row.
         read: gives the bytes of an image's file by the image's id, or raises ImageError.
+        within_boxes: whether pairs are matched within their boxes alone, as a user's list asks; those of shards are
+            annotations.
     """
 
     numbers: Sequence[int]
     pairs: Sequence[PairRecord]
     read: Callable[[str], bytes]
+    within_boxes: bool = False
 
     def without(self, numbers: Collection[int]) -> OpenBlock:
         """The block without the pairs of these numbers, and without the images that only they show."""
@@ -181,7 +184,7 @@ class CollectionJob:
         def read(image_id: str) -> bytes:
             return store.read(image_id, self.stamps.get(image_id))
 
-        return OpenBlock([row["number"] for row in rows], records, read)
+        return OpenBlock([row["number"] for row in rows], records, read, within_boxes=True)
 
 
 BlockJob = ShardJob | CollectionJob
@@ -194,4 +197,12 @@ def _closed_pair(row: Mapping[str, Any], source: str, target: str) -> PairRecord
 def _listed_pair(row: Mapping[str, Any], source: str, target: str) -> PairRecord:
     points = row.get("points")
     keypoints = None if points is None else np.array(points, dtype=np.float32).reshape(-1, 2)
-    return PairRecord(pair_id_of(row["number"]), row.get("category", ""), source, target, source_keypoints=keypoints)
+    return PairRecord(
+        pair_id_of(row["number"]),
+        row.get("category", ""),
+        source,
+        target,
+        source_keypoints=keypoints,
+        source_box=row.get("source_box"),
+        target_box=row.get("target_box"),
+    )

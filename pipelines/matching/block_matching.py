@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from dhpf.config import EngineName
+from dhpf.config import BordersName, EngineName
 from dhpf.errors import InputError
 from dhpf.frame import NUM_CELLS, Size, lies_outside, points_to_frame
 from dhpf.manifest import CommitRecord, Damaged
@@ -24,6 +24,7 @@ from dhpf.model.engines.engine import MatchEngine
 from dhpf.model.joint import JointMatching
 from dhpf.model.network import HyperpixelNetwork
 from dhpf.model.transfer import PairMatch, cells_of_points
+from dhpf.model.usable_cells import UsableCells, within_part
 from dhpf.pipelines.blocks.caution import NO_CAUTION, WHOLE_BLOCK, Caution, Step
 from dhpf.pipelines.cluster_metrics import CountedReads, StageName, Work, count_work, reasons_of, set_gpu_memory
 from dhpf.pipelines.config import FeatureType, Resources
@@ -54,11 +55,13 @@ class MatchOptions:
         features: type in which features are kept.
         intermediates: each pair is also matched through at most this many other images of its block and category; 0
             for none.
+        borders: whether cells on an image's plain border take part.
     """
 
     batch_size: int | None = None
     features: FeatureType = "float32"
     intermediates: int = 0
+    borders: BordersName = "kept"
 
 
 AS_SUITS = MatchOptions()
@@ -87,7 +90,7 @@ def match_block(
     """
     started = time.perf_counter()
     shown = block.without(kept) if kept and not options.intermediates else block
-    described = describe_block(network, shown, options.features, caution)
+    described = describe_block(network, shown, options.features, caution, options.borders)
     describe_share = (time.perf_counter() - started) / max(1, len(block.pairs) - len(kept))
     usable = []
     for place, (number, record) in enumerate(zip(block.numbers, block.pairs, strict=True)):
@@ -95,24 +98,31 @@ def match_block(
             continue
         source, target = described.facts[record.source], described.facts[record.target]
         failure = source.failure or target.failure or _left_out(record, place, caution) or _misplaced(record, source)
-        if failure:
+        try:
+            cells = None if failure else _usable_cells(described, record, block.within_boxes)
+        except InputError as error:
+            failure = str(error)
+        if cells is None or failure:
             yield common_row(number, record, source, target) | {"status": failure}
         else:
-            usable.append((place, number, record))
+            usable.append((place, number, record, cells))
     joint = None
     if options.intermediates:
         caution.step(WHOLE_BLOCK)
         kinds = [block.kinds[image] for image in described.places]
-        joint = JointMatching(network, described.features, kinds, options.intermediates, network.config.joint_side)
+        of_images = described.usable.to(described.features.squared_norms.device)
+        limit, side = options.intermediates, network.config.joint_side
+        joint = JointMatching(network, described.features, kinds, limit, side, of_images)
     batch_size = options.batch_size or MATCH_BATCH[described.features.squared_norms.device.type]
     batch_size = 1 if caution.is_stepwise else batch_size
     for begin in range(0, len(usable), batch_size):
         batch = usable[begin : begin + batch_size]
         caution.step(Step.of_pair(batch[0][0]))
         started = time.perf_counter()
-        found = _match_batch(network, engine, described, joint, [record for _, _, record in batch], rows)
+        records, cells = [record for _, _, record, _ in batch], UsableCells.concatenate([cells for *_, cells in batch])
+        found = _match_batch(network, engine, described, joint, records, cells, rows)
         seconds = describe_share + (time.perf_counter() - started) / len(batch)
-        for (_, number, record), (match, layers) in zip(batch, found, strict=True):
+        for (_, number, record, _), (match, layers) in zip(batch, found, strict=True):
             source, target = described.facts[record.source], described.facts[record.target]
             yield MatchedPair(number, record, source, target, match, layers, seconds)
 
@@ -123,23 +133,50 @@ def _match_batch(
     described: DescribedBlock,
     joint: JointMatching | None,
     records: Sequence[PairRecord],
+    cells: UsableCells,
     rows: RowMaker,
 ) -> list[tuple[PairMatch, tuple[int, ...]]]:
     """The matches of each pair, on the CPU, and the layers selected for it, ascending."""
     features, places, facts = described.features, described.places, described.facts
     pairs = [(places[r.source, r.mirrored], places[r.target, r.mirrored]) for r in records]
     wanted = torch.stack([_wanted_cells(rows, r, facts[r.source].size) for r in records])
-    found, selection = network.match(features, features, pairs, wanted.to(features.squared_norms.device), engine)
+    device = features.squared_norms.device
+    usable = None if cells.is_every else cells.to(device)
+    found, selection = network.match(features, features, pairs, wanted.to(device), engine, usable)
     found = found.to("cpu")
     matches = []
     for offset, (source, target) in enumerate(pairs):
-        one = found[offset]
+        one, of_pair = found[offset], cells[offset : offset + 1]
+        of_source = None if of_pair.is_every else of_pair.source[0]
         if joint is None:
-            matches.append(PairMatch.alone(one))
+            matches.append(PairMatch.alone(one, of_source))
         else:
-            matches.append(PairMatch.jointly(one, joint.match(source, target).to("cpu"), network.config.readout))
+            ends = None if of_pair.is_every else of_pair.to(device)
+            through = joint.match(source, target, ends).to("cpu")
+            matches.append(PairMatch.jointly(one, through, network.config.readout, of_source))
     layers = [tuple(selected.nonzero().flatten().tolist()) for selected in selection]
     return list(zip(matches, layers, strict=True))
+
+
+def _usable_cells(described: DescribedBlock, record: PairRecord, within_boxes: bool) -> UsableCells:
+    """Those of a pair, as a batch of one.
+
+    Args:
+        within_boxes: whether the pair's boxes bound them.
+
+    Raises:
+        InputError: a box that does not lie within its image, or is too small.
+    """
+    cells = []
+    for name, image, box in (
+        ("source_box", record.source, record.source_box),
+        ("target_box", record.target, record.target_box),
+    ):
+        usable = described.usable[described.places[image, record.mirrored]]
+        if within_boxes and box is not None:
+            usable = within_part(box, described.facts[image].size, f"{name} of {image}", usable)
+        cells.append(usable[None])
+    return UsableCells(*cells)
 
 
 def _left_out(record: PairRecord, place: int, caution: Caution) -> str | None:

@@ -16,10 +16,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dhpf.config import BordersName
 from dhpf.frame import Size, to_square
 from dhpf.images import ImageError, Reserve, decoded, require_text
 from dhpf.model.features import ImageFeatures
 from dhpf.model.network import HyperpixelNetwork
+from dhpf.model.usable_cells import EVERY_CELL, within_border
 from dhpf.pipelines.blocks.caution import NO_CAUTION, Caution, Step
 from dhpf.pipelines.config import FeatureType
 from dhpf.pipelines.inputs.block_source import OpenBlock
@@ -33,6 +35,10 @@ DECODING_BYTES = 1_000_000_000
 DESCRIBE_BATCH = {"cpu": 1, "cuda": 8}
 """Images that pass through the backbone together, by type of device. On a CPU one at a time is as fast, and an image's
 features are then the same to the last bit in every block."""
+
+
+_Loaded = tuple[Tensor, Tensor]
+"""An image's (3, side, side) square for the network, and its (N,) usable cells."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +58,13 @@ class DescribedBlock:
         features: of the usable images.
         places: the place of each usable image in the features, by (id, mirrored).
         facts: of every image, by id.
+        usable: (images, N) bool, the cells of each usable image that take part in matching.
     """
 
     features: ImageFeatures
     places: Mapping[tuple[str, bool], int]
     facts: Mapping[str, ImageFacts]
+    usable: Tensor
 
 
 def describe_block(
@@ -64,12 +72,14 @@ def describe_block(
     block: OpenBlock,
     feature_type: FeatureType = "float32",
     caution: Caution = NO_CAUTION,
+    borders: BordersName = "kept",
 ) -> DescribedBlock:
     """Describes each image of a block once; decodes the next images while the network works.
 
     Args:
         feature_type: type in which the features are kept.
         caution: what is left out, and what is called before each step.
+        borders: whether cells on an image's plain border take part in matching.
     """
     side, device = network.config.image_side, network.backbone.mean.device
     num_ahead = 1 if caution.is_stepwise else DECODED_AHEAD
@@ -78,6 +88,7 @@ def describe_block(
     left_out = {image: reason for image, _ in block.images if (reason := caution.reason_without(image))}
     facts = {image: ImageFacts(failure=reason) for image, reason in left_out.items()}
     squares: list[Tensor] = []
+    usable: list[Tensor] = []
     room = _Room(DECODING_BYTES)
     parts: list[ImageFeatures] = []
 
@@ -89,26 +100,27 @@ def describe_block(
     # A remote store is slow to answer, so several images are read at once.
     with ThreadPoolExecutor(num_ahead) as decoder:
         waiting = deque(image for image in block.images if image[0] not in left_out)
-        decoding: deque[tuple[tuple[str, bool], Future[tuple[ImageFacts, Tensor | None]]]] = deque()
+        decoding: deque[tuple[tuple[str, bool], Future[tuple[ImageFacts, _Loaded | None]]]] = deque()
         while waiting or decoding:
             while waiting and len(decoding) < num_ahead:
                 image_id, mirrored = waiting.popleft()
                 caution.step(Step.of_image(image_id))
-                loaded = decoder.submit(_load, block.read, image_id, mirrored, side, room.reserve)
-                decoding.append(((image_id, mirrored), loaded))
+                result = decoder.submit(_load, block.read, image_id, mirrored, side, borders, room.reserve)
+                decoding.append(((image_id, mirrored), result))
             image, result = decoding.popleft()
-            facts[image[0]], square = result.result()
-            if square is None:
+            facts[image[0]], loaded = result.result()
+            if loaded is None:
                 continue
             places[image] = len(places)
-            squares.append(square)
+            squares.append(loaded[0])
+            usable.append(loaded[1])
             if len(squares) == batch_size:
                 describe()
     if squares or not parts:
         if not squares:  # no image can be used: a blank one takes its place
             squares.append(torch.zeros(3, side, side, dtype=torch.uint8))
         describe()
-    return DescribedBlock(ImageFeatures.concatenate(parts), places, facts)
+    return DescribedBlock(ImageFeatures.concatenate(parts), places, facts, torch.stack(usable or [EVERY_CELL]))
 
 
 class _Room:
@@ -132,14 +144,15 @@ class _Room:
 
 
 def _load(
-    read: Callable[[str], bytes], image_id: str, mirrored: bool, side: int, reserve: Reserve
-) -> tuple[ImageFacts, Tensor | None]:
-    """An image's facts, and its (3, side, side) square for the network, None where the image cannot be used."""
+    read: Callable[[str], bytes], image_id: str, mirrored: bool, side: int, borders: BordersName, reserve: Reserve
+) -> tuple[ImageFacts, _Loaded | None]:
+    """An image's facts, and what the network takes of it, None where the image cannot be used."""
     try:
         require_text(image_id)
         data = read(image_id)
         with decoded(data, image_id, reserve) as image:
             square = to_square(image.picture, side, mirrored)
+        usable = EVERY_CELL if borders == "kept" else within_border(square, image_id)
     except ImageError as error:
         return ImageFacts(failure=str(error)), None
-    return ImageFacts(image.size, hashlib.sha256(data).hexdigest()), square
+    return ImageFacts(image.size, hashlib.sha256(data).hexdigest()), (square, usable)

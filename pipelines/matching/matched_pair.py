@@ -88,8 +88,14 @@ class MatchedPair:
         return predicted, moved.valid[0].numpy(), moved.confidence[0].numpy()
 
     def flow(self) -> Points:
-        """(N, 2) target point, in original pixels, of every source cell; only where the RowMaker wanted every cell."""
-        return points_from_frame(self.found.points.numpy(), self.target.size, self.record.mirrored)
+        """(N, 2) target point, in original pixels, of every source cell; only where the RowMaker wanted every cell.
+
+        NaN for cells that took no part in matching.
+        """
+        points = points_from_frame(self.found.points.numpy(), self.target.size, self.record.mirrored)
+        if self.found.matched is not None:
+            points[~self.found.matched.numpy()] = np.nan
+        return points
 
 
 class RowMaker(Protocol):

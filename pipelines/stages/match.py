@@ -243,7 +243,7 @@ def num_described(counts: Mapping[str, Any]) -> int:
 
 def match_options(config: MatchConfig) -> MatchOptions:
     """How the blocks of the match stage are matched."""
-    return MatchOptions(config.batch_size, config.features, config.intermediates)
+    return MatchOptions(config.batch_size, config.features, config.intermediates, config.borders)
 
 
 def planned_settings(config: MatchConfig, name: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from dhpf.pipelines.__main__ import main
 from dhpf.pipelines.outputs.store import StageOutput
 from dhpf.pipelines.stages.match import planned_settings
 from dhpf.pipelines.workflow_file import load_workflow
+from dhpf.records import Points
 
 FILE = Path(__file__).parents[2] / "workflows.yaml"
 NO_SUCH_LAYER = "evaluate.methods={one: {selection: fixed, layers: [99]}}"
@@ -79,9 +80,39 @@ def test_matches_as_facts_and_in_silence(folder: Path, capsys: pytest.CaptureFix
     assert (said.out, said.err) == ("", "") and (folder / "match.png").exists()
 
 
+def test_matches_lie_where_the_object_is_and_not_on_a_frame(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, shift in (("a.png", 0), ("b.png", 40)):
+        pixels = np.asarray(Image.open(photo(folder / name, shift=shift)))  # 350 x 300 pixels
+        Image.fromarray(np.pad(pixels, ((50, 50), (50, 50), (0, 0)))).save(folder / name)
+    mask = np.zeros((400, 450), np.uint8)
+    mask[150:320, 180:340] = 255
+    Image.fromarray(mask).save(folder / "mask.png")
+
+    def found(*options: str) -> tuple[Points, Points]:
+        assert main(["match", "a.png", "b.png", "--limit", "200", "--json", "--quiet", *options]) == 0
+        matches = json.loads(capsys.readouterr().out)["matches"]
+        return np.array([m["source"] for m in matches]), np.array([m["target"] for m in matches])
+
+    def within(points: Points, x0: float, y0: float, x1: float, y1: float) -> float:
+        return float(((points >= (x0, y0)) & (points <= (x1, y1))).all(axis=1).mean())
+
+    assert all(within(points, 50, 50, 400, 350) < 0.9 for points in found("--keep-borders"))
+    assert all(within(points, 50, 50, 400, 350) == 1 for points in found())
+    of_source, of_target = found("--source-box", "80,80,240,260", "--target-mask", "mask.png")
+    assert within(of_source, 80, 80, 240, 260) == 1 and within(of_target, 180, 150, 340, 320) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        (["match", "plain.png", "a.jpg"], "image given as source: all of one colour, with nothing to match"),
+        (
+            ["match", "a.jpg", "a.jpg", "--source-box", "9,9,2,20"],
+            "--source-box '9,9,2,20': a box is written x0,y0,x1,y1",
+        ),
+        (["match", "a.jpg", "a.jpg", "--target-box", "9,9,x,20"], "--target-box '9,9,x,20': a box is written"),
+        (["match", "a.jpg", "a.jpg", "--source-box", "9,9,999,20"], "9,9,999,20 lies outside the image of 350 x 300"),
+        (["match", "a.jpg", "a.jpg", "--source-mask", "plain.png"], "a mask of 20 x 10 pixels, but the image has 350"),
         (["match", "none.jpg", "a.jpg"], "image none.jpg: no such file"),
         (["match", "cut.jpg", "a.jpg"], "image cut.jpg: damaged or truncated"),
         (["match", "a.jpg", "notes.txt"], "image notes.txt: not a JPEG"),
@@ -110,6 +141,7 @@ def test_bad_input_is_one_line_and_exit_2(
     whole = photo(folder / "a.jpg").read_bytes()
     (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     (folder / "notes.txt").write_text("no image")
+    Image.new("RGB", (20, 10), (200, 200, 200)).save(folder / "plain.png")
     (folder / "evil.pth").write_bytes(pickle.dumps({"run": print}))
     published = {f"reduction_ffns.{n}.0.weight": torch.zeros(8, 64, 1, 1) for n in range(4)}
     safetensors.torch.save_file(published, folder / "r.safetensors")

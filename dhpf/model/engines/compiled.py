@@ -28,6 +28,7 @@ from dhpf.model.correlation import COSINE_EPSILON
 from dhpf.model.engines.engine import ZERO_MAXIMUM, BestCells, MatchProblem, Maxima
 from dhpf.model.hough import NUM_DISPLACEMENTS
 from dhpf.model.readout import window_table
+from dhpf.model.usable_cells import clear_unusable
 from dhpf.storage.private_folder import private_folder
 
 Arguments = ParamSpec("Arguments")
@@ -98,6 +99,9 @@ class CompiledEngine:
         source_lengths = problem.source_lengths[pair].view(GRID_SIDE, GRID_SIDE).numpy()
         target_lengths = _padded(problem.target_lengths[pair].view(GRID_SIDE, GRID_SIDE)).numpy()
         source_votes, target_votes = _votes_of_cells(problem, pair)
+        usable = None
+        if problem.usable is not None:
+            usable = problem.usable.source[pair], _padded(problem.usable.target[pair].view(GRID_SIDE, -1)).flatten()
         for y in range(GRID_SIDE):
             cells = slice(y * GRID_SIDE, (y + 1) * GRID_SIDE)
             block = self._correlation[cells]
@@ -108,6 +112,8 @@ class CompiledEngine:
             tiles = block.view(GRID_SIDE, GRID_SIDE, _PADDED).numpy()
             lengths, of_cells = (source_lengths[y], target_lengths), (source_votes[y], target_votes)
             _appearance_row(tiles, y, coarse, lengths, of_cells, problem.exponent, votes)
+            if usable is not None:
+                clear_unusable(block, usable[0][cells], usable[1])
         total = np.zeros((NUM_DISPLACEMENTS, NUM_DISPLACEMENTS), np.float32)
         for phase in range(_PHASES):
             total[:, phase:] += votes[:, phase, : NUM_DISPLACEMENTS - phase]

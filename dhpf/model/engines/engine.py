@@ -16,6 +16,7 @@ from torch import Tensor
 from dhpf.config import ReadoutName
 from dhpf.model.hough import HoughVoting
 from dhpf.model.readout import cell_points, read_out
+from dhpf.model.usable_cells import UsableCells
 
 ZERO_MAXIMUM = 1e-30
 """Stands for a row's or column's maximum of exactly 0, so that the mutual filter can divide by it."""
@@ -30,11 +31,13 @@ class MatchProblem:
         pairs: (source number, target number) in these maps, for each pair.
         selected: (B, L) bool, the layers that count for each pair; at least one each.
         source_lengths, target_lengths: (B, N) length of each cell's hyperfeature.
-        source_votes, target_votes: (B, N) how much each cell's votes count, or (B, 0) where all count alike.
+        source_votes, target_votes: (B, N) how much each cell's votes count, those of unusable cells not at all; or
+            (B, 0) where all count alike.
         exponent: power of the rectified cosine.
         hough: computes scores from votes.
         wanted: (B, N) bool, source cells whose filtered match is asked for.
         readout: how a match's point is found.
+        usable: the cells that take part; None for all.
     """
 
     source_maps: tuple[Tensor, ...]
@@ -49,6 +52,7 @@ class MatchProblem:
     hough: HoughVoting
     wanted: Tensor
     readout: ReadoutName
+    usable: UsableCells | None = None
 
     def layers_by_side(self, pair: int) -> dict[int, list[int]]:
         """The layers that a pair uses, by the side of their maps, ascending."""

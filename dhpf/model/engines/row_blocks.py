@@ -15,6 +15,7 @@ from dhpf.frame import NUM_CELLS, interpolation_matrix, interpolation_taps
 from dhpf.model.correlation import COSINE_EPSILON
 from dhpf.model.engines.engine import BestCells, MatchProblem, Maxima
 from dhpf.model.hough import NUM_DISPLACEMENTS
+from dhpf.model.usable_cells import clear_unusable
 
 
 class RowBlockEngine:
@@ -52,6 +53,9 @@ class RowBlockEngine:
             torch.outer(source[y], target, out=self._scale)
             block.div_(self._scale.add_(COSINE_EPSILON)).clamp_(min=0)
             _power(block, problem.exponent)
+            if problem.usable is not None:
+                of_row = problem.usable.source[pair].view(GRID_SIDE, GRID_SIDE)[y].flip(0)
+                clear_unusable(block, of_row, problem.usable.target[pair])
 
     def _votes(self, of_source: Tensor, of_target: Tensor) -> Tensor:
         """(119, 119) appearance of all matches, times their cells' votes if these are given, added up per displacement.

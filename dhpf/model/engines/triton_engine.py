@@ -16,6 +16,7 @@ from dhpf.model.engines.triton_kernels import Channels
 from dhpf.model.engines.triton_operands import Operands, in_single_precision, operands, padded
 from dhpf.model.hough import HoughVoting
 from dhpf.model.readout import cell_points
+from dhpf.model.usable_cells import clear_unusable
 
 WORKSPACE_BYTES = 2**31
 """Bytes that the intermediate results of pairs that are matched together may take."""
@@ -55,6 +56,8 @@ class TritonEngine:
             _multiply(of_pairs.fine, self._grid_side, appearance)
         _fill_coarse(of_pairs)
         scores = problem.hough.scores(_count_votes(of_pairs, appearance, problem.exponent))
+        if problem.usable is not None:
+            clear_unusable(appearance, problem.usable.source, problem.usable.target)
         found = _find_best(appearance, scores, problem.wanted, self._grid_side)
         return found if problem.readout == "cell" else _read_softly(found, appearance, problem)
 
@@ -137,4 +140,5 @@ def bytes_per_pair(sides: set[int], grid_side: int) -> int:
 def _part(problem: MatchProblem, pairs: slice) -> MatchProblem:
     """The problem of some of the pairs."""
     of_pairs = ("pairs", "selected", "source_lengths", "target_lengths", "source_votes", "target_votes", "wanted")
-    return replace(problem, **{name: getattr(problem, name)[pairs] for name in of_pairs})
+    parts = {name: getattr(problem, name)[pairs] for name in of_pairs}
+    return replace(problem, usable=problem.usable and problem.usable[pairs], **parts)

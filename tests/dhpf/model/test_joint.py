@@ -17,6 +17,7 @@ from dhpf.frame import NUM_CELLS, cell_centres, to_square
 from dhpf.model.features import ImageFeatures
 from dhpf.model.joint import JointMatching
 from dhpf.model.network import HyperpixelNetwork
+from dhpf.model.usable_cells import UsableCells
 
 CELL = 30 * 60 + 30
 
@@ -39,7 +40,7 @@ class GivenCorrelations:
     targets: dict[tuple[int, int], Tensor]
     asked: list[tuple[int, int]] = field(default_factory=list)
 
-    def correlate(self, source: ImageFeatures, target: ImageFeatures) -> SimpleNamespace:
+    def correlate(self, source: ImageFeatures, target: ImageFeatures, usable: None = None) -> SimpleNamespace:
         pair = int(source.squared_norms[0, 0, 0]), int(target.squared_norms[0, 0, 0])
         self.asked.append(pair)
         correlation = torch.full((1, NUM_CELLS, NUM_CELLS), 1e-3)
@@ -125,12 +126,22 @@ def test_of_more_pairs_than_are_kept_the_last_used_stay(monkeypatch: pytest.Monk
 
 def test_a_cell_that_nothing_matches_has_no_agreement_and_a_finite_point() -> None:
     class Blank(GivenCorrelations):
-        def correlate(self, source: ImageFeatures, target: ImageFeatures) -> SimpleNamespace:
+        def correlate(self, source: ImageFeatures, target: ImageFeatures, usable: None = None) -> SimpleNamespace:
             return SimpleNamespace(correlation=torch.zeros(1, NUM_CELLS, NUM_CELLS))
 
     joint = JointMatching(cast(HyperpixelNetwork, Blank({})), numbered_images([[1.0]] * 3), ["cat"] * 3, 8).match(0, 1)
     assert joint.agreement.max() == 0
     assert torch.isfinite(joint.points).all()
+
+
+def test_paths_begin_and_end_in_usable_cells_alone() -> None:
+    usable = UsableCells(torch.ones(1, NUM_CELLS, dtype=torch.bool), torch.ones(1, NUM_CELLS, dtype=torch.bool))
+    usable.source[0, 5] = usable.target[0, shift_of(3, 2)[CELL]] = False
+    whole, part = scripted(with_an_outlier(), limit=2).match(0, 1), scripted(with_an_outlier(), 2).match(0, 1, usable)
+    assert whole.agreement[5] > 0 and part.agreement[5] == 0
+    assert part.points[CELL].norm() < 1 and part.agreement[CELL] < 0.4, "the direct path is left"
+    elsewhere = 20 * 60 + 20
+    assert torch.equal(part.points[elsewhere], whole.points[elsewhere])
 
 
 @pytest.mark.gpu

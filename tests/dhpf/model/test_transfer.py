@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from dhpf.config import ReadoutName
 from dhpf.frame import cell_centres
 from dhpf.model.engines.engine import BestCells, best_cells
 from dhpf.model.joint import JointMatches
@@ -104,6 +105,21 @@ def test_read_softly_a_joint_point_moves_with_cells_near_it_by_their_agreement()
     assert torch.allclose(moved.points[0, 0], torch.tensor([121 + 6 * float(share), 122.0]), atol=1e-3)
     assert moved.confidence[0, 0] == pytest.approx(float(weights.sum() / near.sum()), abs=1e-4)
     assert moved.valid.tolist() == [[True, False]] and moved.points[0, 1].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("readout", ["cell", "soft"])
+def test_cells_that_are_not_usable_move_no_point(readout: ReadoutName) -> None:
+    points = cell_centres() + torch.tensor([1.0, 2.0])
+    usable = cell_centres()[:, 0] >= 100
+    points[~usable] = 0
+    match = PairMatch.jointly(found(torch.zeros(3600, 3600)), JointMatches(points, torch.ones(3600)), readout, usable)
+    moved = match.transfer(torch.tensor([[100.0, 80.0], [90.0, 80.0]]))
+    assert torch.allclose(moved.points[0, 0], torch.tensor([101.0, 82.0]), atol=1e-3)
+    assert moved.valid.tolist() == [[True, False]] and moved.points[0, 1].tolist() == [0, 0]
+    correlation = torch.eye(3600)
+    correlation[1830, 1830] = 0  # at (120, 120): usable, but without any match
+    alone = PairMatch.alone(found(correlation), usable)
+    assert alone.matched is not None and alone.matched.sum() == usable.sum() - 1 and not alone.matched[1830]
 
 
 def test_a_pair_matched_jointly_lies_where_the_paths_say_and_is_as_sure_as_they_agree() -> None:

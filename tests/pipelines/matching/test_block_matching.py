@@ -6,7 +6,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from dhpf.config import ModelConfig
+from dhpf.config import BordersName, ModelConfig
 from dhpf.model.engines.choose import choose_engine
 from dhpf.model.joint import JointMatching
 from dhpf.model.network import HyperpixelNetwork
@@ -48,6 +48,34 @@ def matched(network: HyperpixelNetwork, block: OpenBlock, intermediates: int) ->
         for pair in match_block(network, choose_engine(), block, rows, MatchOptions(intermediates=intermediates))
     ]
     return list(table_of(found, rows.schema).to_pylist())
+
+
+@pytest.mark.parametrize("intermediates", [0, 1])
+def test_borders_are_left_out_and_images_without_one_stay_as_they_are(
+    network: HyperpixelNetwork, tmp_path: Path, intermediates: int
+) -> None:
+    block = crops(tmp_path, {"a/1.png": 0, "a/2.png": 9, "b/1.png": 5, "b/2.png": 14, "c/1.png": 3, "c/2.png": 7}, 200)
+    for name in ("b/1.png", "b/2.png"):  # 200 x 200 pixels, framed by 50 more
+        Image.fromarray(np.pad(np.asarray(Image.open(tmp_path / name)), ((50, 50), (50, 50), (0, 0)))).save(
+            tmp_path / name
+        )
+    Image.new("RGB", (90, 60), (9, 90, 200)).save(tmp_path / "c/2.png")
+    rows = CorrespondenceRows(50, True, "m", "c")
+
+    def found(borders: BordersName) -> list[dict[str, Any]]:
+        options = MatchOptions(intermediates=intermediates, borders=borders)
+        return [dict(table_row(rows, pair)) for pair in match_block(network, choose_engine(), block, rows, options)]
+
+    kept, left_out = ({row["number"]: row for row in found(name)} for name in ("kept", "left-out"))
+    assert left_out[0] == kept[0] and kept[2]["status"] == "matched"
+    assert left_out[2]["status"] == "image c/2.png: all of one colour, with nothing to match"
+    on_frame = [
+        np.mean([not 50 <= x < 250 or not 50 <= y < 250 for x, y in r[1]["source_points"]]) for r in (kept, left_out)
+    ]
+    assert on_frame[0] > 0.3 and on_frame[1] == 0 and left_out[1]["score"] > 0
+    flow = np.array(left_out[1]["flow"]).reshape(60, 60, 2)
+    assert np.isnan(flow[:10]).all() and np.isnan(flow[:, 51:]).all() and np.isfinite(flow[15:45, 15:45]).all()
+    assert flow[15:45, 15:45].min() >= 50 and flow[15:45, 15:45].max() < 250
 
 
 def test_a_pair_is_matched_through_the_blocks_other_images_of_its_folder(

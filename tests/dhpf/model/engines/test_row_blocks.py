@@ -1,6 +1,6 @@
 """Every engine against the whole matrices of `correlate`, on real photos."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import skimage.data
@@ -13,6 +13,7 @@ from dhpf.frame import to_square
 from dhpf.model.engines.choose import choose_engine
 from dhpf.model.engines.engine import BestCells, best_cells
 from dhpf.model.network import HyperpixelNetwork
+from dhpf.model.usable_cells import UsableCells
 
 NAMES: tuple[EngineName, ...] = ("torch", "compiled")
 CONFIGS = {
@@ -51,6 +52,35 @@ def test_an_engine_finds_what_stands_in_the_matrix(network: HyperpixelNetwork, n
     assert torch.equal(selection, whole.selection)
     expected = best_cells(whole.correlation, whole.geometric_scores, wanted, network.config.readout)
     assert_same(found, expected, whole.correlation)
+
+
+def inner_cells() -> Tensor:
+    """(3, 3600) usable cells of the photos: a box of the first, all of the second, every cell but one of the third."""
+    cells = torch.ones(3, 60, 60, dtype=torch.bool)
+    cells[0, :9] = cells[0, 50:] = cells[0, :, :4] = cells[0, :, 45:] = False
+    cells[2, 30, 30] = False
+    return cells.flatten(1)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("name", NAMES)
+def test_cells_that_are_not_usable_neither_match_nor_vote(name: EngineName) -> None:
+    """A pair beside it that is matched whole is as it is alone."""
+    config = CONFIGS["levers"]
+    network = build_network(replace(config, readout="cell"))
+    features, cells, pairs = network.describe(photos(240)), inner_cells(), [(0, 2), (1, 1)]
+    wanted = torch.ones(2, 3600, dtype=torch.bool)
+    usable = UsableCells.of_images(cells, pairs)
+    found, _ = network.match(features, features, pairs, wanted, choose_engine(name), usable)
+    assert found.value[0, ~cells[0]].max() == found.filtered_value[0, ~cells[0]].max() == 0
+    assert found.column_maximum[0, ~cells[2]].max() == 0 and found.value[0, cells[0]].min() > 0
+    assert cells[2][found.target[0, cells[0]]].all() and cells[2][found.filtered_target[0, cells[0]]].all()
+    whole = network.correlate(features[torch.tensor([0, 1])], features[torch.tensor([2, 1])], usable)
+    assert whole.correlation[0, ~cells[0]].max() == whole.correlation[0][:, ~cells[2]].max() == 0
+    assert_same(found, best_cells(whole.correlation, whole.geometric_scores, wanted), whole.correlation)
+    alone, _ = network.match(features, features, pairs[1:], wanted[1:], choose_engine(name))
+    for field in fields(BestCells):
+        assert torch.equal(getattr(found, field.name)[1], getattr(alone, field.name)[0]), field.name
 
 
 def assert_same(found: BestCells, expected: BestCells, correlation: Tensor) -> None:

@@ -18,6 +18,7 @@ from dhpf.model.engines.engine import BestCells, MatchProblem, best_cells
 from dhpf.model.engines.row_blocks import RowBlockEngine
 from dhpf.model.engines.triton_engine import TritonEngine, bytes_per_pair
 from dhpf.model.hough import HoughVoting
+from dhpf.model.usable_cells import UsableCells
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 PAIRS = [(0, 1), (2, 0)]
@@ -105,6 +106,8 @@ def displacement_index(side: int) -> Tensor:
 
 def expected_of(problem: MatchProblem, grid_side: int) -> BestCells:
     appearance = whole_appearance(problem, grid_side)
+    if problem.usable is not None:
+        appearance = appearance * (problem.usable.source.cpu()[:, :, None] & problem.usable.target.cpu()[:, None, :])
     index, displacements = displacement_index(grid_side), 2 * grid_side - 1
     counted = appearance * problem.source_votes.cpu()[:, :, None] * problem.target_votes.cpu()[:, None, :]
     votes = torch.zeros(len(PAIRS), displacements**2).index_add_(1, index.flatten(), counted.flatten(1))
@@ -128,6 +131,21 @@ def test_it_finds_what_stands_in_the_whole_matrix(example: Example) -> None:
     found = TritonEngine(grid_side=example.grid_side)(problem).to("cpu")
     assert found.target.dtype == torch.long
     assert_same(found, expected_of(problem, example.grid_side))
+
+
+def test_cells_that_are_not_usable_neither_match_nor_vote(monkeypatch: pytest.MonkeyPatch) -> None:
+    example = EXAMPLES["every side"]
+    problem = drawn_problem(example)
+    generator = torch.Generator().manual_seed(1)
+    cells = (torch.rand(2, *problem.source_votes.shape, generator=generator) < 0.8).to(DEVICE)
+    usable = UsableCells(cells[0], cells[1])
+    source_votes, target_votes = usable.votes(problem.source_votes, problem.target_votes)
+    problem = replace(problem, usable=usable, source_votes=source_votes, target_votes=target_votes)
+    expected = expected_of(problem, example.grid_side)
+    assert expected.value[~usable.source.cpu()].max() == 0
+    assert_same(TritonEngine(grid_side=example.grid_side)(problem).to("cpu"), expected)
+    monkeypatch.setattr(triton_engine, "WORKSPACE_BYTES", 1)
+    assert_same(TritonEngine(grid_side=example.grid_side)(problem).to("cpu"), expected)
 
 
 def test_a_batch_is_its_pairs_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
