@@ -26,6 +26,9 @@ Part = Box | NDArray[np.bool_]
 """The part of an image that shows the object: a box (x0, y0, x1, y1) in pixels, or an (H, W) mask."""
 
 
+NO_BOX = "a box is written x0,y0,x1,y1 in pixels, with x0 < x1 and y0 < y1"
+
+
 def box_of(numbers: Sequence[float]) -> Box:
     """A box from x0, y0, x1, y1.
 
@@ -33,7 +36,7 @@ def box_of(numbers: Sequence[float]) -> Box:
         ValueError: the numbers are no box; the message is a sentence for users.
     """
     if len(numbers) != 4 or not np.isfinite(numbers).all() or numbers[0] >= numbers[2] or numbers[1] >= numbers[3]:
-        raise ValueError("a box is written x0,y0,x1,y1 in pixels, with x0 < x1 and y0 < y1")
+        raise ValueError(NO_BOX)
     x0, y0, x1, y1 = map(float, numbers)
     return x0, y0, x1, y1
 

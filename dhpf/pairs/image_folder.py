@@ -11,6 +11,7 @@ from dhpf.pairs.pair_list import (
     already_there,
     not_there,
     pair_list_file,
+    parse_box,
     parse_points,
     read_rows,
     rejection,
@@ -30,7 +31,7 @@ class ImageFolder:
     Attributes:
         root: the folder, or an s3:// URI (dhpf.storage.bucket).
         select: which pairs. A pair list may have, beside the columns source and target, a category, source_points and
-            target_points: "x,y;x,y;..." in CSV, lists of [x, y] in Parquet.
+            target_points ("x,y;x,y;..." in CSV, lists of [x, y] in Parquet), source_box and target_box ("x0,y0,x1,y1").
     """
 
     root: str
@@ -70,6 +71,8 @@ def _listed(path: Path, images: KnownNames) -> Iterator[PairRecord | Rejection]:
                     target=target,
                     source_keypoints=parse_points(row.get("source_points")),
                     target_keypoints=parse_points(row.get("target_points")),
+                    source_box=parse_box(row.get("source_box"), "source_box"),
+                    target_box=parse_box(row.get("target_box"), "target_box"),
                 )
                 rows_of_pairs[source, target] = number
                 yield pair

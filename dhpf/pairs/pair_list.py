@@ -18,8 +18,8 @@ from dhpf.errors import InputError
 from dhpf.images import is_text
 from dhpf.pairs.source import pair_id_of, points_of, read_table, require_columns
 from dhpf.planning.blocks import LISTED_PAIRS
-from dhpf.planning.listed_blocks import POINTS, ListedPlan, Progress, plan_listed
-from dhpf.records import Points, Rejection
+from dhpf.planning.listed_blocks import BOX, POINTS, ListedPlan, Progress, plan_listed
+from dhpf.records import NO_BOX, Box, Points, Rejection, box_of
 from dhpf.regular_files import open_regular
 from dhpf.storage import is_uri, location_of
 from dhpf.storage.copies import local_file
@@ -33,7 +33,8 @@ REJECTS = pa.schema([(name, pa.string()) for name in ("pair_id", "source", "targ
 """Pairs that cannot be used, and why."""
 
 _REQUIRED = ("source", "target")
-_OPTIONAL = ("category", "source_points")
+_BOXES = ("source_box", "target_box")
+_OPTIONAL = ("category", "source_points", *_BOXES)
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ def plan_pair_list(
     """Plans the blocks of a list, so that pairs with common images share a block; memory does not grow with the list.
 
     Args:
-        path: CSV or Parquet with the columns source and target and, if wanted, category and source_points:
-            "x,y;x,y;..." in CSV, lists of [x, y] in Parquet.
+        path: CSV or Parquet with the columns source and target and, if wanted, category, source_points ("x,y;x,y;..."
+            in CSV, lists of [x, y] in Parquet), source_box and target_box ("x0,y0,x1,y1", or lists of these).
         images: ids of the collection; positions in the written pairs are positions in it.
         folder: for pairs.arrow (dhpf.planning.blocks.read_block reads it) and rejects.parquet.
 
@@ -120,6 +121,16 @@ def parse_points(value: Any) -> Points | None:
     if any(len(point) != 2 for point in points):
         raise ValueError("points are written x,y;x,y;...")
     return points_of([float(x) for x, _ in points], [float(y) for _, y in points])
+
+
+def parse_box(value: Any, name: str) -> Box | None:
+    """A box of a list's field of that name, None of an empty one; raises ValueError for anything else."""
+    if value is None or value == "":
+        return None
+    try:
+        return box_of([float(number) for number in (value.split(",") if isinstance(value, str) else value)])
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name} {value!r}: {NO_BOX}") from error
 
 
 def rejection(path: Path, number: int, source: str, target: str, reason: str) -> Rejection:
@@ -190,6 +201,11 @@ def _positions(path: Path, images: Sequence[str], rejects: _Rejects) -> Iterator
             points, unusable = _points_column(batch.column("source_points"))
             columns.append(points)
             schema = schema.append(pa.field("points", POINTS))
+        for name in _BOXES:
+            if name in batch.schema.names:
+                boxes, without = _box_column(batch.column(name), name)
+                columns.append(boxes)
+                schema, unusable = schema.append(pa.field(name, BOX)), without | unusable
         usable = pc.fill_null(pc.not_equal(found[0], found[1]), False).to_numpy(zero_copy_only=False).copy()
         usable[list(unusable)] = False
         for row in (~usable).nonzero()[0].tolist():
@@ -269,3 +285,15 @@ def _points_column(values: pa.Array) -> tuple[pa.Array, dict[int, str]]:
             parsed.append(None)
             reasons[row] = str(error)
     return pa.array(parsed, type=POINTS), reasons
+
+
+def _box_column(values: pa.Array, name: str) -> tuple[pa.Array, dict[int, str]]:
+    """The boxes as BOX, and why some rows have one that cannot be used."""
+    parsed, reasons = list[Box | None](), dict[int, str]()
+    for row, value in enumerate(values.to_pylist()):
+        try:
+            parsed.append(parse_box(value, name))
+        except ValueError as error:
+            parsed.append(None)
+            reasons[row] = str(error)
+    return pa.array(parsed, type=BOX), reasons

@@ -33,6 +33,9 @@ from dhpf.planning.plan_summary import PlanSummary, fewest_images
 POINTS = pa.list_(pa.list_(pa.float32(), 2))
 """Points of a pair: a list of [x, y] in the original image's pixels."""
 
+BOX = pa.list_(pa.float32(), 4)
+"""A box of an image: x0, y0, x1, y1 in the original image's pixels."""
+
 PAIRS_FILE = "pairs.arrow"
 
 SAMPLE_SIZE = 4_000_000

@@ -161,7 +161,7 @@ def _parsed(text: str) -> list[list[float]]:
 def _part(name: str, box: str | None, mask: Path | None) -> Part | None:
     """The part of an image that shows the object, from the options of that name."""
     from dhpf.images import read_image
-    from dhpf.records import box_of
+    from dhpf.records import NO_BOX, box_of
 
     if box is not None and mask is not None:
         raise InputError(f"--{name}-box and --{name}-mask: both say where the object is; give one of them")
@@ -171,6 +171,4 @@ def _part(name: str, box: str | None, mask: Path | None) -> Part | None:
     try:
         return None if box is None else box_of([float(number) for number in box.split(",")])
     except ValueError as error:
-        raise InputError(
-            f"--{name}-box {box!r}: a box is written x0,y0,x1,y1 in pixels, with x0 < x1, y0 < y1"
-        ) from error
+        raise InputError(f"--{name}-box {box!r}: {NO_BOX}") from error

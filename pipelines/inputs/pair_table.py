@@ -16,7 +16,7 @@ from dhpf.images import is_text
 from dhpf.pipelines.inputs.planned_pairs import PlannedPairs, planned_pairs
 from dhpf.pipelines.outputs.tables import NUMBER
 from dhpf.pipelines.progress import CountedWork
-from dhpf.planning.listed_blocks import POINTS
+from dhpf.planning.listed_blocks import BOX, POINTS
 from dhpf.planning.select import PairSelect
 
 PAIR_TABLE = pa.schema(
@@ -28,10 +28,15 @@ PAIR_TABLE = pa.schema(
 )
 """One row per pair, block by block; `number` counts from 0, and correspondences of a pair have the same.
 
-A list's table has its category and source_points, too.
+A list's table has its category, source_points and boxes, too.
 """
 
-_OF_LISTS = {"category": pa.field("category", pa.string()), "points": pa.field("source_points", POINTS)}
+_OF_LISTS = {
+    "category": pa.field("category", pa.string()),
+    "points": pa.field("source_points", POINTS),
+    "source_box": pa.field("source_box", BOX),
+    "target_box": pa.field("target_box", BOX),
+}
 """Columns that only a list's table may have, by their names in the plan."""
 
 ROW_GROUP = 100_000

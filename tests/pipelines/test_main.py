@@ -99,7 +99,7 @@ def test_matches_lie_where_the_object_is_and_not_on_a_frame(folder: Path, capsys
     assert all(within(points, 50, 50, 400, 350) < 0.9 for points in found("--keep-borders"))
     assert all(within(points, 50, 50, 400, 350) == 1 for points in found())
     of_source, of_target = found("--source-box", "80,80,240,260", "--target-mask", "mask.png")
-    assert within(of_source, 80, 80, 240, 260) == 1 and within(of_target, 180, 150, 340, 320) == 1
+    assert within(of_source, 79, 79, 241, 261) == 1 and within(of_target, 179, 149, 341, 321) == 1
 
 
 @pytest.mark.parametrize(

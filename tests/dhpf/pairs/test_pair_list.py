@@ -122,6 +122,21 @@ def test_good_points_of_a_list_are_taken_over_whole(tmp_path: Path) -> None:
     assert [row["points"] for row in sorted(found, key=lambda row: row["number"])] == points
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_boxes_are_read_and_bad_ones_rejected(tmp_path: Path, kind: str) -> None:
+    boxes = ["1,2,30,40.5", "", "30,2,1,40", "1,2,3", "a,2,3,4"]
+    given: list[Any] = boxes if kind == "csv" else [[1, 2, 30, 40.5], None, [30, 2, 1, 40], [1, 2, 3], [1, 2, 3, None]]
+    pairs = [(s, t) for s in IMAGES for t in IMAGES if s != t][: len(boxes)]
+    columns = {"source": [s for s, _ in pairs], "target": [t for _, t in pairs], "target_box": given}
+    path = written(tmp_path, kind, columns)
+    plan = planned(path, tmp_path / "out")
+    assert sorted((row["target_box"] for row in rows_of(plan)), key=str) == [None, [1, 2, 30, 40.5]]
+    sentence = "a box is written x0,y0,x1,y1 in pixels, with x0 < x1 and y0 < y1"
+    named = {int(reason.split(" row ")[1].split(":")[0]): reason for reason in reasons(plan)}
+    assert named.keys() == {3, 4, 5} and all(reason.endswith(sentence) for reason in named.values())
+    assert ": target_box " in named[3]
+
+
 def test_the_image_folder_takes_and_rejects_the_same_rows(tmp_path: Path) -> None:
     for name in IMAGES:
         (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)

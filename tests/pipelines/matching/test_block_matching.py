@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,27 @@ def test_borders_are_left_out_and_images_without_one_stay_as_they_are(
     flow = np.array(left_out[1]["flow"]).reshape(60, 60, 2)
     assert np.isnan(flow[:10]).all() and np.isnan(flow[:, 51:]).all() and np.isfinite(flow[15:45, 15:45]).all()
     assert flow[15:45, 15:45].min() >= 50 and flow[15:45, 15:45].max() < 250
+
+
+def test_a_pair_of_a_list_is_matched_within_its_boxes(network: HyperpixelNetwork, tmp_path: Path) -> None:
+    block = crops(tmp_path, {"a/1.png": 0, "a/2.png": 9}, 200)  # 200 x 200 pixels
+    boxes = [(20.0, 30.0, 120.0, 160.0), None, (150.0, 30.0, 260.0, 160.0), (30.5, 30.5, 31.0, 31.0)]
+    records = [replace(block.pairs[0], source_box=box, target_box=(60.0, 0.0, 200.0, 100.0)) for box in boxes]
+    rows = CorrespondenceRows(50, False, "m", "c")
+
+    def found(within_boxes: bool) -> list[dict[str, Any]]:
+        opened = OpenBlock(range(4), records, block.read, within_boxes)
+        found = [dict(table_row(rows, pair)) for pair in match_block(network, choose_engine(), opened, rows)]
+        return sorted(found, key=lambda row: int(row["number"]))
+
+    bounded, whole = found(True), found(False)
+    assert whole[0]["source_points"] == whole[1]["source_points"] == whole[3]["source_points"]
+    source, target = (np.array(bounded[0][name]) for name in ("source_points", "target_points"))
+    assert len(source) > 3 and (source >= (19.9, 29.9)).all() and (source <= (120.1, 160.1)).all()
+    assert (target >= (59.9, 0)).all() and (target[:, 1] <= 100.1).all()
+    assert len(bounded[1]["source_points"]) > len(source)
+    assert bounded[2]["status"] == "source_box of a/1.png: 150,30,260,160 lies outside the image of 200 x 200 pixels"
+    assert bounded[3]["status"].startswith("source_box of a/1.png: holds no point of the grid that is matched")
 
 
 def test_a_pair_is_matched_through_the_blocks_other_images_of_its_folder(
