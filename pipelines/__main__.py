@@ -10,7 +10,20 @@ import typer
 from typer.main import get_command
 
 from dhpf.errors import InputError
-from dhpf.pipelines.commands import doctor, gallery, jobs, match, models, pairs, run, submit, track, verify, workflows
+from dhpf.pipelines.commands import (
+    doctor,
+    export,
+    gallery,
+    jobs,
+    match,
+    models,
+    pairs,
+    run,
+    submit,
+    track,
+    verify,
+    workflows,
+)
 from dhpf.pipelines.commands.answers import (
     BAD_INPUT,
     INTERRUPTED,
@@ -32,6 +45,7 @@ application = typer.Typer(
 application.command(rich_help_panel=WORKFLOWS)(run.run)
 application.command(rich_help_panel=WORKFLOWS)(verify.verify)
 application.command(rich_help_panel=WORKFLOWS)(gallery.gallery)
+application.command(rich_help_panel=WORKFLOWS)(export.export)
 application.command("list", rich_help_panel=WORKFLOWS)(workflows.list_workflows)
 application.command(rich_help_panel=WORKFLOWS)(workflows.describe)
 application.command(rich_help_panel=WORKFLOWS)(workflows.schema)
