@@ -27,8 +27,8 @@ from dhpf.manifest import (
 )
 from dhpf.pipelines.inputs.image_stamps import IMAGES
 from dhpf.pipelines.outputs.commits import GATHERED, Commits
-from dhpf.pipelines.outputs.store import DATA, PLAN, RESTART_REMEDY
-from dhpf.pipelines.tracking.journal import journal_place
+from dhpf.pipelines.outputs.store import DATA, PLAN, PLAN_REMEDY
+from dhpf.pipelines.tracking.journal import Journal, journal_place
 from dhpf.pipelines.training.checkpoints import RAY_RUN
 from dhpf.pipelines.training.state import PROGRESS, require_whole
 from dhpf.storage import Location, parent_of
@@ -182,7 +182,7 @@ def _output(name: str, root: Location, sizes: dict[str, int]) -> Part:
     for key, size in sizes.items():
         folder, place = key.partition("/")[0], root / key
         if key == PLAN:
-            part.checks.append(Check(key, "", size, partial(read_json, place), RESTART_REMEDY))
+            part.checks.append(Check(key, "", size, partial(read_json, place), PLAN_REMEDY))
         elif key == MANIFEST:
             part.checks.append(Check(key, "", size, partial(read_manifest, root)))
         elif str(place) in counting:
@@ -247,11 +247,8 @@ def _checkpoints(stage: Location, sizes: dict[str, int]) -> Iterator[Check]:
 def _journal(folder: Location) -> list[Part]:
     """The journal of a run's folder, if this is one and it has one."""
     place = journal_place(parent_of(folder), folder)
-    checks = [
-        Check(entry.key, "", entry.size, partial(read_json, place / entry.key), _DELETE)
-        for entry in place.entries()
-        if entry.key.endswith(".json")
-    ]
+    check = Journal(place).check
+    checks = [Check(entry.key, "", entry.size, partial(check, entry.key), _DELETE) for entry in place.entries()]
     return [Part("journal", place, checks)] if checks else []
 
 

@@ -8,6 +8,7 @@ several workers share a collection, and so large that few images are described t
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -223,13 +224,28 @@ def read_block(place: Location, block: PlannedBlock) -> pa.RecordBatch:
     """
     try:
         reader = _opened_file(place) if isinstance(place, FileLocation) else _opened_object(place)
-        batch = reader.get_batch(block.index) if block.index < reader.num_record_batches else None
-        names = reader.schema.names
-    except (pa.ArrowInvalid, OSError) as error:
+        if block.index >= reader.num_record_batches or reader.schema.names[:3] != LISTED_PAIRS.names:
+            raise _not_as_planned(place, block)
+        found = reader.get_batch_with_custom_metadata(block.index)
+        found.batch.validate(full=True)
+        sealed = found.custom_metadata == seal_of(found.batch)
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"planned pairs {place}: not readable ({error}); plan the list again") from error
-    if batch is None or batch.num_rows != block.num_pairs or names[:3] != LISTED_PAIRS.names:
-        raise InputError(f"planned pairs {place}: {block.block_id} is not there as planned; plan the list again")
-    return batch
+    if found.batch.num_rows != block.num_pairs or not sealed:
+        raise _not_as_planned(place, block)
+    return found.batch
+
+
+def _not_as_planned(place: Location, block: PlannedBlock) -> InputError:
+    return InputError(f"planned pairs {place}: {block.block_id} is not there as planned; plan the list again")
+
+
+def seal_of(batch: pa.RecordBatch) -> pa.KeyValueMetadata:
+    """What is stored beside a block's pairs, by which `read_block` knows whether they are as they were written."""
+    written = pa.ipc.read_record_batch(batch.serialize(), batch.schema)  # a slice is stored without its surroundings
+    digest = hashlib.sha256(written.schema.serialize())
+    digest.update(written.serialize())
+    return pa.KeyValueMetadata({"sha256": digest.hexdigest()})
 
 
 def _opened_file(place: FileLocation) -> pa.ipc.RecordBatchFileReader:

@@ -26,7 +26,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dhpf.planning.block_filling import BlockFiller
-from dhpf.planning.blocks import LISTED_PAIRS, PlannedBlock, require_limits
+from dhpf.planning.blocks import LISTED_PAIRS, PlannedBlock, require_limits, seal_of
 from dhpf.planning.image_order import PairSample, Positions, order_images
 from dhpf.planning.plan_summary import PlanSummary, fewest_images
 
@@ -269,7 +269,8 @@ def _write_blocks(
             begin = 0
             ready = ready.combine_chunks()
             for num_pairs in sizes.tolist():
-                writer.write_batch(ready.slice(begin, num_pairs).to_batches()[0])
+                batch = ready.slice(begin, num_pairs).to_batches()[0]
+                writer.write_batch(batch, custom_metadata=seal_of(batch))
                 begin += num_pairs
 
         for part in parts:

@@ -44,5 +44,15 @@ def unsealed(record: bytes) -> bytes:
     return content + b"}"
 
 
+def is_left_of(damaged: bytes, record: bytes) -> bool:
+    """Whether a damaged record was this sealed one: its seal is left, or its content and most of its seal."""
+    size = len(_BEFORE) + _DIGEST_SIZE + len(_AFTER)
+    seal, wanted = damaged[-size:], record[-size:]
+    if seal == wanted:
+        return True
+    num_left = sum(one == other for one, other in zip(seal, wanted, strict=False))
+    return damaged[:-size] == record[:-size] and num_left > size // 2
+
+
 def _digest(content: bytes) -> bytes:
     return hashlib.sha256(content).hexdigest().encode()

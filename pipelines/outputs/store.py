@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -35,6 +36,7 @@ from dhpf.manifest import (
     read_file,
     read_json,
     read_manifest,
+    record_of,
     require_size,
     sealed_json,
 )
@@ -42,9 +44,10 @@ from dhpf.pipelines.outputs.commits import GATHERED, Commits
 from dhpf.planning.blocks import block_name
 from dhpf.storage import Location, is_uri, location_of
 from dhpf.storage.read_ahead import find_ahead, read_ahead
+from dhpf.storage.seal import is_left_of
 
-RESTART_REMEDY = "delete the output by --restart STAGE, and run the stage again"
-"""For a damaged plan, without which nobody knows with which settings the output was begun."""
+PLAN_REMEDY = "the command of the run makes it again if its settings and inputs are those of before"
+"""For a damaged plan, which says with which settings the output was begun."""
 
 PLAN, DATA, SCRATCH, OBJECTS = "PLAN.json", "data", "scratch", "objects-put"
 
@@ -56,6 +59,9 @@ WITH_OWN_DIGESTS = ".tar"
 
 REJECTS_TASK = "rejects"
 """The task, if a stage has one, that keeps the rows of its input that cannot be used; its table has the same name."""
+
+
+_log = logging.getLogger(__name__)
 
 
 class PlanConflict(InputError):
@@ -78,23 +84,41 @@ class StageOutput:
     def plan(self, plan: Mapping[str, Any]) -> None:
         """Puts the plan, or checks that the one that is there is the same.
 
+        A damaged one is put again if what is left of it shows that it was the same.
+
         Args:
             plan: JSON values; "stage" is the stage's name, "tasks" the list of task names, which is stored as a number
                 where they are those of blocks.
 
         Raises:
             PlanConflict: another plan is there; the message names the fields that differ.
+            Damaged: the plan that is there is damaged, and does not show that it was this one.
         """
-        if not (self.root / PLAN).put_if_absent(sealed_json(_closed(plan))):
-            self._require_same(_closed(read_json(self.root / PLAN, RESTART_REMEDY)), _closed(plan))
+        place, content = self.root / PLAN, sealed_json(_closed(plan))
+        if place.put_if_absent(content):
+            return
+        found = place.read()
+        try:
+            stored = record_of(found, place)
+        except Damaged as error:
+            if not is_left_of(found, content):
+                raise Damaged(
+                    f"{place}: damaged since it was written, and not known to be of these settings and inputs; give "
+                    f"those of before, or use another --name, or --restart {plan['stage']} to delete the output and "
+                    "run again; nothing else was changed, and results of a complete output can still be read"
+                ) from error
+            _log.warning("%s: damaged since it was written; it was the same, and is put again", place)
+            place.put(content)
+            return
+        self._require_same(_closed(stored), _closed(plan))
 
     def require_settings(self, settings: Mapping[str, Any]) -> None:
-        """Checks that the plan, if there is one, agrees with these fields of the wanted plan; writes nothing.
+        """Checks that the plan, if there is a whole one, agrees with these fields of the wanted plan; writes nothing.
 
         Raises:
             PlanConflict: a field differs.
         """
-        found = find_json(self.root / PLAN, RESTART_REMEDY)
+        found = self._whole_plan()
         if found is not None:
             self._require_same({name: found.get(name) for name in settings}, settings)
 
@@ -112,9 +136,16 @@ class StageOutput:
         return (self.root / PLAN).exists()
 
     def planned(self, name: str) -> Any:
-        """The value of a field of the plan, or None if there is no such field or no plan yet."""
-        plan = find_json(self.root / PLAN, RESTART_REMEDY)
+        """The value of a field of the plan, or None if there is no such field or no whole plan yet."""
+        plan = self._whole_plan()
         return None if plan is None else plan.get(name)
+
+    def _whole_plan(self) -> Any:
+        """The plan; None where there is none, or a damaged one, of which `plan` knows what to do."""
+        try:
+            return find_json(self.root / PLAN)
+        except Damaged:
+            return None
 
     def commit(
         self,
@@ -284,7 +315,7 @@ class StageOutput:
         return read_file(self.root, commit, name)
 
     def _planned(self) -> list[str]:
-        return _task_names(read_json(self.root / PLAN, RESTART_REMEDY)["tasks"])
+        return _task_names(read_json(self.root / PLAN, PLAN_REMEDY)["tasks"])
 
     def _remove(self, unreferenced: set[str], manifest: Manifest) -> None:
         """Removes files that no commit names, here and in other stores, and what was needed only on the way."""

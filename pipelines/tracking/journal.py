@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from dhpf.errors import InputError
-from dhpf.manifest import find_json, read_json
+from dhpf.manifest import Damaged, damaged, find_json, read_json
 from dhpf.storage import Location
 from dhpf.storage.seal import sealed
 
@@ -31,6 +31,8 @@ DRIVER = "driver"
 _REMEDY = "delete the folder of the journal: MLflow then misses what it had not been told yet; results are not touched"
 
 _RECORD = re.compile(r"(?P<attempt>[0-9]{6})/(?P<writer>[a-z0-9-]+)/(?P<number>[0-9]{6,})\.json")
+
+_FILE = re.compile(r"(?P<record>[0-9]{6}/[a-z0-9-]+/[0-9]{6,})-.+")
 
 
 class Record(NamedTuple):
@@ -108,6 +110,37 @@ class Journal:
         """
         return Record(**read_json(self._place_of(writer, number), _REMEDY))
 
+    def read_file(self, record: Record) -> bytes:
+        """The file that a record brings.
+
+        Raises:
+            Damaged: it is not as it was written.
+            InputError: it is gone.
+        """
+        place = self.place / record.facts["file"]
+        content: bytes = place.read()
+        wanted = record.facts.get("file_sha256")
+        if wanted is not None and hashlib.sha256(content).hexdigest() != wanted:
+            raise damaged(place, "MLflow goes without it")
+        return content
+
+    def check(self, key: str) -> None:
+        """Reads a record, or the file of one, that lies at this key below the journal.
+
+        Raises:
+            Damaged: it is not as it was written.
+        """
+        found = _FILE.fullmatch(key)
+        if found is None:
+            read_json(self.place / key, _REMEDY)
+            return
+        try:
+            content = find_json(self.place / f"{found['record']}.json")
+        except Damaged:  # its own check says so
+            return
+        if content is not None and content["facts"].get("file") == key:
+            self.read_file(Record(**content))
+
     def _place_of(self, writer: str, number: int) -> Location:
         return self.place / f"{writer}/{number:06}.json"
 
@@ -145,7 +178,8 @@ class Writer:
             key = f"{self._number + 1:06}-{name}"
             (self._own / key).put(content)
             own = f"{self.attempt:06}/{self.name}/{key}"
-            self._write(Record(kind, run, now(), {**facts, "file": own}))
+            digest = hashlib.sha256(content).hexdigest()
+            self._write(Record(kind, run, now(), {**facts, "file": own, "file_sha256": digest}))
 
     def _write(self, record: Record) -> None:
         if not self.took(record):

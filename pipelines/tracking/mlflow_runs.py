@@ -14,6 +14,7 @@ from typing import TypeVar
 from mlflow.entities import LifecycleStage, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
+from dhpf.manifest import Damaged
 from dhpf.pipelines.tracking.datasets import ReadDataset
 from dhpf.pipelines.tracking.journal import Journal, Record
 from dhpf.pipelines.tracking.registering import register_model
@@ -175,7 +176,10 @@ class MlflowRuns:
 
     def _model(self, run_id: str, records: Sequence[Record]) -> None:
         (record,) = records
-        card = (self._journal.place / record.facts["file"]).read().decode()
+        try:
+            card = self._journal.read_file(record).decode()
+        except Damaged as error:
+            card = f"The card of this model is lost: {error}."
         with self._file(record) as checkpoint:
             if hashlib.sha256(checkpoint.read_bytes()).hexdigest() != record.facts["digest"]:
                 raise _Gone(f"{record.facts['at']} is another checkpoint than it was")
@@ -188,14 +192,18 @@ class MlflowRuns:
         place = self._journal.place / record.facts["file"] if at is None else location_of(at)
         if not place.exists():
             raise _Gone(f"{place} is gone")
+        try:
+            content = self._journal.read_file(record) if at is None else place.read()
+        except Damaged as error:
+            raise _Gone(str(error)) from error
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / "file"
-            copy.write_bytes(place.read())
+            copy.write_bytes(content)
             yield copy
 
 
 class _Gone(Exception):
-    """What a record names has been deleted since."""
+    """What a record names has been deleted or damaged since."""
 
 
 @contextlib.contextmanager

@@ -64,8 +64,10 @@ def test_every_flipped_byte_is_found_and_what_is_damaged_is_made_again_alone(
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     kinds = {path.suffix for path in files} | {path.name for path in files}
     assert {".tar", "index.json", "part.parquet", "rejects.parquet", "PLAN.json", "MANIFEST.json"} <= kinds
-    journal = sorted(folder.parent.glob("journal/match-collection/**/*.json"))
-    for path in (*files, *journal[:2]):
+    journal = folder.parent / "journal" / "match-collection"
+    records, pictures = (sorted(journal.rglob(f"*.{kind}"))[:2] for kind in ("json", "png"))
+    assert len(records) == len(pictures) == 2
+    for path in (*files, *records, *pictures):
         for place in (0, 0.3, 0.7, 1):
             before = flipped(path, place)
             found = list(damaged_keys(folder))

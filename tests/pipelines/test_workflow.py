@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from dhpf.pipelines import cluster
 from dhpf.pipelines.__main__ import main
 from dhpf.pipelines.stage_states import stage_states
 from dhpf.pipelines.tracking.tracker import Tracker
+from dhpf.pipelines.verification import parts_of
 from dhpf.pipelines.workflow import WorkflowRun
 from dhpf.pipelines.workflow_file import load_workflow
 from dhpf.storage import location_of
@@ -183,6 +185,36 @@ def test_a_second_run_does_nothing(quickstart: Path, run: Run) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     after = {p: p.stat().st_mtime_ns for p in (quickstart / "quickstart").rglob("*") if p.is_file()}
     assert before == after
+
+
+HOLD_NO_RESULTS = {
+    "mlflow.db": "MLflow's own store, which dhpf track sync fills from the journal",
+    "mlartifacts": "the same",
+    ".validate_storage_marker": "Ray's probe of the folder, empty",
+    "checkpoint_manager_snapshot.json": "Ray's list of checkpoints, which is made anew from those that are whole",
+}
+"""Files and folders that `dhpf verify` does not read, and why not."""
+
+
+@pytest.mark.slow
+def test_a_flipped_byte_in_any_file_of_a_run_is_found(quickstart: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    shutil.copytree(quickstart, work, ignore=shutil.ignore_patterns(*HOLD_NO_RESULTS))
+    run, silent = location_of(work / "quickstart"), []
+    files = sorted(path for path in work.rglob("*") if path.is_file())
+    kinds = {".tar", ".parquet", ".safetensors", ".png", ".md", ".json"}
+    assert kinds <= {path.suffix for path in files}
+    for path in files:
+        whole = path.read_bytes()
+        middle = len(whole) // 2
+        path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+        parts = [part for part in parts_of(run) if path.is_relative_to(str(part.root))]
+        for part in parts:
+            part.verify(lambda size: None)
+        places = {str(part.root / damage.key) for part in parts for damage in part.damage}
+        silent += [path] if places.isdisjoint({str(path), str(path.parent)}) else []  # a checkpoint is one folder
+        path.write_bytes(whole)
+    assert silent == []
 
 
 def test_another_configuration_is_refused_by_name(quickstart: Path, run: Run) -> None:

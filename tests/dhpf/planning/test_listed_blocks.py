@@ -153,6 +153,29 @@ def test_a_file_of_another_plan_is_refused(tmp_path: Path) -> None:
         read_block(location_of(plan.path), last)
 
 
+def test_every_flipped_byte_is_found_or_changes_nothing(tmp_path: Path) -> None:
+    (batch,) = batches(clusters(2, 4))
+    points = pa.array([None if n % 3 == 0 else [[float(n), 1]] for n in range(len(batch))], POINTS)
+    plan = plan_listed(
+        [batch.append_column(pa.field("points", POINTS), points)], 8, tmp_path, max_images=6, max_pairs=5
+    )
+    whole, place, blocks = plan.path.read_bytes(), location_of(plan.path), list(plan.blocks())
+
+    def read() -> list[pa.RecordBatch]:
+        return [read_block(place, block) for block in blocks]
+
+    written, num_found = [block.to_pylist() for block in read()], 0
+    for at in range(0, len(whole), 3):
+        plan.path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        try:
+            found = read()
+        except InputError:
+            num_found += 1
+        else:
+            assert [block.to_pylist() for block in found] == written, f"byte {at} of {len(whole)}"
+    assert num_found > 150, "the others are padding, or written a second time"
+
+
 def test_limits_that_no_pair_can_keep(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="max_images: 1 must be at least 2"):
         planned([(0, 1)], tmp_path, max_images=1)

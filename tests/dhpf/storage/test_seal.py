@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from dhpf.storage.seal import sealed, unsealed
+from dhpf.storage.seal import is_left_of, sealed, unsealed
 
 RECORD = json.dumps({"task": "block-000001", "files": {"a": {"size": 12}}}, indent=1).encode()
 
@@ -32,6 +32,15 @@ def test_every_flipped_bit_and_every_cut_is_noticed() -> None:
     for content in [*damaged, *(whole[:size] for size in range(1, len(whole)))]:
         with pytest.raises(ValueError):
             json.loads(unsealed(content))
+
+
+def test_what_is_left_of_a_record_shows_what_it_was() -> None:
+    whole, other = sealed(RECORD), sealed(RECORD.replace(b"12", b"13"))
+    for place in range(len(whole)):
+        damaged = whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
+        assert is_left_of(damaged, whole) and not is_left_of(damaged, other)
+    assert not is_left_of(b"", whole) and not is_left_of(whole[:-60], whole) and is_left_of(whole[30:], whole)
+    assert not is_left_of(whole.replace(b"12", b"13"), other), "damage that makes another record of it"
 
 
 @pytest.mark.parametrize("record", [b"{}", b"[1]", b""])

@@ -7,7 +7,7 @@ import skimage.data
 from PIL import Image
 
 from dhpf.pipelines.inputs.block_source import BlockJob, CollectionJob, OpenBlock, ShardJob
-from dhpf.planning.blocks import LISTED_PAIRS, Block, PlannedBlock
+from dhpf.planning.blocks import LISTED_PAIRS, Block, PlannedBlock, seal_of
 from dhpf.planning.listed_blocks import POINTS
 from dhpf.planning.spans import Span
 from dhpf.records import PairRecord
@@ -46,7 +46,8 @@ def listed_job(photos: Path, tmp_path: Path) -> CollectionJob:
         {"number": 2, "source": 0, "target": 2, "category": "", "points": None},
     ]
     with pa.ipc.new_file(str(tmp_path / "pairs.arrow"), schema) as writer:
-        writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=schema))
+        batch = pa.RecordBatch.from_pylist(rows, schema=schema)
+        writer.write_batch(batch, custom_metadata=seal_of(batch))
     block = PlannedBlock(0, first_pair=0, num_pairs=2, num_images=2, num_shared=0)
     return CollectionJob(str(photos), block, str(tmp_path / "pairs.arrow"), {0: "a/1.png", 2: "top.png"})
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dhpf.errors import InputError
+from dhpf.manifest import Damaged
 from dhpf.pipelines.outputs.store import PlanConflict, StageOutput, remove_outputs
 from dhpf.storage import FileLocation, Location, location_of
 
@@ -348,6 +349,24 @@ def test_one_changed_digit_of_a_record_is_noticed(root: Location, name: str) -> 
         return
     with pytest.raises(InputError, match=f"{name}.*: damaged since it was written"):
         output.plan(plan | {"size": 12}) if name == "PLAN.json" else output.manifest()
+
+
+def test_a_damaged_plan_is_put_again_where_what_is_left_of_it_shows_that_it_was_the_same(root: Location) -> None:
+    plan = {"stage": "s", "size": 11, "tasks": ["t"]}
+    StageOutput(root).plan(plan)
+    StageOutput(root).commit("t", {"part": b"content"}, {})
+    whole, place = (root / "PLAN.json").read(), root / "PLAN.json"
+    for at in range(0, len(whole), 7):
+        place.put(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        output = StageOutput(root)
+        output.require_settings({"stage": "s"})
+        output.plan(plan)
+        assert place.read() == whole and output.missing() == []
+    for left in (b"", whole[:-70], whole.replace(b"11", b"12")):
+        place.put(left)
+        with pytest.raises(Damaged, match="not known to be of these settings and inputs; give .* --restart s to"):
+            StageOutput(root).plan(plan | {"size": 12})
+        assert place.read() == left and (root / "commits" / "t.json").exists()
 
 
 def test_a_file_system_without_links_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
