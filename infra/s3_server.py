@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +18,9 @@ from urllib.parse import quote
 from pyarrow import fs
 
 REGION = "us-east-1"
+
+_PR_SET_PDEATHSIG = 1
+"""Option of prctl(2): the signal that the kernel sends when the parent ends."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ def served_bucket(name: str, keys: Mapping[str, str], folder: Path) -> Iterator[
     weed += ["-master.volumeSizeLimitMB=64", "-volume.max=20"]
     weed += ["-s3.port.iceberg=0", "-s3.port.lance=0"]  # their ports are the same for every server
     with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(weed, stdout=log, stderr=log)
+        server = subprocess.Popen(weed, stdout=log, stderr=log, preexec_fn=_end_with_parent)
     try:
         endpoint = f"127.0.0.1:{ports['s3.port']}"
         files = fs.S3FileSystem(endpoint_override=endpoint, scheme="http", region=REGION, allow_bucket_creation=True)
@@ -67,6 +72,11 @@ def served_bucket(name: str, keys: Mapping[str, str], folder: Path) -> Iterator[
     finally:
         server.kill()
         server.wait(timeout=30)
+
+
+def _end_with_parent() -> None:
+    """Has the kernel end this process with the one that started it, however that one ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
 
 
 def free_ports(number: int) -> list[int]:

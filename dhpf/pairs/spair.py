@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -84,6 +85,9 @@ def _find_annotation(folder: Location, name: str) -> bytes | str:
     """The pair's file, or why it is not read.
 
     A name's colon is an underscore where the archive was unpacked without colons.
+
+    Raises:
+        InputError: the store does not answer, or refuses.
     """
     missing = f"{folder / f'{name}.json'}: no such file"
     for known in dict.fromkeys((name, name.replace(":", "_"))):
@@ -91,8 +95,12 @@ def _find_annotation(folder: Location, name: str) -> bytes | str:
             found = (folder / f"{known}.json").find(MAX_ANNOTATION_BYTES)
         except UnreadableFile as error:
             return str(error)
-        except (OSError, ValueError):  # too long a name, or one that no file can have
+        except InputError:  # a ValueError too, but of the store, not of the name
+            raise
+        except ValueError:  # a name with a null byte
             return missing
+        except OSError as error:
+            return missing if error.errno == errno.ENAMETOOLONG else f"{folder / known}.json: {error.strerror}"
         if found is not None:
             return found
     return missing

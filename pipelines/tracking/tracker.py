@@ -190,9 +190,11 @@ def _absolute(uri: str) -> str:
 def _sqlite(path: Path, scheme: str = "sqlite") -> str:
     """The URI of a database in a file, whatever the file's name holds."""
     plain = f"{scheme}:///{path}"
-    if make_url(plain).database == str(path):  # MLflow makes a folder of the name that it reads in the other
+    if make_url(plain).database == str(path):
         return plain
-    return URL.create(scheme, database=str(path)).render_as_string(hide_password=False)
+    # MLflow takes what stands behind sqlite:/// for the path as it is, and makes a folder of that name.
+    driver = scheme if "+" in scheme else f"{scheme}+pysqlite"
+    return URL.create(driver, database=str(path)).render_as_string(hide_password=False)
 
 
 def all_pages(search: Callable[[str | None], PagedList[Found]]) -> Iterator[Found]:

@@ -1,10 +1,14 @@
+import errno
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dhpf.errors import InputError
 from dhpf.pairs.spair import SPair, _record
 from dhpf.records import PairRecord, Rejection
+from dhpf.storage import FileLocation
 
 ANNOTATION = {
     "src_imname": "1.jpg",
@@ -69,6 +73,23 @@ def test_a_bad_annotation_costs_its_pair_alone(tmp_path: Path, annotation: bytes
     assert isinstance(bad, Rejection) and "bad.json: " in bad.reason
     assert all(isinstance(pair, Rejection) and "no such file" in pair.reason for pair in (long, odd))
     assert isinstance(good, PairRecord)
+
+
+def test_a_store_that_fails_is_not_a_missing_annotation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "Layout" / "large").mkdir(parents=True)
+    (tmp_path / "Layout" / "large" / "trn.txt").write_text("000001-1-2:cow\n")
+    find, errors = FileLocation.find, [OSError(errno.EIO, "Input/output error"), InputError("no answer")]
+
+    def failing(place: FileLocation, *limits: Any) -> bytes | None:
+        if place.path.suffix == ".json":
+            raise errors.pop(0)
+        return find(place, *limits)
+
+    monkeypatch.setattr(FileLocation, "find", failing)
+    (unread,) = SPair(str(tmp_path)).pairs("train")
+    assert isinstance(unread, Rejection) and unread.reason.endswith("000001-1-2:cow.json: Input/output error")
+    with pytest.raises(InputError, match="no answer"):
+        list(SPair(str(tmp_path)).pairs("train"))
 
 
 def test_a_third_number_is_said_not_cut_off() -> None:

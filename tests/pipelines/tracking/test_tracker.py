@@ -99,6 +99,7 @@ def test_a_store_lies_where_its_name_says_whatever_the_name_holds(
         assert [path.name for path in (tmp_path / name).iterdir()] == ["mlflow.db"]
     databases = sorted(path.parent.name for path in tmp_path.rglob("*.db"))
     assert databases == ["100%", "a%20b?c#d e"], "no stray database"
+    assert sorted(path.name for path in tmp_path.iterdir()) == databases, "nor folder"
 
 
 @pytest.mark.parametrize(
