@@ -26,8 +26,10 @@ from dhpf.pipelines.commands import (
 )
 from dhpf.pipelines.commands.answers import (
     BAD_INPUT,
+    FAILED,
     INTERRUPTED,
     Answer,
+    Unforeseen,
     complain,
     ended_as_by_ctrl_c,
     show_error,
@@ -103,6 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except typer.TyperException as error:  # an unknown command or option, a value that an option does not take
         complain(f"{error.format_message().rstrip('.')}; see `dhpf --help`")
         return BAD_INPUT
+    except Unforeseen as error:
+        complain(str(error))
+        return FAILED
     if status == INTERRUPTED:
         complain("interrupted; the same command goes on from here")
     return int(status or 0)

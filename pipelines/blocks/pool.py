@@ -130,6 +130,15 @@ class BlockActor(Generic[AnyJob]):
         Raises:
             InputError: something that the block needs cannot be read, and no image is at fault.
         """
+        try:
+            return self._work(place, job, attempt, quarantined)
+        except Exception as error:
+            error.add_note(f"while it did {job.task}")
+            raise
+
+    def _work(
+        self, place: int, job: AnyJob, attempt: int, quarantined: Mapping[str, str]
+    ) -> tuple[int, CommitRecord] | None:
         if attempt == 1:
             return place, self._worker(place).work(job, Caution(quarantined))
         settings = self._settings[place]

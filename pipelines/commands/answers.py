@@ -16,12 +16,19 @@ from typing import Any, TextIO
 
 from dhpf.errors import shown
 
+FAILED = 1
+"""Exit status of what ended by an error that nobody foresaw."""
+
 DONE, BAD_INPUT, LEFT_OUT, REFUSED, INTERRUPTED = 0, 2, 3, 4, 130
 """Exit statuses: all is done; input cannot be used; done, but some pairs were rejected or failed; a model version does
 not hold what a champion must; interrupted."""
 
 NO_TERMINAL_WIDTH = 10_000
 """Width in columns where the output is no terminal, so that the rows of a table are never wrapped."""
+
+
+class Unforeseen(Exception):
+    """An error that is nobody's input; its message is one sentence for the user."""
 
 
 @dataclass(frozen=True)

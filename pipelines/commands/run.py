@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import time
+import traceback
+import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dhpf.errors import InputError
-from dhpf.pipelines.commands.answers import DONE, LEFT_OUT, Answer, complain
+from dhpf.errors import InputError, redacted
+from dhpf.pipelines.commands.answers import DONE, LEFT_OUT, Answer, Unforeseen, complain
 from dhpf.pipelines.commands.options import (
     DEFAULT_DATA,
     DEFAULT_WORK,
@@ -34,7 +37,11 @@ from dhpf.pipelines.commands.options import (
 if TYPE_CHECKING:
     from dhpf.pipelines.blocks.retrying import Retried
     from dhpf.pipelines.stage_runs.context import Outcome, StageContext
+    from dhpf.pipelines.workflow import WorkflowRun
     from dhpf.storage import Location
+
+MOST_SAID = 200
+"""Characters of an error that nobody foresaw that are printed; all of it goes into a file."""
 
 STAGE_WIDTH = 10
 """Columns that a stage's name takes at the beginning of a line."""
@@ -88,11 +95,37 @@ def run(
         with doing("checking settings and models"):
             running.check(only)
         with ray_cluster(address, needed_cpus(loaded), place, tracker.uri, running.stages(only)):
-            outcome = running.run(only)
+            outcome = _outcome(running, only)
     _show_summary(answer, folder.name, outcome, folder, tracker.uri)
     if retry_errors:
         _show_retried(answer, outcome.retried)
     return _said_what_is_left_out(outcome, folder)
+
+
+def _outcome(running: WorkflowRun, only: str | None) -> Outcome:
+    """Runs the stages; of an error that nobody foresaw, the traceback goes into a file, whichever process raised it.
+
+    Raises:
+        InputError: as the stages do.
+        Unforeseen: any other error, in one sentence.
+    """
+    try:
+        return running.run(only)
+    except InputError:
+        raise
+    except Exception as error:
+        cause = getattr(error, "cause", None) or error  # Ray puts its own around what a worker raised
+        said = " ".join(str(cause).split())[:MOST_SAID]
+        notes = "".join(f" {note}" for note in getattr(cause, "__notes__", []))
+        place = running.folder / "errors" / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:8]}.txt"
+        where = f"all of it is in {place}"
+        try:
+            place.put(redacted("".join(traceback.format_exception(error))).encode("utf-8", "replace"))
+        except (InputError, OSError) as not_kept:
+            where = f"all of it could not be kept ({not_kept})"
+        raise Unforeseen(
+            f"{type(cause).__name__}{notes}: {said}; {where}; what is done stays, the same command goes on from here"
+        ) from error
 
 
 def _said_what_is_left_out(outcome: Outcome, folder: Location) -> int:

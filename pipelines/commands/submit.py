@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dhpf.errors import InputError
-from dhpf.pipelines.commands.answers import DONE, INTERRUPTED, Answer, complain, pass_on
+from dhpf.pipelines.commands.answers import DONE, FAILED, INTERRUPTED, Answer, complain, pass_on
 from dhpf.pipelines.commands.doctor import show_report
 from dhpf.pipelines.commands.options import (
     DEFAULT_DATA,
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
 
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until the job has ended; its exit status is the command's.")]
 Follow = Annotated[bool, typer.Option("--follow", help="Print the job's log as it comes, and wait.")]
-
-FAILED = 1
-"""Exit status of a job whose driver was lost, so that it has none of its own."""
 
 
 def submit(
@@ -175,7 +172,7 @@ def watch(answer: Answer, server: JobServer, job: str, *, follow: bool) -> int:
 
 
 def _exit_status(code: int | None) -> int:
-    """Of a driver that failed, as a shell would say it."""
+    """Of a driver that failed, as a shell would say it; one that was lost has none of its own."""
     if not code:
         return FAILED
     return code if code > 0 else 128 - code  # minus a signal's number

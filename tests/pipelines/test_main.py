@@ -12,10 +12,12 @@ import ray
 import safetensors.torch
 import torch
 from PIL import Image
+from ray.exceptions import RayTaskError
 
 from dhpf.pipelines.__main__ import main
 from dhpf.pipelines.outputs.store import StageOutput
 from dhpf.pipelines.stages.match import planned_settings
+from dhpf.pipelines.workflow import WorkflowRun
 from dhpf.pipelines.workflow_file import load_workflow
 from dhpf.records import Points
 
@@ -310,3 +312,23 @@ def test_weights_count_without_a_model_too(tmp_path: Path, capsys: pytest.Captur
 def test_names_do_not_reach_a_terminal_as_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["match", "\x1b]0;owned\x07.jpg", "b.jpg"]) == 2
     assert "\\u001b]0;owned\\u0007.jpg" in (said := capsys.readouterr().err) and "\x1b" not in said
+
+
+def test_an_error_that_nobody_foresaw_is_one_sentence_and_a_file(
+    folder: Path, no_cluster: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def raise_as_ray_does(*_: object) -> None:
+        cause = ZeroDivisionError("division by\nzero" + " and more" * 100)
+        cause.add_note("while it did block-000007")
+        raise RayTaskError("work", "pages\nof s3://me:secret@host/x\n", cause)
+
+    monkeypatch.setattr(WorkflowRun, "run", raise_as_ray_does)
+    monkeypatch.setattr(WorkflowRun, "check", lambda *_: None)
+    arguments = ["run", "match-folder", "--data", str(folder), "--work", str(folder / "w")]
+    assert main([*arguments, "--quiet"]) == 1
+    said = capsys.readouterr().err
+    [file] = (folder / "w" / "match-folder" / "errors").iterdir()
+    assert said.startswith("dhpf: ZeroDivisionError while it did block-000007: division by zero and more")
+    assert said.count("\n") == 1 and f"; all of it is in {file}; " in said and len(said) < 600
+    kept = file.read_text()
+    assert "pages" in kept and "raise_as_ray_does" in kept and "secret" not in kept

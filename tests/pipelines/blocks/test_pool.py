@@ -1,5 +1,6 @@
 """The actor of the pool, run in this process; the stages run whole pools."""
 
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from dhpf.pipelines.config import Resources
 from dhpf.pipelines.inputs.block_source import BlockJob
 from dhpf.pipelines.inputs.collection import Collection
 from dhpf.pipelines.inputs.model_source import ModelSource
-from dhpf.pipelines.matching.block_matching import WorkerSettings
+from dhpf.pipelines.matching.block_matching import BlockWorker, WorkerSettings
 from dhpf.pipelines.outputs.store import StageOutput
 from dhpf.pipelines.stages.match import CorrespondenceRows
 from dhpf.storage import FileLocation
@@ -83,3 +84,15 @@ def test_a_block_of_a_folder_asks_the_store_for_no_more_than_its_two_puts(
         )
     actor(output).work(0, job_of(collection, "block-000000"), 1, {})
     assert asked == ["put", "put_if_absent"]
+
+
+def test_an_error_says_which_block_it_came_from(
+    collection: Collection, output: StageOutput, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("nobody foresaw this")
+
+    monkeypatch.setattr(BlockWorker, "work", broken)
+    with pytest.raises(ZeroDivisionError) as found:
+        actor(output).work(0, job_of(collection, "block-000000"), 1, {})
+    assert pickle.loads(pickle.dumps(found.value)).__notes__ == ["while it did block-000000"]
