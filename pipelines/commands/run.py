@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import time
 import traceback
 import uuid
@@ -197,6 +198,8 @@ def _show_summary(answer: Answer, name: str, outcome: Outcome, folder: Location,
     for number, (stage, pictures) in enumerate(outcome.pictures.items()):
         _text(answer, "" if number else "pictures", f"{stage}: {pictures}")
     _text(answer, "outputs", folder)
+    if any(report.stage in ("match", "evaluate") for report in outcome.reports):
+        _text(answer, "look", f"dhpf gallery {shlex.quote(str(folder))}")
     _text(answer, "tracking", _tracking_line(outcome, tracking_uri))
     registered = next((report.facts["model"] for report in outcome.reports if "version" in report.facts), None)
     if registered is not None:

@@ -140,7 +140,7 @@ def test_an_image_that_is_gone_is_said_by_the_command(tmp_path: Path, capsys: py
     digests = write_images(tmp_path / "images", ["a.jpg"])
     write_matches(tmp_path / "run", [match_row(0, "a.jpg", "gone\x1b.jpg", digests)], tmp_path / "images")
     assert main(["gallery", str(tmp_path / "run"), "-o", str(tmp_path / "g")]) == 0
-    assert "1 image with a remark; the first: gone\\x1b.jpg: no picture" in capsys.readouterr().out
+    assert "1 image with a remark; the first: gone\\u001b.jpg: no picture" in capsys.readouterr().out
 
 
 PEAK = """
