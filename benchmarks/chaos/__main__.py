@@ -7,11 +7,12 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.chaos import kill_storm, private_runs
+from benchmarks.chaos.forked_storm import forked_rounds
 from benchmarks.chaos.page import commit, stored, write_part
 from benchmarks.chaos.training_kills import training_kills
 from benchmarks.chaos.workload import LONG, SHORT, Size
 
-PARTS = ("storm", "store", "places", "training")
+PARTS = ("storm", "forked", "store", "places", "training")
 SHORT_PARTS = ("storm", "store", "places")
 """Kills of a training are among the long tests."""
 
@@ -52,6 +53,13 @@ def main() -> None:
     parts = options.only or parts
     if "storm" in parts:
         _storm(options, size)
+    if "forked" in parts:
+        rounds = stored("forked", "rounds") if options.add else []
+        for figures in forked_rounds(options.seed, options.kills or 200):
+            rounds.append({"commit": commit(), **figures})
+            if options.write:
+                write_part("forked", {"rounds": rounds})
+        kill_storm.require_shown(rounds)
     if "training" in parts:
         trainings = stored("training", "trainings") if options.add else []
         for figures in training_kills(options.seed, options.kills or 20):

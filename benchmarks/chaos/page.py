@@ -53,9 +53,17 @@ def commit() -> str:
 
 def page(parts: Mapping[str, Any]) -> str:
     """The whole page, with the parts that there are."""
-    writers = {"storm": _storm, "store": _cases, "places": _cases, "training": _training, "fuzz": _fuzz}
+    writers = {
+        "storm": _storm,
+        "forked": _storm,
+        "store": _cases,
+        "places": _cases,
+        "training": _training,
+        "fuzz": _fuzz,
+    }
     titles = {
-        "storm": "A storm of kills",
+        "storm": "A storm of kills on a cluster",
+        "forked": "A storm of kills without Ray",
         "store": "A store that fails and spoils",
         "places": "Full, read-only, and a year ahead",
         "training": "Trainings that are killed",
@@ -65,9 +73,10 @@ def page(parts: Mapping[str, Any]) -> str:
     for name, write in writers.items():
         if name in parts:
             part = parts[name]
+            about = [ABOUT[name], ""] if name in ABOUT else []
             seed = f", seed {part['seed']}" if "seed" in part else ""
             made = f"Commit `{part['commit']}`{seed}, {part['cpus']} cores of {part['machine']}."
-            sections.append("\n".join([f"## {titles[name]}", "", *write(part), "", made, ""]))
+            sections.append("\n".join([f"## {titles[name]}", "", *about, *write(part), "", made, ""]))
     missing = [f"- {title}" for name, title in titles.items() if name not in parts]
     if missing:
         sections.append("\n".join(["## Written, and not run to its end yet", "", *missing, ""]))
@@ -84,12 +93,9 @@ def _storm(part: Mapping[str, Any]) -> Iterator[str]:
     strikes = _sum(each["strikes"] for each in rounds)
     kinds = ", ".join(f"{strikes[kind]} {words}" for kind, words in STRUCK.items() if strikes[kind])
     yield (
-        f"Shard, evaluate and match on a head and two workers in network namespaces and an S3 server, in "
-        f"{counted(len(rounds), 'round')} and {sum(each['submits'] for each in rounds)} submits: "
+        f"{counted(len(rounds), 'round')} and {counted(sum(each['submits'] for each in rounds), 'driver')}: "
         f"{strikes.total() - strikes['stop']} SIGKILLs and {strikes['stop']} SIGSTOPs in "
-        f"{sum(each['seconds'] for each in rounds)} s ({kinds}). Each round was begun again until it was done. The "
-        "same storm met two writers that are not exact: one skips a block whose file exists, one writes unique names "
-        "that readers take by a pattern. They lose and double, so the storm would show it of others, too."
+        f"{round(sum(each['seconds'] for each in rounds))} s ({kinds}). Each round was begun again until it was done."
     )
     yield from ("", "| | strikes | rows expected | lost | doubled | corrupt | true share |", f"|{' --- |' * 7}")
     ours = _sum(each["rows"] for each in rounds) + Counter(strikes=strikes.total())
@@ -111,6 +117,15 @@ def _sum(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
         total.update(each)
     return total
 
+
+ABOUT = {
+    "storm": "Shard, evaluate and match on a head and two workers in network namespaces and an S3 server. The same "
+    "storm met two writers that are not exact: one skips a block whose file exists, one writes unique names that "
+    "readers take by a pattern. They lose and double, so the storm would show it of others, too.",
+    "forked": "The shard stage with forked processes in place of Ray's actors, killed at any moment of a block; what a "
+    "killed driver had begun writes on beside the next driver's processes, and so do stopped processes beside those "
+    "that took their blocks. The same two writers met the same storm.",
+}
 
 STRUCK = {
     "worker": "at workers and actors",
