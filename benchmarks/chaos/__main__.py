@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from benchmarks.chaos import kill_storm, private_runs
 from benchmarks.chaos.forked_storm import forked_rounds
@@ -17,9 +18,14 @@ SHORT_PARTS = ("storm", "store", "places")
 """Kills of a training are among the long tests."""
 
 
+def _before(part: str, name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """What was written before and is added to."""
+    return list(stored(part).get(name, [])) if options.add else []
+
+
 def _storm(options: argparse.Namespace, size: Size) -> None:
     """Lets the storm blow; every round is written as soon as it is over."""
-    rounds = stored("storm", "rounds") if options.add else []
+    rounds = _before("storm", "rounds", options)
     new = len(rounds)
     with kill_storm.cluster() as cluster:
         for figures in kill_storm.measure(
@@ -54,14 +60,14 @@ def main() -> None:
     if "storm" in parts:
         _storm(options, size)
     if "forked" in parts:
-        rounds = stored("forked", "rounds") if options.add else []
+        rounds = _before("forked", "rounds", options)
         for figures in forked_rounds(options.seed, options.kills or 200):
             rounds.append({"commit": commit(), **figures})
             if options.write:
                 write_part("forked", {"rounds": rounds})
         kill_storm.require_shown(rounds)
     if "training" in parts:
-        trainings = stored("training", "trainings") if options.add else []
+        trainings = _before("training", "trainings", options)
         for figures in training_kills(options.seed, options.kills or 20):
             trainings.append({"commit": commit(), **figures})
             if options.write:

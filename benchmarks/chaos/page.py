@@ -36,9 +36,9 @@ def write_part(name: str, figures: Mapping[str, Any]) -> None:
     print(f"written to {JSON} and {PAGE}")
 
 
-def stored(part: str, name: str) -> list[dict[str, Any]]:
-    """The list of this name in a part of docs/chaos.json; empty where there is none."""
-    return list(json.loads(JSON.read_text()).get(part, {}).get(name, [])) if JSON.exists() else []
+def stored(part: str) -> dict[str, Any]:
+    """A part of docs/chaos.json; empty where there is none."""
+    return dict(json.loads(JSON.read_text()).get(part, {})) if JSON.exists() else {}
 
 
 def commit() -> str:

@@ -26,8 +26,8 @@ from infra.s3_server import Bucket, served_bucket
 YEAR_SECONDS = 365 * 24 * 3600
 RUN_SECONDS = 1800
 
-FULL_BYTES = 300_000
-"""Of the work folder's disk: its plan and some of its blocks fit, and not all."""
+FULL_BYTES = 1_500_000
+"""Of the work folder's disk: its plan and the first three shards fit, of 0.4 MB each, and not all five."""
 
 STORE_FAULTS: Mapping[str, Mapping[Fault, float]] = {
     "503 before, 500 after it was done": {"refused": 0.08, "done and refused": 0.08},
@@ -147,7 +147,7 @@ def place_cases(runs: PrivateRuns, expected: Sequence[Row]) -> list[dict[str, An
         assert listing(run, STAGES) == before
     sentence = full.sentence.replace(str(small), "WORK")
     return [
-        _case("a work folder of 0.3 MB that fills up", {}, 1, f"`{sentence}`; {kept} blocks were done", None),
+        _case("a work folder of 1.5 MB that fills up", {}, 1, f"`{sentence}`; {kept} blocks were done", None),
         _case("the same with room, the clock a year ahead", {}, 1, "went on, the same results", found),
         _case("the same, read-only", {}, 1, f"`{refused.sentence.replace(str(small), 'WORK')}`", None),
     ]

@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.fuzz.trial import FILE_BYTES, Watched, read_watched
 
 LONGEST_READ_SECONDS = 20.0
-"""A trial that is at one input for longer hangs; one that begins may take three times as long."""
+"""A trial that is at one input for longer hangs; one that begins or ends may take three times as long."""
 
 
 def fuzz(name: str, seed: int, seconds: float, keep: Path | None = None) -> dict[str, Any]:
@@ -70,10 +70,10 @@ def _watch(process: subprocess.Popen[bytes], shared: Path) -> bool:
     before, since = -1, time.monotonic()
     while process.poll() is None:
         time.sleep(0.2)
-        count = read_watched(shared.read_bytes())[0].count
-        if count != before:
-            before, since = count, time.monotonic()
-        elif time.monotonic() - since > LONGEST_READ_SECONDS * (1 if count else 3):
+        seen, data = read_watched(shared.read_bytes())
+        if seen.count != before:
+            before, since = seen.count, time.monotonic()
+        elif time.monotonic() - since > LONGEST_READ_SECONDS * (1 if data else 3):
             process.kill()
             process.wait()
             return True
