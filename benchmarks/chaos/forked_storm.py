@@ -34,7 +34,7 @@ from dhpf.pipelines.config import ShardConfig, SourceConfig
 from dhpf.storage import Location, location_of
 
 AT_ONCE = 3
-KILLED, STOPPED, DRIVERS_KILLED = 0.55, 0.03, 0.05
+KILLED, STOPPED, DRIVERS_KILLED = 0.75, 0.04, 0.06
 """Shares of the processes that are killed or stopped, and of their drivers that are killed after each."""
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -232,7 +232,7 @@ def _round(top: Path, seed: str, longest: float, expected: Sequence[Row]) -> dic
 def _seconds_of_blocks(stage_folder: Path) -> float:
     """About how long a block takes: the commits of an undisturbed run lie so far apart."""
     times = sorted(path.stat().st_mtime for path in stage_folder.rglob("commits/block*.json"))
-    return 1.2 * AT_ONCE * (times[-1] - times[0]) / len(times)
+    return 0.6 * AT_ONCE * (times[-1] - times[0]) / len(times)
 
 
 def _rows(run: Path) -> list[Row]:
