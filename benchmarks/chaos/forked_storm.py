@@ -160,7 +160,7 @@ def _sharded(folder: Location, strikes: Strikes) -> None:
                 blocks.output.note(commit)
                 yield 0, commit
 
-    stage.do_blocks = do_blocks  # type: ignore[assignment]
+    vars(stage)["do_blocks"] = do_blocks
     stage.shard(CONFIG, folder)
 
 

@@ -183,3 +183,5 @@ def _fuzz(part: Mapping[str, Any]) -> Iterator[str]:
         yield f"| {' | '.join(map(str, [*cells, each['highest_memory_mb'], each['slowest_ms']]))} |"
         inputs, findings = inputs + each["inputs"], findings + number
     yield f"| all | {inputs:,} | {findings} | {bound(findings, inputs)} | | |"
+    for note in part.get("notes", ()):
+        yield from ("", note)

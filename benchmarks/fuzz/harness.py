@@ -13,7 +13,10 @@ from typing import Any
 from benchmarks.fuzz.trial import FILE_BYTES, Watched, read_watched
 
 LONGEST_READ_SECONDS = 20.0
-"""A trial that is at one input for longer hangs; one that begins or ends may take three times as long."""
+"""A trial that is at one input for longer hangs."""
+
+PATIENCE_SECONDS = 300.0
+"""How long a trial may take to begin, and to end: on a busy machine, importing torch takes minutes."""
 
 
 def fuzz(name: str, seed: int, seconds: float, keep: Path | None = None) -> dict[str, Any]:
@@ -58,6 +61,8 @@ def _trial(name: str, seed: int, seconds: float, shared: Path, findings: Path) -
         said.seek(0)
         last = said.read().decode(errors="replace")[-300:]
     seen, data = read_watched(shared.read_bytes())
+    if hangs and not data:
+        raise RuntimeError(f"{name}: the trial does not begin, or not end, within {PATIENCE_SECONDS:.0f} s")
     if hangs:
         return f"more than {LONGEST_READ_SECONDS:.0f} s", seen, data
     if process.returncode and not seen.count:
@@ -73,7 +78,7 @@ def _watch(process: subprocess.Popen[bytes], shared: Path) -> bool:
         seen, data = read_watched(shared.read_bytes())
         if seen.count != before:
             before, since = seen.count, time.monotonic()
-        elif time.monotonic() - since > LONGEST_READ_SECONDS * (1 if data else 3):
+        elif time.monotonic() - since > (LONGEST_READ_SECONDS if data else PATIENCE_SECONDS):
             process.kill()
             process.wait()
             return True
