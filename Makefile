@@ -10,7 +10,7 @@
 # make bench-blocks - what handing out, committing and finishing blocks costs, in a folder and a bucket (20 minutes)
 # make accuracy    - PCK of methods and settings on the benchmarks below datasets/; writes docs/accuracy.* (an hour or two)
 # make estimate-10m - what 10 million images take on 64 GPUs, from measured pieces; writes docs/scale.md
-# make chaos       - kills, full disks, a store that fails: what is left of results; needs root; writes docs/chaos.md
+# make chaos       - kills, full disks, a store that fails: what is left of results; needs root; writes docs/chaos.md (hours)
 # make chaos SHORT=1 - the same with ten kills, in minutes; writes nothing
 # make fuzz        - damaged and hostile inputs for every reader, ten minutes each; writes docs/chaos.md
 # make cluster     - starts a Ray cluster of three machines with S3 and MLflow servers on this one; needs root

@@ -166,7 +166,7 @@ def _sharded(folder: Location, strikes: Strikes) -> None:
 
 def _control(name: str, folder: Path, strikes: Strikes) -> None:
     """A control, whose driver notes which tasks were done."""
-    control_job.ROW_SECONDS = strikes.longest / control_job.ROWS
+    control_job.ROW_SECONDS = strikes.longest / control_job.ROWS / 2
     done = folder / "done"
     done.mkdir(exist_ok=True)
     tasks = [task for task in range(NUM_BLOCKS) if not (done / str(task)).exists()]
