@@ -31,7 +31,7 @@ WITHOUT_OWN_TEST = {
 WITHOUT_OWN_MODULE = ("tests/parity/", "tests/infra/", "tests/benchmarks/", "tests/protocol/")
 """Folders of tests of something larger than a module."""
 
-MOST_FILES, MOST_CALLING_FILES, MOST_CARRIERS = 80, 56, 39
+MOST_FILES, MOST_CALLING_FILES, MOST_CARRIERS = 82, 56, 39
 """That one follows from `dhpf run match-folder` to the row of a pair; of them those that call others, and those that
 run in the actor, from its block to the row: see trace_match.py."""
 
@@ -76,7 +76,7 @@ def test_no_excuse_outlives_its_reason() -> None:
 
 
 def test_one_pair_is_followed_through_few_files() -> None:
-    """Hardly more than now (80, 56 and 38 or 39); a change that needs fewer lowers the numbers."""
+    """Hardly more than now (82, 56 and 39); a change that needs fewer lowers the numbers."""
     done = subprocess.run(
         [sys.executable, ROOT / "tests" / "trace_match.py"], capture_output=True, text=True, check=False, cwd=ROOT
     )

@@ -1,7 +1,7 @@
 """Which cells of the grid take part in matching: not those on a plain border, or off the part that a user names.
 
-A frame, a letterbox or a plain background looks the same in every image that has it, so its cells would give the most
-confident matches of all. Cells that are not usable are in no match: their appearance is 0 with every other cell, so
+A frame or a letterbox looks the same in every image that has it, so its cells would give the most confident matches of
+all. Cells that are not usable are in no match: their appearance is 0 with every other cell, so
 that they cast no votes either.
 """
 
@@ -23,6 +23,10 @@ from dhpf.records import Part
 
 LARGEST_DEVIATION = 3.0
 """Root mean square, in levels of 255, by which the pixels of a border's row may differ from the colour of its edge."""
+
+LEAST_CHANGE = 0.5
+"""Share of the pixels along a border's inner edge that must differ from the border: next to a plain background, which an
+object touches here and there only, fewer do."""
 
 EVERY_CELL = torch.ones(NUM_CELLS, dtype=torch.bool)
 """(N,) of an image that is matched whole; not to be changed."""
@@ -89,7 +93,7 @@ def within_border(square: Tensor, name: str) -> Tensor:
     """(N,) bool, the cells inside an image's plain border: all where it has none.
 
     A border is peeled off in rows and columns, from all four edges in turn, as long as they have the colour of the
-    edge that they are counted from.
+    edge that they are counted from, where the image begins along a straight line.
 
     Args:
         square: (3, side, side) uint8, as the network takes it.
@@ -121,14 +125,19 @@ def within_border(square: Tensor, name: str) -> Tensor:
 
 
 def _num_plain(lines: NDArray[np.float32]) -> int:
-    """How many of (R, C, 3) rows, from the first on, have the colour of the first one all along.
+    """How many of (R, C, 3) rows, from the first on, have the colour of the first one all along; 0 of a background.
 
     The row behind them counts, too: where an image was made smaller it is a mix of the border and what is within.
     """
-    deviation = np.sqrt(np.square(lines - lines[0].mean(axis=0)).mean(axis=(1, 2)))
-    others = np.flatnonzero(deviation > LARGEST_DEVIATION)
-    depth = int(others[0]) if len(others) else len(lines)
-    return depth + 1 if 0 < depth < len(lines) else depth
+    squares = np.square(lines - lines[0].mean(axis=0)).mean(axis=2)
+    others = np.flatnonzero(np.sqrt(squares.mean(axis=1)) > LARGEST_DEVIATION)
+    if not len(others):
+        return len(lines)
+    depth = int(others[0])
+    behind = squares[depth : depth + 2].max(axis=0)
+    if not depth or (np.sqrt(behind) > LARGEST_DEVIATION).mean() < LEAST_CHANGE:
+        return 0
+    return depth + 1
 
 
 def _inside(begin: int, end: int, side: int) -> Tensor:

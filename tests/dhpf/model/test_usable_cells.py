@@ -46,11 +46,21 @@ def test_a_photo_without_a_border_is_matched_whole_and_a_noisy_frame_is_one() ->
     assert not within_border(to_square(noisy, 240), "a.png").view(60, 60)[:7].any()
 
 
+def test_a_plain_background_is_no_border_though_it_reaches_all_edges() -> None:
+    y, x = np.mgrid[:240, :320]
+    disc = (x - 160) ** 2 + (y - 120) ** 2 < 80**2
+    cut_out = np.where(disc[..., None], PHOTO[:, :320], np.uint8(255))
+    assert within_border(to_square(cut_out, 240), "a.png").all()
+    in_a_frame = np.pad(cut_out, ((40, 40), (40, 40), (0, 0)))
+    usable = within_border(to_square(in_a_frame, 240), "a.png").view(60, 60)
+    assert not usable[:7].any() and usable[10:50, 8:52].all()
+
+
 def test_an_image_of_one_colour_is_refused_by_name() -> None:
     plain = np.full((90, 120, 3), 200, np.uint8)
     with pytest.raises(ImageError, match=r"^image grey\.png: all of one colour, with nothing to match$"):
         within_border(to_square(plain, 240), "grey.png")
-    plain[44:46, 60:62] = 0
+    plain[44:46] = PHOTO[:2, :120]
     with pytest.raises(ImageError, match="a border of one colour leaves less than a cell of the grid to match"):
         within_border(to_square(plain, 240), "dot.png")
 
