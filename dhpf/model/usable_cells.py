@@ -25,8 +25,8 @@ LARGEST_DEVIATION = 3.0
 """Root mean square, in levels of 255, by which the pixels of a border's row may differ from the colour of its edge."""
 
 LEAST_CHANGE = 0.5
-"""Share of the pixels along a border's inner edge that must differ from the border: next to a plain background, which an
-object touches here and there only, fewer do."""
+"""Share of the pixels along a border's inner edge that must differ from it: an object touches the edge of its plain
+background only here and there."""
 
 EVERY_CELL = torch.ones(NUM_CELLS, dtype=torch.bool)
 """(N,) of an image that is matched whole; not to be changed."""
