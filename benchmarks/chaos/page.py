@@ -159,10 +159,10 @@ def _training(part: Mapping[str, Any]) -> Iterator[str]:
         "started were killed at random moments, and it was begun again each time. Within a save: some files of a "
         "checkpoint were there, and not all."
     )
-    yield from ("", "| trainings | kills | runs | final weights not byte for byte those of an undisturbed one |")
+    yield from ("", "| trainings | kills | runs | final weights not bit for bit those of an undisturbed one |")
     yield f"|{' --- |' * 4}"
     yield f"| {len(trainings)} | {kills} | {total['runs']} | {different} of {len(trainings)} |"
-    yield from ("", f"Trainings: {_made(trainings)}.")
+    yield from ("", f"Trainings: {_made(trainings)}.", *part.get("notes", ()))
 
 
 def _made(pieces: Sequence[Mapping[str, Any]]) -> str:

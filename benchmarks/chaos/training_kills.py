@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from safetensors import safe_open
 
 from dhpf.manifest import read_manifest
 from dhpf.pipelines.training.checkpoints import RAY_RUN
@@ -187,10 +188,16 @@ def _is_partial(checkpoint: Path) -> bool:
 
 
 def _weights(work: Path) -> str | None:
-    """Digest of the final weights; None while the training is not complete."""
+    """Digest of the final weights and their header, whose order is another in each file; None before the end."""
     folder = location_of(work / "quickstart" / "train")
     manifest = read_manifest(folder)
     if manifest is None:
         return None
     entry = manifest.commits[0].files["best.safetensors"]
-    return hashlib.sha256((folder / str(entry["key"])).read()).hexdigest()
+    digest = hashlib.sha256()
+    with safe_open(str(folder / str(entry["key"])), "np") as file:
+        digest.update(repr(sorted(file.metadata().items())).encode())
+        for name in sorted(file.keys()):
+            tensor = file.get_tensor(name)
+            digest.update(f"{name} {tensor.dtype} {tensor.shape}".encode() + tensor.tobytes())
+    return digest.hexdigest()
