@@ -124,7 +124,7 @@ ABOUT = {
     "readers take by a pattern. They lose and double, so the storm would show it of others, too.",
     "forked": "The shard stage with forked processes in place of Ray's actors, killed at any moment of a block; what a "
     "killed driver had begun writes on beside the next driver's processes, and so do stopped processes beside those "
-    "that took their blocks. The same two writers met the same storm.",
+    "that took their blocks. The same two writers met at least as many strikes.",
 }
 
 STRUCK = {
@@ -132,7 +132,7 @@ STRUCK = {
     "driver": "at drivers",
     "raylet": "at raylets",
     "store": "at the S3 server",
-    "stop": "stops of workers, for 3 to 25 s",
+    "stop": "stops of workers",
 }
 
 

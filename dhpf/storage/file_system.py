@@ -19,6 +19,7 @@ from dhpf.storage.location import Entry, Location, gone
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)
 """What a file system without hard links answers: FAT, many object stores mounted as folders."""
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 Write = Callable[[BinaryIO], object]
 
@@ -105,9 +106,10 @@ class FileLocation(Location):
         try:
             yield
         except OSError as error:
+            remedy = "make room" if error.errno in _NO_ROOM else "see to it that its folder can be written"
             raise InputError(
-                f"{self.path}: cannot be written ({error.strerror}); make room, or let its folder be written, and give "
-                "the same command again: what is done stays"
+                f"{self.path}: cannot be written ({error.strerror}); {remedy}, and give the same command again: what "
+                "is done stays"
             ) from error
 
     def _write_temporary(self, write: Write) -> Path:

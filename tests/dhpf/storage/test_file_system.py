@@ -44,7 +44,7 @@ def test_a_disk_without_room_and_a_folder_that_cannot_be_made_are_said(tmp_path:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"file/x: cannot be written \(File exists\)"):
+    with pytest.raises(InputError, match=r"file/x: cannot be written \(File exists\); see to it"):
         write(FileLocation(tmp_path / "file" / "x"), b"")
 
 
