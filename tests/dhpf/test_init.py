@@ -14,9 +14,9 @@ import dhpf.results
 PUBLIC_NAMES = {
     dhpf: {"Correspondences", "ImageError", "InputError", "Matcher", "ModelConfig", "PairRecord"},
     dhpf.Matcher: {"load", "match", "save", "transfer"},
-    dhpf.records: {"Box", "Correspondences", "PairRecord", "Points", "Rejection", "SPLITS"},
+    dhpf.records: {"Box", "Correspondences", "NO_BOX", "PairRecord", "Part", "Points", "Rejection", "SPLITS", "box_of"},
     dhpf.pipelines.load: {"load_matcher"},
-    dhpf.results: {"REJECTS", "Results", "TABLE_NAMES", "open", "reading_line"},
+    dhpf.results: {"REJECTS", "Results", "TABLE_NAMES", "open", "outputs_with_table", "reading_line"},
     dhpf.results.Results: {"folder", "record", "rejected", "table", "tables", "to_pandas"},
 }
 """What users' code may name; a name that goes or changes its meaning stands in CHANGELOG.md."""

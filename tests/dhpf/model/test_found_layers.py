@@ -63,7 +63,7 @@ def test_a_model_of_a_found_backbone_is_saved_and_loaded(tmp_path: Path) -> None
     weights = str(drawn("timm:convnext_atto", tmp_path))
     network = build_network(ModelConfig(backbone="timm:convnext_atto", weights=weights, image_side=96))
     save_network(network, tmp_path / "model.safetensors")
-    again = load_network(tmp_path / "model.safetensors")
+    again = load_network(tmp_path / "model.safetensors", weights=weights)
     images = torch.randint(0, 256, (2, 3, 96, 96), dtype=torch.uint8)
     with torch.inference_mode():
         one, other = (n(images[:1], images[1:]).correlation for n in (network, again))
