@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from dhpf.storage import location_of
 from tests.infra.cluster_client import ended, needs_root
 
 if TYPE_CHECKING:
@@ -23,14 +24,19 @@ SETTINGS = [
 @needs_root
 @pytest.mark.cluster
 @pytest.mark.slow
-def test_workers_on_two_machines_find_each_other(wheel_client: WheelClient, tmp_path: Path) -> None:
+def test_workers_on_two_machines_find_each_other(
+    wheel_client: WheelClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plain = wheel_client.changed(
         tmp_path, "training/node_interface.py", "return _NodeInterfaceBackend", "return super().backend_cls"
     )
     done = ended(plain.submit("quickstart", "two", SETTINGS))
     assert done.returncode == 1, done.stderr
-    [failed] = wheel_client.jobs("two")
-    assert "127.0.1.1" in wheel_client.log(failed) and "Connection refused" in wheel_client.log(failed)
+    for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(variable, wheel_client.environment[variable])
+    errors = location_of(wheel_client.work) / "two" / "errors"
+    [traceback] = [(errors / entry.key).read().decode() for entry in errors.entries()]
+    assert "127.0.1.1" in traceback and "Connection refused" in traceback
 
     done = ended(wheel_client.submit("quickstart", "two", SETTINGS))
     assert done.returncode == 0, done.stderr
