@@ -6,7 +6,7 @@ A folder of two images is matched in this process, driver and actor alike: Ray i
 whose methods run when they are called. A file counts if one of its functions or methods ran. What runs when a module is
 imported does not count (all modules are imported before), nor do methods that `dataclass` made, nor the pictures that
 the run draws of its result: dhpf/drawing/ and every module called pictures; nor does the thread beside the run that
-plays its journal into MLflow.
+plays its journal into MLflow, nor the threads that this one starts.
 
 Files that called a function of another file are marked with an arrow: through these one reads on. The others are ends,
 whose functions are often understood from their names where they are called. A star marks the files that ran in the
@@ -114,8 +114,18 @@ class Trace:
 
 @contextlib.contextmanager
 def traced(trace: Trace) -> Iterator[None]:
-    """Notes each function of the project that runs, in all threads but the one that tells MLflow of it."""
+    """Notes each function of the project that runs, in all threads but those that tell MLflow of it."""
     known: dict[str, str] = {}
+    tellers: set[threading.Thread] = set()
+    start_thread = threading.Thread.start
+
+    def is_teller(thread: threading.Thread) -> bool:
+        return thread in tellers or thread.name.startswith("dhpf-journal")
+
+    def start(thread: threading.Thread) -> None:
+        if is_teller(threading.current_thread()):
+            tellers.add(thread)
+        start_thread(thread)
 
     def file_of(frame: FrameType | None) -> str:
         filename = frame.f_code.co_filename if frame else ""
@@ -124,14 +134,15 @@ def traced(trace: Trace) -> Iterator[None]:
         return known[filename]
 
     def note(frame: FrameType, event: str, _: object) -> None:  # of calls only: it answers None
-        is_told = threading.current_thread().name.startswith("dhpf-journal")
-        if frame.f_code.co_flags & inspect.CO_OPTIMIZED and not is_told:  # a function, not a class's body
+        is_function = frame.f_code.co_flags & inspect.CO_OPTIMIZED  # and not a class's body
+        if is_function and not is_teller(threading.current_thread()):
             called = file_of(frame)
             if called:
                 trace.calls.add((file_of(frame.f_back), called))
                 if actor_has_block.is_set():
                     trace.carriers.add(called)
 
+    threading.Thread.start = start  # type: ignore[assignment, method-assign]
     threading.settrace(note)
     sys.settrace(note)
     try:
@@ -139,6 +150,7 @@ def traced(trace: Trace) -> Iterator[None]:
     finally:
         sys.settrace(None)
         threading.settrace(None)
+        threading.Thread.start = start_thread  # type: ignore[method-assign]
 
 
 def _name_here(filename: str) -> str:
