@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,23 @@ def _before(part: str, name: str, options: argparse.Namespace) -> list[dict[str,
     return list(stored(part).get(name, [])) if options.add else []
 
 
+def _kept(
+    part: str, name: str, found: Iterable[Mapping[str, Any]], options: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """All pieces of a part, what was written before included; each new one is written as soon as it is there."""
+    pieces = _before(part, name, options)
+    for figures in found:
+        pieces.append({"commit": commit(), **figures})
+        if options.write:
+            write_part(part, {name: pieces})
+    return pieces
+
+
 def _storm(options: argparse.Namespace, size: Size) -> None:
-    """Lets the storm blow; every round is written as soon as it is over."""
-    rounds = _before("storm", "rounds", options)
-    new = len(rounds)
+    """Lets the storm blow."""
+    num_before = len(_before("storm", "rounds", options))
     with kill_storm.cluster() as cluster:
-        for figures in kill_storm.measure(
+        found = kill_storm.measure(
             cluster,
             size,
             seed=options.seed,
@@ -36,11 +48,9 @@ def _storm(options: argparse.Namespace, size: Size) -> None:
             stops=options.stops or (1 if options.short else 10),
             pause=options.pause,
             seconds=options.seconds,
-        ):
-            rounds.append({"commit": commit(), **figures})
-            if options.write:
-                write_part("storm", {"rounds": rounds})
-    kill_storm.require_shown(rounds[new:])
+        )
+        rounds = _kept("storm", "rounds", found, options)
+    kill_storm.require_shown(rounds[num_before:])
 
 
 def main() -> None:
@@ -60,18 +70,9 @@ def main() -> None:
     if "storm" in parts:
         _storm(options, size)
     if "forked" in parts:
-        rounds = _before("forked", "rounds", options)
-        for figures in forked_rounds(options.seed, options.kills or 200):
-            rounds.append({"commit": commit(), **figures})
-            if options.write:
-                write_part("forked", {"rounds": rounds})
-        kill_storm.require_shown(rounds)
+        kill_storm.require_shown(_kept("forked", "rounds", forked_rounds(options.seed, options.kills or 200), options))
     if "training" in parts:
-        trainings = _before("training", "trainings", options)
-        for figures in training_kills(options.seed, options.kills or 20):
-            trainings.append({"commit": commit(), **figures})
-            if options.write:
-                write_part("training", {"trainings": trainings})
+        trainings = _kept("training", "trainings", training_kills(options.seed, options.kills or 20), options)
         assert all(each["is_equal"] for each in trainings), trainings
     if set(parts) & {"store", "places"}:
         with tempfile.TemporaryDirectory(prefix="chaos-") as name:

@@ -1,8 +1,8 @@
 """Which cells of the grid take part in matching: not those on a plain border, or off the part that a user names.
 
 A frame or a letterbox looks the same in every image that has it, so its cells would give the most confident matches of
-all. Cells that are not usable are in no match: their appearance is 0 with every other cell, so
-that they cast no votes either.
+all. Cells that are not usable are in no match: their appearance is 0 with every other cell, so that they cast no votes
+either.
 """
 
 from __future__ import annotations

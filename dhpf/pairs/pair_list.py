@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +204,7 @@ def _positions(path: Path, images: Sequence[str], rejects: _Rejects) -> Iterator
             schema = schema.append(pa.field("points", POINTS))
         for name in _BOXES:
             if name in batch.schema.names:
-                boxes, without = _box_column(batch.column(name), name)
+                boxes, without = _row_by_row(batch.column(name), BOX, partial(parse_box, name=name))
                 columns.append(boxes)
                 schema, unusable = schema.append(pa.field(name, BOX)), without | unusable
         usable = pc.fill_null(pc.not_equal(found[0], found[1]), False).to_numpy(zero_copy_only=False).copy()
@@ -276,24 +277,21 @@ def _points_column(values: pa.Array) -> tuple[pa.Array, dict[int, str]]:
                 return points, {}
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             pass  # some row is unusable: find out which
-    parsed, reasons = [], {}
+
+    def parsed(value: Any) -> list[list[float]] | None:
+        found = parse_points(value)
+        return None if found is None else found.tolist()
+
+    return _row_by_row(values, POINTS, parsed)
+
+
+def _row_by_row(values: pa.Array, kind: pa.DataType, parse: Callable[[Any], object]) -> tuple[pa.Array, dict[int, str]]:
+    """The values as they are parsed, null where that fails, and why it fails, by the row."""
+    parsed, reasons = list[object](), dict[int, str]()
     for row, value in enumerate(values.to_pylist()):
         try:
-            found = parse_points(value)
-            parsed.append(None if found is None else found.tolist())
+            parsed.append(parse(value))
         except (ValueError, TypeError) as error:
             parsed.append(None)
             reasons[row] = str(error)
-    return pa.array(parsed, type=POINTS), reasons
-
-
-def _box_column(values: pa.Array, name: str) -> tuple[pa.Array, dict[int, str]]:
-    """The boxes as BOX, and why some rows have one that cannot be used."""
-    parsed, reasons = list[Box | None](), dict[int, str]()
-    for row, value in enumerate(values.to_pylist()):
-        try:
-            parsed.append(parse_box(value, name))
-        except ValueError as error:
-            parsed.append(None)
-            reasons[row] = str(error)
-    return pa.array(parsed, type=BOX), reasons
+    return pa.array(parsed, type=kind), reasons

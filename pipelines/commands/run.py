@@ -41,9 +41,6 @@ if TYPE_CHECKING:
     from dhpf.pipelines.workflow import WorkflowRun
     from dhpf.storage import Location
 
-MOST_SAID = 200
-"""Characters of an error that nobody foresaw that are printed; all of it goes into a file."""
-
 STAGE_WIDTH = 10
 """Columns that a stage's name takes at the beginning of a line."""
 
@@ -110,13 +107,14 @@ def _outcome(running: WorkflowRun, only: str | None) -> Outcome:
         InputError: as the stages do.
         Unforeseen: any other error, in one sentence.
     """
+    from dhpf.pipelines.tracking.tracker import short_text
+
     try:
         return running.run(only)
     except InputError:
         raise
     except Exception as error:
         cause = getattr(error, "cause", None) or error  # Ray puts its own around what a worker raised
-        said = " ".join(str(cause).split())[:MOST_SAID]
         notes = "".join(f" {note}" for note in getattr(cause, "__notes__", []))
         place = running.folder / "errors" / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:8]}.txt"
         where = f"all of it is in {place}"
@@ -125,7 +123,8 @@ def _outcome(running: WorkflowRun, only: str | None) -> Outcome:
         except (InputError, OSError) as not_kept:
             where = f"all of it could not be kept ({not_kept})"
         raise Unforeseen(
-            f"{type(cause).__name__}{notes}: {said}; {where}; what is done stays, the same command goes on from here"
+            f"{type(cause).__name__}{notes}: {short_text(cause)}; {where}; what is done stays, the same command goes "
+            "on from here"
         ) from error
 
 

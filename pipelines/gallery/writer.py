@@ -121,9 +121,7 @@ class PairList:
     numbers: list[int] = field(default_factory=list)
     score: list[float | None] = field(default_factory=list)
     columns: dict[str, list[int]] = field(default_factory=lambda: {name: [] for name in (*CODED, "source", "target")})
-    codes: dict[str, Codes] = field(
-        default_factory=lambda: {name: Codes() for name in ("category", "status", "layers")}
-    )
+    codes: dict[str, Codes] = field(default_factory=lambda: {name: Codes() for name in CODED})
     images: dict[int, tuple[int, ShownImage]] = field(default_factory=dict)
     warps: list[int] = field(default_factory=list)
 
@@ -207,11 +205,9 @@ def _write_pairs(
             warps.append(_warp(len(warps), row, sides, is_match))
         found.add(row, _score_of(row, scores), sides, len(warps) - 1 if is_pictured else -1)
         page.append(match_details(row) if is_match else evaluation_details(row, *_values(row, scores)))
-        if len(page) == PAGE_SIZE:
+        if len(page) == PAGE_SIZE or len(found.numbers) == len(wanted):
             write_data(folder, f"{name}/pairs-{(len(found.numbers) - 1) // PAGE_SIZE}", page)
             page = []
-    if page:
-        write_data(folder, f"{name}/pairs-{(len(found.numbers) - 1) // PAGE_SIZE}", page)
     return found
 
 

@@ -6,7 +6,7 @@ A job holds all that a worker needs to open the block's pairs and images.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -96,7 +96,7 @@ class OpenBlock:
     def without(self, numbers: Collection[int]) -> OpenBlock:
         """The block without the pairs of these numbers, and without the images that only they show."""
         left = [place for place, number in enumerate(self.numbers) if number not in numbers]
-        return OpenBlock([self.numbers[place] for place in left], [self.pairs[place] for place in left], self.read)
+        return replace(self, numbers=[self.numbers[i] for i in left], pairs=[self.pairs[i] for i in left])
 
     @cached_property
     def images(self) -> list[tuple[str, bool]]:

@@ -45,28 +45,32 @@ def test_what_fails_says_so_in_its_last_line(caplog: pytest.LogCaptureFixture) -
     assert re.fullmatch(r"planning the pairs of photos: failed after \d+\.\d s", last)
 
 
+def as_terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """Makes the error stream that of a terminal of 200 columns; within a test, because pytest sets it before each."""
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("COLUMNS", "200")
+    return terminal
+
+
 def test_on_a_terminal_what_fails_says_so_too(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown = io.StringIO()
-    monkeypatch.setattr(shown, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(sys, "stderr", shown)
+    terminal = as_terminal(monkeypatch)
     with caplog.at_level(logging.INFO, logger="dhpf"):
         with doing("starting Ray"):
             pass
         with pytest.raises(InputError), doing("planning"):
             raise InputError("no such folder")
-    assert "starting Ray" in shown.getvalue() and "starting Ray: failed" not in shown.getvalue()
-    assert "planning: failed" in shown.getvalue() and caplog.messages == []
+    assert "starting Ray" in terminal.getvalue() and "starting Ray: failed" not in terminal.getvalue()
+    assert "planning: failed" in terminal.getvalue() and caplog.messages == []
 
 
 def test_a_terminal_obeys_nothing_of_what_is_being_done(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    terminal = io.StringIO()
-    monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setenv("COLUMNS", "200")
+    terminal = as_terminal(monkeypatch)
     hostile = "[red]a\x1b]0;owned\x07\x9b2J"
     with caplog.at_level(logging.INFO, logger="dhpf"):
         with CountedWork(hostile, "pair", 1) as work:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from dhpf.config import require_choice
 from dhpf.errors import InputError
 from dhpf.pipelines.outputs.exports import colmap, csv_lines, hdf5, npz
 from dhpf.pipelines.outputs.exports.rows import Tally
+from dhpf.pipelines.outputs.new_output import new_output
 from dhpf.results import Results
 
 EXPORTS: Mapping[str, Callable[[Results, Path], Tally]] = {
@@ -37,17 +37,12 @@ def export(run: str, kind: str, output: Path) -> Tally:
             output that is there already.
     """
     require_choice("--format", kind, EXPORTS)
-    _require_new(output)
+    _require_new(output)  # said before a run is opened
     found = dhpf.results.open(run)
     if found.record.get("stage") != "match":
         raise InputError(f"results {found.folder}: written by stage {found.record.get('stage')!r}; give a match output")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
-        unfinished = Path(scratch) / output.name
-        tally = EXPORTS[kind](found, unfinished)
-        _require_new(output)
-        unfinished.rename(output)
-    return tally
+    with new_output(output, _require_new) as unfinished:
+        return EXPORTS[kind](found, unfinished)
 
 
 def _require_new(output: Path) -> None:
